@@ -1,0 +1,111 @@
+"""Encoded rows, and the way back from gates and coordinates to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from . import _core
+from .atoms import Atom
+from .validation import row_chunks
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """What `ManifoldSAE.encode` found for m rows.
+
+    Attributes
+    ----------
+    gates : ndarray of shape (m, K), float64
+        Share of each atom; rows sum to one under the softmax gate, exactly 0 off the support.
+    coords : list of K ndarray of shape (m, d_k), float64
+        Coordinates on each atom; for a circle radians in [0, 2π). Off the support they carry no information.
+    logits : ndarray of shape (m, K), float64
+        Gate logits; the last is pinned at 0 under the softmax gate.
+    support : ndarray of shape (m, K), bool
+        Atoms that the row uses.
+    objective : ndarray of shape (m,), float64
+        Penalised objective of each row at the optimum found, in nats, lower is better.
+    status : ndarray of shape (m,), uint8
+        0 where the row converged, 1 where it met the iteration limit.
+    """
+
+    gates: FloatArray
+    coords: list[FloatArray]
+    logits: FloatArray
+    support: NDArray[np.bool_]
+    objective: FloatArray
+    status: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        """Number of encoded rows."""
+        return int(self.gates.shape[0])
+
+
+def wrap_coords(atoms: Sequence[Atom], coords: Sequence[NDArray[Any]]) -> list[FloatArray]:
+    """Copies of the coordinates in the canonical range of each atom."""
+    return [atom.wrap(np.array(t, dtype=np.float64)) for atom, t in zip(atoms, coords, strict=True)]
+
+
+def check_code(
+    gates: ArrayLike, coords: Sequence[ArrayLike], atoms: Sequence[Atom]
+) -> tuple[FloatArray, list[FloatArray]]:
+    """Check gates (m, K) and K coordinate arrays (m, d_k) before they are decoded.
+
+    Raises
+    ------
+    ValueError
+        For a wrong number of atoms, a wrong shape or values that are not finite.
+    """
+    values = np.asarray(gates, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] != len(atoms):
+        raise ValueError(f"gates must have shape (m, {len(atoms)}), got {values.shape}")
+    if len(coords) != len(atoms):
+        raise ValueError(f"coords must be a list of {len(atoms)} arrays, one for each atom, got {len(coords)}")
+    if not np.isfinite(values).all():
+        raise ValueError("gates must be finite")
+    checked = []
+    for k, (atom, t) in enumerate(zip(atoms, coords, strict=True)):
+        array = np.ascontiguousarray(t, dtype=np.float64)
+        if array.shape != (len(values), atom.dim):
+            raise ValueError(f"coords[{k}] must have shape ({len(values)}, {atom.dim}), got {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"coords[{k}] must be finite")
+        checked.append(array)
+    return values, checked
+
+
+def decode_atom(atom: Atom, decoder: FloatArray, coords: FloatArray) -> FloatArray:
+    """Points (m, p) of one atom at coordinates (m, d), the mean not added: ``Φ(t) @ B``."""
+    points: FloatArray = _core.basis(atom.spec(), np.ascontiguousarray(coords)) @ decoder
+    return points
+
+
+def decode_rows(
+    mean: FloatArray,
+    atoms: Sequence[Atom],
+    decoders: Sequence[FloatArray],
+    gates: FloatArray,
+    coords: Sequence[FloatArray],
+    dtype: DTypeLike = np.float64,
+) -> NDArray[Any]:
+    """Rows (m, p) in `dtype`: ``mean + Σ_k gates[:, k] · Φ_k(coords[k]) @ decoders[k]``, computed in float64.
+
+    The sum runs over row chunks, so nothing of the size of the result is held but the result.
+    """
+    out = np.empty((len(gates), len(mean)), dtype=dtype)
+    for rows in row_chunks(len(gates), 8 * len(mean)):
+        total = np.tile(mean, (rows.stop - rows.start, 1))
+        for k, atom in enumerate(atoms):
+            # A gate that is exactly zero contributes exactly zero: most rows of a large dictionary skip most atoms.
+            used = np.flatnonzero(gates[rows, k])
+            share = gates[rows, k][used, None]
+            total[used] += share * decode_atom(atom, decoders[k], coords[k][rows][used])
+        out[rows] = total
+    return out

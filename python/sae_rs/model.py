@@ -1,0 +1,481 @@
+"""The estimator: fit a dictionary of curved atoms, encode and decode rows, look at the result."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _core, reml
+from .atoms import Atom, resolve_atoms
+from .encoding import Encoding, check_code, decode_atom, decode_rows, wrap_coords
+from .exceptions import ConvergenceWarning, NotFittedError
+from .gates import Gate, resolve_gate
+from .memory import check_memory
+from .parameters import Parameters
+from .progress import listening
+from .training import TrainingSummary, summarise_training
+from .validation import (
+    as_matrix,
+    check_choice,
+    check_integer,
+    check_n_atoms,
+    check_n_jobs,
+    check_new_rows,
+    check_positive,
+    check_random_state,
+    check_rho,
+    check_rows_suffice,
+    check_training_rows,
+    check_weights,
+    result_dtype,
+    row_chunks,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FloatArray = NDArray[np.float64]
+
+
+class Curve(NamedTuple):
+    """A decoded atom.
+
+    Attributes
+    ----------
+    grid : ndarray of shape (n_points, d)
+        Coordinates; for a circle evenly spaced radians in [0, 2π).
+    points : ndarray of shape (n_points, p)
+        Decoded points, the mean added.
+    sd : ndarray of shape (n_points,)
+        Posterior standard deviation of the points, the same in every output channel, given gates, coordinates and
+        the other atoms.
+    """
+
+    grid: FloatArray
+    points: FloatArray
+    sd: FloatArray
+
+
+class ManifoldSAE(Parameters):
+    """Sparse dictionary of curved atoms, its strengths chosen by marginal likelihood.
+
+    A row is modelled as ``mean + Σ_k a_k · γ_k(t_k) + noise``: gates a say how much of each atom it uses, coordinates t
+    where on the atom it lies. Smoothness, sparsity and noise are found by minimising the Laplace evidence.
+
+    Parameters
+    ----------
+    n_atoms : int, default 8
+        K. 0 is the mean-only model, so that evidences can be compared with it.
+    atom : str, Atom or list of K of them, default "circle"
+        Kind of the atoms.
+    gate : str or Gate, default "softmax"
+        How gates follow from logits.
+    evidence : {"laplace"}
+        Criterion that chooses the strengths.
+    outer : {"bfgs"}
+        Minimiser of the criterion.
+    rho : SaeManifoldRho, array-like of shape (2 + K,), or None
+        Starting strengths; None takes them from the seeds.
+    n_init : int, default 4
+        Seeds that are tried; the best one goes on.
+    max_outer, max_inner : int, default 100 and 200
+        Limits of the outer evaluations and of the inner iterations of each.
+    tol : float, default 1e-6
+        Tolerance of the outer gradient.
+    center : bool, default True
+        Subtract the column means; when False ``mean_`` is zero.
+    random_state : int, numpy Generator or RandomState, or None, default 0
+        Seed of the starting points; the same seed gives the same fit. None draws a fresh one.
+    n_jobs : int or None
+        Threads of the fit; None and −1 use all cores. The result does not depend on it.
+    memory_budget : int, str or None
+        Bytes, or text such as "2GiB": a larger problem is refused before anything is allocated.
+    progress : None, bool or callable
+        True shows a progress bar (tqdm) or lines on standard error; a callable gets each `FitProgress`.
+    callback : callable or None
+        Gets each `FitProgress`; returning True stops the fit with its best state.
+
+    Attributes
+    ----------
+    coords_ : list of K ndarray of shape (n, d_k)
+        Coordinates of the training rows; for a circle radians in [0, 2π).
+    gates_ : ndarray of shape (n, K)
+        Gates of the training rows, exactly 0 off the support.
+    support_ : ndarray of shape (n, K), bool
+        Atoms that each row uses.
+    decoders_ : list of K ndarray of shape (M_k, p)
+        Decoders.
+    mean_ : ndarray of shape (p,)
+        Column means that were subtracted.
+    evidence_ : float
+        Negative log marginal likelihood in nats; lower is better, comparable between K and between kinds.
+    evidence_parts_ : dict of str to float
+        Its named terms.
+    rho_ : SaeManifoldRho
+        Strengths found.
+    dispersion_ : float
+        Noise variance φ.
+    converged_ : bool
+        Whether the fit converged.
+    certificate_ : Certificate
+        The numbers behind ``converged_``.
+    explained_variance_ : float
+        ``1 − Σ‖x − x̂‖² / Σ‖x − column mean‖²`` on the training rows.
+    n_features_in_ : int
+        p.
+    term_ : SaeManifoldTerm
+        The fitted problem and state; not stored in files or pickles, and absent for ``n_atoms=0``.
+
+    Examples
+    --------
+    >>> import sae_rs
+    >>> X = sae_rs.datasets.load_weekdays().X
+    >>> model = sae_rs.ManifoldSAE(n_atoms=1, atom="circle").fit(X)
+    >>> model.coords_[0].shape
+    (140, 1)
+    """
+
+    coords_: list[FloatArray]
+    gates_: FloatArray
+    support_: NDArray[np.bool_]
+    decoders_: list[FloatArray]
+    mean_: FloatArray
+    evidence_: float
+    evidence_parts_: dict[str, float]
+    rho_: _core.SaeManifoldRho
+    dispersion_: float
+    converged_: bool
+    certificate_: reml.Certificate
+    explained_variance_: float
+    n_features_in_: int
+    _atoms: tuple[Atom, ...]
+    _gate: Gate
+    _dtype: np.dtype[Any]
+    _logits: FloatArray
+    _training: TrainingSummary
+    _term: _core.SaeManifoldTerm | None
+
+    def __init__(
+        self,
+        n_atoms: int | str = 8,
+        atom: str | Atom | Sequence[str | Atom] = "circle",
+        gate: str | Gate = "softmax",
+        *,
+        evidence: str = "laplace",
+        outer: str = "bfgs",
+        rho: _core.SaeManifoldRho | ArrayLike | None = None,
+        n_init: int = 4,
+        max_outer: int = 100,
+        max_inner: int = 200,
+        tol: float = 1e-6,
+        center: bool = True,
+        random_state: int | np.random.Generator | np.random.RandomState | None = 0,
+        n_jobs: int | None = None,
+        memory_budget: int | str | None = None,
+        progress: bool | Callable[[reml.FitProgress], object] | None = None,
+        callback: Callable[[reml.FitProgress], object] | None = None,
+    ) -> None:
+        self.n_atoms = n_atoms
+        self.atom = atom
+        self.gate = gate
+        self.evidence = evidence
+        self.outer = outer
+        self.rho = rho
+        self.n_init = n_init
+        self.max_outer = max_outer
+        self.max_inner = max_inner
+        self.tol = tol
+        self.center = center
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.memory_budget = memory_budget
+        self.progress = progress
+        self.callback = callback
+
+    # Fitting ---------------------------------------------------------------------------------------------------------
+
+    def fit(self, X: ArrayLike, weights: ArrayLike | None = None) -> ManifoldSAE:
+        """Fit the dictionary to rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, p)
+            Real finite numbers; computed in float64, a float64 array in C order is not copied on the way in.
+        weights : array-like of shape (n,), optional
+            Non-negative row weights; only their ratios matter.
+
+        Returns
+        -------
+        ManifoldSAE
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            For data, weights or options that cannot be used; the message names the one at fault.
+
+        Warns
+        -----
+        ConvergenceWarning
+            When the fit stopped early; the best state is kept and ``converged_`` is False.
+        """
+        array = as_matrix(X)
+        n_atoms = check_n_atoms(self.n_atoms)
+        atoms = resolve_atoms(self.atom, n_atoms)
+        gate = resolve_gate(self.gate)
+        check_choice(self.evidence, "evidence", ["laplace"])
+        check_choice(self.outer, "outer", ["bfgs"])
+        if not isinstance(self.center, (bool, np.bool_)):
+            raise ValueError(f"center must be True or False, got {self.center!r}")
+        rho = check_rho(self.rho, atoms)
+        n_init = check_integer(self.n_init, "n_init", 1)
+        max_outer = check_integer(self.max_outer, "max_outer", 1)
+        max_inner = check_integer(self.max_inner, "max_inner", 1)
+        tol = check_positive(self.tol, "tol")
+        threads = check_n_jobs(self.n_jobs)
+        seed = check_random_state(self.random_state)
+        check_memory(self.memory_budget, array.shape[0], array.shape[1], atoms)
+        data = check_training_rows(array)
+        check_rows_suffice(len(data.values), atoms)
+        row_weights = check_weights(weights, len(data.values))
+
+        with listening(self.progress, self.callback) as listener:
+            result = reml.fit_dictionary(
+                data.values,
+                atoms,
+                gate,
+                weights=row_weights,
+                rho=rho,
+                n_init=n_init,
+                max_outer=max_outer,
+                max_inner=max_inner,
+                tol=tol,
+                center=bool(self.center),
+                random_state=seed,
+                threads=threads,
+                progress=listener,
+            )
+        n_rows, n_columns = data.values.shape
+        term = result.term
+        if term is None:
+            mean = data.values.mean(axis=0) if self.center else np.zeros(n_columns)
+            gates, logits = np.zeros((n_rows, 0)), np.zeros((n_rows, 0))
+            support, decoders, coords = np.zeros((n_rows, 0), dtype=bool), [], []
+        else:
+            mean, gates, logits = np.array(term.mean), np.array(term.gates), np.array(term.logits)
+            support, decoders = np.array(term.support), [np.array(decoder) for decoder in term.decoders]
+            coords = wrap_coords(atoms, term.coords)
+        dispersion = float(result.rho.dispersion())
+        training = summarise_training(
+            data.values,
+            mean,
+            atoms,
+            decoders,
+            gates,
+            coords,
+            weights=row_weights,
+            smoothness=np.asarray(result.rho.lambda_smooth_vec()),
+            dispersion=dispersion,
+            mean_variance=data.mean_variance,
+        )
+        # One update, after everything that can fail or be interrupted: the estimator is never half fitted.
+        self.__dict__.update(
+            coords_=coords,
+            gates_=gates,
+            support_=support,
+            decoders_=decoders,
+            mean_=mean,
+            evidence_=float(result.value),
+            evidence_parts_={name: float(value) for name, value in result.parts.items()},
+            rho_=result.rho,
+            dispersion_=dispersion,
+            converged_=bool(result.converged),
+            certificate_=result.certificate,
+            explained_variance_=training.explained_variance,
+            n_features_in_=n_columns,
+            _atoms=atoms,
+            _gate=gate,
+            _dtype=data.dtype,
+            _logits=logits,
+            _training=training,
+            _term=term,
+        )
+        if not self.converged_:
+            warnings.warn(
+                f"the fit did not converge (status {result.status!r}); the model holds the best state found",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def fit_transform(self, X: ArrayLike, y: object = None, *, weights: ArrayLike | None = None) -> FloatArray:
+        """Fit and return the gates (n, K) of the training rows; `y` is ignored, as pipelines pass it."""
+        return self.fit(X, weights).gates_.copy()
+
+    @property
+    def term_(self) -> _core.SaeManifoldTerm:
+        """The fitted problem and state, for the low-level interface."""
+        self._check_fitted("term_")
+        if self._term is None:
+            why = (
+                "the mean-only model (n_atoms=0) has none"
+                if not self._atoms
+                else "it holds the training rows, which are not stored with a saved model: fit again to get it"
+            )
+            raise AttributeError(f"term_ is not available: {why}")
+        return self._term
+
+    # Encoding and decoding -------------------------------------------------------------------------------------------
+
+    def encode(self, X: ArrayLike) -> Encoding:
+        """Find gates and coordinates of rows (m, p) under the fitted decoders and strengths.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ValueError
+            For a wrong width or values that are not finite.
+        """
+        self._check_fitted("encode")
+        rows = check_new_rows(X, self.n_features_in_)
+        if not self._atoms:
+            none = np.zeros((len(rows), 0))
+            squares = np.array([row @ row for row in rows - self.mean_])
+            done = np.zeros(len(rows), dtype=np.uint8)
+            return Encoding(none, [], none.copy(), none.astype(bool), squares / (2.0 * self.dispersion_), done)
+        gates, coords, logits, support, objective, status = _core.encode_rows(
+            rows,
+            self.mean_,
+            [atom.spec() for atom in self._atoms],
+            self._gate.spec(len(self._atoms)),
+            self.decoders_,
+            self.rho_,
+        )
+        return Encoding(gates, wrap_coords(self._atoms, coords), logits, support, objective, status)
+
+    def decode(self, encoding: Encoding) -> NDArray[Any]:
+        """Rows (m, p) of an `Encoding`, in the dtype of the training data (float32 or float64)."""
+        return self.inverse_transform(encoding.gates, encoding.coords)
+
+    def transform(self, X: ArrayLike) -> FloatArray:
+        """Gates (m, K) of rows (m, p)."""
+        return self.encode(X).gates
+
+    def inverse_transform(self, gates: ArrayLike, coords: Sequence[ArrayLike]) -> NDArray[Any]:
+        """Rows (m, p) from gates (m, K) and K coordinate arrays (m, d_k), in the dtype of the training data."""
+        self._check_fitted("inverse_transform")
+        return self._decode(*check_code(gates, coords, self._atoms), self._dtype)
+
+    def reconstruct(self, X: ArrayLike | None = None) -> NDArray[Any]:
+        """Reconstruction of the training rows, or of new rows (m, p), which are encoded first.
+
+        Returns
+        -------
+        ndarray of shape (m, p)
+            float32 when the rows are float32, else float64.
+        """
+        self._check_fitted("reconstruct")
+        if X is None:
+            return self._decode(self.gates_, self.coords_, self._dtype)
+        array = as_matrix(X)
+        encoding = self.encode(array)
+        return self._decode(encoding.gates, encoding.coords, result_dtype(array))
+
+    def score(self, X: ArrayLike, y: object = None) -> float:
+        """Explained variance ``1 − Σ‖x − x̂‖² / Σ‖x − column mean‖²`` of rows (m, p); `y` is ignored."""
+        self._check_fitted("score")
+        rows = check_new_rows(X, self.n_features_in_)
+        encoding = self.encode(rows)
+        column_mean = rows.mean(axis=0) if len(rows) else self.mean_
+        residual, total = 0.0, 0.0
+        for part in row_chunks(len(rows), rows.shape[1] * 8):
+            fitted = self._decode(encoding.gates[part], [t[part] for t in encoding.coords], np.dtype(np.float64))
+            residual += float(np.square(rows[part] - fitted).sum())
+            total += float(np.square(rows[part] - column_mean).sum())
+        if total == 0.0:
+            raise ValueError(f"score needs at least 2 different rows to have a variance, got shape {rows.shape}")
+        return 1.0 - residual / total
+
+    def _decode(self, gates: FloatArray, coords: Sequence[FloatArray], dtype: np.dtype[Any]) -> NDArray[Any]:
+        return decode_rows(self.mean_, self._atoms, self.decoders_, gates, coords, dtype)
+
+    # Looking at the result -------------------------------------------------------------------------------------------
+
+    def curve(self, k: int, n_points: int = 200) -> Curve:
+        """Decode atom `k` on an even grid, with pointwise posterior standard deviations.
+
+        Raises
+        ------
+        ValueError
+            When there is no atom `k` or `n_points` is not a positive integer.
+        """
+        self._check_fitted("curve")
+        self._check_atom(k)
+        atom = self._atoms[k]
+        grid = atom.grid(check_integer(n_points, "n_points", 1))
+        basis = _core.basis(atom.spec(), grid)
+        sd = np.sqrt(np.einsum("gm,mn,gn->g", basis, self._training.covariances[k], basis))
+        return Curve(grid, self.mean_ + decode_atom(atom, self.decoders_[k], grid), sd)
+
+    def summary(self) -> str:
+        """Table of the fit and its atoms, as text."""
+        from .report import summary
+
+        self._check_fitted("summary")
+        return summary(self)
+
+    def plot(self, labels: ArrayLike | None = None) -> Figure:
+        """Draw every atom with its rows; needs matplotlib. See `plot_atom`."""
+        from .plot import plot
+
+        self._check_fitted("plot")
+        return plot(self, labels)
+
+    def plot_atom(self, k: int, labels: ArrayLike | None = None, ax: Axes | None = None) -> Axes:
+        """Draw atom `k` and the rows that use it in the plane in which it varies most; needs matplotlib.
+
+        Parameters
+        ----------
+        k : int
+            Which atom.
+        labels : array-like of shape (n,), optional
+            One label for each training row; names are written at the class means.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure when not given.
+        """
+        from .plot import plot_atom
+
+        self._check_fitted("plot_atom")
+        self._check_atom(k)
+        return plot_atom(self, k, labels, ax)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted model to a safetensors file; `sae_rs.load` reads it back bit for bit."""
+        from .io import save
+
+        self._check_fitted("save")
+        save(self, path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The term holds a copy of the training rows and belongs to the process that fitted it.
+        state = self.__dict__.copy()
+        if "_term" in state:
+            state["_term"] = None
+        return state
+
+    def _check_fitted(self, what: str) -> None:
+        if "_training" not in self.__dict__:
+            raise NotFittedError(f"this ManifoldSAE is not fitted yet: call fit before {what}")
+
+    def _check_atom(self, k: int) -> None:
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 0 <= k < len(self._atoms):
+            n_atoms = len(self._atoms)
+            valid = f"from 0 to {n_atoms - 1}" if n_atoms else "none: the model has no atoms"
+            raise ValueError(f"k must be the index of an atom ({valid}), got {k!r}")

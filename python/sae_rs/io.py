@@ -1,0 +1,236 @@
+"""Models in files: one safetensors file, its numbers as tensors and its parameters as JSON in the header.
+
+Reading executes nothing. A number survives the round trip bit for bit: arrays are stored as they are, and JSON writes
+the shortest text that reads back as the same float.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from ._core import SaeManifoldRho
+from .atoms import Atom, atom_from_spec
+from .files import write_atomically
+from .gates import Gate, gate_from_fields
+from .model import ManifoldSAE
+from .reml import Certificate
+from .training import TrainingSummary
+
+FORMAT = "sae_rs.ManifoldSAE"
+# Raised when an older reader would misread a new file; such a file is refused by name of its version.
+FORMAT_VERSION = 1
+# Parameters that describe a run, not a model, and that a file cannot hold.
+RUN_PARAMETERS = ("progress", "callback")
+RHO_FIELDS = ("log_lambda_sparse", "log_lambda_smooth", "log_ard", "ard_sharing", "log_dispersion")
+
+
+def save(model: ManifoldSAE, path: str | os.PathLike[str]) -> None:
+    """Write a fitted model to `path`, replacing a file of that name in one step.
+
+    The training rows are not stored; gates and coordinates of the training rows are.
+
+    Raises
+    ------
+    OSError
+        When the file cannot be written; an existing file is then unchanged.
+    """
+    training = model._training
+    tensors: dict[str, NDArray[Any]] = {
+        "mean": model.mean_,
+        "gates": model.gates_,
+        "support": model.support_,
+        "logits": model._logits,
+        "shares": training.shares,
+    }
+    for k in range(len(model._atoms)):
+        tensors[f"coords.{k}"] = model.coords_[k]
+        tensors[f"decoder.{k}"] = model.decoders_[k]
+        tensors[f"covariance.{k}"] = training.covariances[k]
+        tensors[f"plane.{k}"] = training.planes[k]
+        tensors[f"plane_rows.{k}"] = training.plane_rows[k]
+    parameters = {name: value for name, value in model.get_params().items() if name not in RUN_PARAMETERS}
+    body = {
+        "parameters": _encode(parameters),
+        "atoms": [atom.spec() for atom in model._atoms],
+        "gate": model._gate.fields(),
+        "dtype": model._dtype.name,
+        "evidence": model.evidence_,
+        "evidence_parts": model.evidence_parts_,
+        "rho": _rho_fields(model.rho_),
+        "dispersion": model.dispersion_,
+        "converged": model.converged_,
+        "certificate": _encode(dataclasses.asdict(model.certificate_)),
+        "explained_variance": model.explained_variance_,
+    }
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    text = json.dumps(body)
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "package_version": version("sae-rs"),
+        "checksum": _checksum(text, contiguous),
+        "model": text,
+    }
+    write_atomically(path, safetensors.numpy.save(contiguous, metadata))
+
+
+def load(path: str | os.PathLike[str]) -> ManifoldSAE:
+    """Read a model that `ManifoldSAE.save` wrote.
+
+    Everything works on the result but ``term_``, which needs the training rows; `progress` and `callback` are unset.
+
+    Raises
+    ------
+    ValueError
+        When the file is damaged, was not written by this package, or has a newer format.
+    OSError
+        When the file cannot be read.
+    """
+    # Opened here first so that a missing file or a directory gives the usual error of the system.
+    with open(path, "rb"):
+        pass
+    try:
+        with safetensors.safe_open(os.fspath(Path(path)), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            _check_header(metadata, path)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (safetensors.SafetensorError, TypeError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    try:
+        if _checksum(metadata["model"], tensors) != metadata["checksum"]:
+            raise ValueError("its checksum does not match its contents")
+        return _rebuild(json.loads(metadata["model"]), tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        what = f"missing {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path} is a damaged {FORMAT} file: {what}") from error
+
+
+def _check_header(metadata: Mapping[str, str], path: str | os.PathLike[str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} was not written by ManifoldSAE.save: its header does not name the format {FORMAT!r}")
+    found = metadata.get("format_version", "")
+    if not found.isdecimal() or int(found) < 1:
+        raise ValueError(f"{path} is a damaged {FORMAT} file: format_version is {found!r}")
+    if int(found) > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {found}, written by sae_rs {metadata.get('package_version', '?')};"
+            f" this version reads up to {FORMAT_VERSION}: update sae_rs"
+        )
+
+
+def _checksum(text: str, tensors: Mapping[str, NDArray[Any]]) -> str:
+    """Digest of everything a model is rebuilt from; it finds damage, it does not authenticate."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype.name} {tensors[name].shape}".encode())
+        digest.update(tensors[name].tobytes())
+    return digest.hexdigest()
+
+
+def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> ManifoldSAE:
+    atoms = tuple(atom_from_spec(spec) for spec in body["atoms"])
+    places = range(len(atoms))
+    n_rows, n_columns = len(tensors["gates"]), len(tensors["mean"])
+
+    def take(name: str, *shape: int, dtype: type = np.float64) -> NDArray[Any]:
+        tensor = tensors[name]
+        if tensor.shape != shape or tensor.dtype != dtype:
+            expected = f"{shape} {np.dtype(dtype).name}"
+            raise ValueError(f"tensor {name!r} is {tensor.shape} {tensor.dtype.name}, expected {expected}")
+        if dtype is np.float64 and not np.isfinite(tensor).all():
+            raise ValueError(f"tensor {name!r} holds values that are not finite")
+        return tensor
+
+    model = ManifoldSAE(**_decode(body["parameters"]))
+    rho = SaeManifoldRho(**body["rho"])
+    if len(rho.log_lambda_smooth) != len(atoms):
+        raise ValueError(f"rho has {len(rho.log_lambda_smooth)} smoothness strengths for {len(atoms)} atoms")
+    training = TrainingSummary(
+        explained_variance=float(body["explained_variance"]),
+        shares=take("shares", len(atoms)),
+        covariances=[take(f"covariance.{k}", atoms[k].width, atoms[k].width) for k in places],
+        planes=[take(f"plane.{k}", 2, n_columns) for k in places],
+        plane_rows=[take(f"plane_rows.{k}", n_rows, 2) for k in places],
+    )
+    dtype = np.dtype(body["dtype"])
+    if dtype.name not in ("float32", "float64"):
+        raise ValueError(f"dtype is {dtype.name!r}")
+    model.__dict__.update(
+        coords_=[take(f"coords.{k}", n_rows, atoms[k].dim) for k in places],
+        gates_=take("gates", n_rows, len(atoms)),
+        support_=take("support", n_rows, len(atoms), dtype=np.bool_),
+        decoders_=[take(f"decoder.{k}", atoms[k].width, n_columns) for k in places],
+        mean_=take("mean", n_columns),
+        evidence_=float(body["evidence"]),
+        evidence_parts_={str(name): float(value) for name, value in body["evidence_parts"].items()},
+        rho_=rho,
+        dispersion_=float(body["dispersion"]),
+        converged_=bool(body["converged"]),
+        certificate_=Certificate(**body["certificate"]),
+        explained_variance_=training.explained_variance,
+        n_features_in_=n_columns,
+        _atoms=atoms,
+        _gate=gate_from_fields(body["gate"]),
+        _dtype=dtype,
+        _logits=take("logits", n_rows, len(atoms)),
+        _training=training,
+        _term=None,
+    )
+    return model
+
+
+def _rho_fields(rho: SaeManifoldRho) -> dict[str, Any]:
+    return {name: _encode(getattr(rho, name)) for name in RHO_FIELDS}
+
+
+def _encode(value: Any) -> Any:
+    """Write a parameter as JSON values; objects become one-key mappings that `_decode` knows, and nothing else does."""
+    if isinstance(value, Atom):
+        return {"atom": value.spec()}
+    if isinstance(value, Gate):
+        return {"gate": value.fields()}
+    if isinstance(value, SaeManifoldRho):
+        return {"rho": _rho_fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _encode(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encode(entry) for entry in value]
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    # A random generator has no place in a file: the seeds of a finished fit are of no more use.
+    return None
+
+
+def _decode(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _decode_value(value) for name, value in parameters.items()}
+
+
+def _decode_value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode_value(entry) for entry in value]
+    if isinstance(value, dict):
+        ((tag, fields),) = value.items()
+        if tag == "atom":
+            return atom_from_spec(fields)
+        if tag == "gate":
+            return gate_from_fields(fields)
+        if tag == "rho":
+            return SaeManifoldRho(**fields)
+        raise ValueError(f"unknown parameter object {tag!r}")
+    return value

@@ -1,0 +1,113 @@
+"""A demonstration on real activations: the week and the year as circles inside a transformer."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .atoms import Circle
+from .datasets import Activations, load_months, load_weekdays, stack
+from .model import ManifoldSAE
+from .report import table
+
+COMPONENTS = (1, 2, 5)
+PICTURE_DPI = 160
+
+
+def run(folder: Path) -> None:
+    """Fit both dictionaries, print the tables and write one picture for each circle into `folder`.
+
+    Raises
+    ------
+    ImportError
+        When matplotlib is not installed.
+    OSError
+        When the folder cannot be written.
+    """
+    from .plot import import_pyplot
+
+    import_pyplot()  # asked for first, so that a missing library does not show up after the fits
+    folder.mkdir(parents=True, exist_ok=True)
+    week, year = load_weekdays(), load_months()
+
+    print(f"One circle for the seven days of the week\n{week.description}\n")
+    one, seconds = _fit(week.X, 1)
+    _print_fit(one, week.X, seconds)
+    _print_order(one, 0, week, np.ones(len(week.X), dtype=bool))
+    _draw(one, 0, week, folder / "weekdays.png")
+
+    both = stack(week, year)
+    print("\n\nTwo circles for the days and the months, in one dictionary\n")
+    two, seconds = _fit(both.X, 2)
+    _print_fit(two, both.X, seconds)
+    names = ["weekdays", "months"]
+    for source, name in enumerate(names):
+        rows = both.source == source
+        k = int(np.argmax(two.gates_[rows].mean(axis=0)))
+        right = float(np.mean(np.argmax(two.gates_[rows], axis=1) == k))
+        print(f"\nAtom {k} holds {right:.0%} of the {name}")
+        _print_order(two, k, both, rows)
+        _draw(two, k, both, folder / f"dictionary_{name}.png")
+
+
+def label_order(angle: NDArray[Any], labels: NDArray[Any], n_labels: int) -> tuple[list[int], NDArray[Any]]:
+    """Order of the labels round a circle, from the first label on and in the direction that puts the second one early.
+
+    Returns
+    -------
+    order : list of int
+        Labels in the order of their circular means.
+    resultant : ndarray of shape (n_labels,)
+        Mean resultant length of each label: 1 when all its rows share one angle.
+    """
+    means = np.array([np.exp(1j * angle[labels == label]).mean() for label in range(n_labels)])
+    turned = np.mod(np.angle(means / means[0]), 2.0 * np.pi)
+    turned[0] = 0.0
+    if n_labels > 2 and turned[1] > np.pi:
+        turned = np.mod(-turned, 2.0 * np.pi)
+    return [int(label) for label in np.argsort(turned)], np.abs(means)
+
+
+def _fit(X: NDArray[Any], n_atoms: int) -> tuple[ManifoldSAE, float]:
+    start = time.perf_counter()
+    model = ManifoldSAE(n_atoms=n_atoms, atom=Circle(harmonics=3)).fit(X)
+    return model, time.perf_counter() - start
+
+
+def _print_fit(model: ManifoldSAE, X: NDArray[Any], seconds: float) -> None:
+    mean_only = ManifoldSAE(n_atoms=0).fit(X)
+    print(model.summary())
+    print(f"\nfitted in {seconds:.2f} s; evidence of the mean alone: {mean_only.evidence_:.2f} nats\n")
+    centred = X - X.mean(axis=0, dtype=np.float64)
+    variances = np.linalg.eigvalsh(centred @ centred.T)[::-1]
+    shares = np.cumsum(variances) / variances.sum()
+    rows = [[f"{c} principal component{'s' if c > 1 else ''}", f"{shares[c - 1]:.4f}"] for c in COMPONENTS]
+    n_atoms = len(model.decoders_)
+    fitted = [f"{n_atoms} circle{'s' if n_atoms > 1 else ''}", f"{model.explained_variance_:.4f}"]
+    print(table(["model", "explained variance"], [fitted, *rows]))
+
+
+def _print_order(model: ManifoldSAE, k: int, data: Activations, rows: NDArray[np.bool_]) -> None:
+    present = np.unique(data.labels[rows])
+    names = [data.label_names[label] for label in present]
+    labels = np.searchsorted(present, data.labels[rows])
+    order, resultant = label_order(model.coords_[k][rows, 0], labels, len(present))
+    verdict = "the calendar order" if order == list(range(len(order))) else "not the calendar order"
+    circle = " - ".join(names[label] for label in order)
+    print(f"\nround the circle ({verdict}):\n  {circle}")
+    print(f"least mean resultant length of a label: {resultant.min():.4f}")
+
+
+def _draw(model: ManifoldSAE, k: int, data: Activations, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 6.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    model.plot_atom(k, labels=np.array(data.label_names)[data.labels], ax=figure.add_subplot())
+    figure.savefig(path, dpi=PICTURE_DPI)
+    print(f"picture: {path}")

@@ -56,11 +56,12 @@ def exact_hessian(problem: Problem, state: State, rho: Rho) -> Array:
     Against H, the data part gains w_i r_i . (second derivatives of z-hat) / phi, and no prior is majorised.
     """
     variables = Variables(problem, state.support)
-    matrix = data_curvature(problem, state, rho, variables)
+    matrix = np.zeros((variables.size, variables.size))
     for i, jets in enumerate(all_row_jets(problem, state, variables)):
         residual = jets.value - problem.data[i]
         bend = np.einsum("c,cab->ab", residual, jets.second)
-        matrix[np.ix_(jets.index, jets.index)] += problem.row_weights[i] * bend / rho.dispersion()
+        data = jets.first.T @ jets.first + bend
+        matrix[np.ix_(jets.index, jets.index)] += problem.row_weights[i] * data / rho.dispersion()
     for k, index in enumerate(variables.border):
         _add_decoder_block(matrix, index, decoder_precision(problem, rho, k))
         for i in np.flatnonzero(state.support[:, k]):
@@ -152,6 +153,20 @@ def gauge(problem: Problem, state: State, rho: Rho) -> Array:
         generators[variables.coord[state.support[:, k], k], column] = 1.0
         generators[variables.border[k], column] = rotation_generator(problem.harmonics[k]) @ state.decoders[k]
     return generators
+
+
+def pin_orbits(problem: Problem, state: State, rho: Rho, hessian: Array) -> Array:
+    """A + UU' for a given A, invertible where A is flat along the orbits; U spans the decoder rows of G.
+
+    Solutions of (A + UU') x = b do not depend on the length of U when G'b = 0. Its length makes UU' about as stiff as A
+    on the decoders: the decoder rows of G grow with the data while A shrinks, so without it the sum would lose digits.
+    """
+    border = slice(Variables(problem, state.support).border_start, None)
+    pin = gauge(problem, state, rho)
+    pin[: border.start] = 0.0
+    stiffness = np.mean(np.diag(hessian)[border])
+    pin *= np.sqrt(stiffness) / np.maximum(np.linalg.norm(pin, axis=0), np.finfo(float).tiny)
+    return hessian + pin @ pin.T
 
 
 def gauge_theta(problem: Problem, state: State, rho: Rho) -> Iterator[Array]:

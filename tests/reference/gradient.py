@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .ard import angle_energy_log_alpha
-from .curvature import curvature, curvature_rho, curvature_theta, exact_hessian, gauge, gauge_theta
+from .curvature import curvature, curvature_rho, curvature_theta, exact_hessian, gauge, gauge_theta, pin_orbits
 from .evidence import compact_correction_slope
 from .objective import loss_rho, mixed_theta_rho
 from .problem import Problem, Rho, State, Variables
@@ -55,10 +55,7 @@ def implicit_gradient(problem: Problem, state: State, rho: Rho) -> Array:
     A is singular along the orbits. With U = the decoder rows of G, A + UU' is invertible, and since G'(d^2 L / dtheta
     drho) = 0 its solution is one of the solutions of A x = b; they differ by a motion along the orbit, which E ignores.
     """
-    variables = Variables(problem, state.support)
-    pin = gauge(problem, state, rho)
-    pin[: variables.border_start] = 0.0
-    system = exact_hessian(problem, state, rho) + pin @ pin.T
+    system = pin_orbits(problem, state, rho, exact_hessian(problem, state, rho))
     motion = -np.linalg.solve(system, mixed_theta_rho(problem, state, rho))
     fixed = loss_rho(problem, state, rho) + evidence_rho(problem, state, rho)
     return fixed + evidence_theta(problem, state, rho) @ motion

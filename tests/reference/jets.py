@@ -50,6 +50,7 @@ def row_jets(problem: Problem, state: State, variables: Variables, i: int) -> Ro
     border_at = len(index) - (variables.size - variables.border_start)
     angle_at = {int(k): n_atoms - 1 + j for j, k in enumerate(np.flatnonzero(state.support[i]))}
 
+    identity = np.eye(p)
     value, first, second = np.zeros(p), np.zeros((p, len(index))), np.zeros((p, len(index), len(index)))
     for k in range(n_atoms):
         phi, d1, d2 = circle_basis(state.coords[i, k], problem.harmonics[k])
@@ -58,7 +59,7 @@ def row_jets(problem: Problem, state: State, variables: Variables, i: int) -> Ro
         begin = border_at + problem.offsets[k] * p
         border = np.arange(begin, begin + problem.widths[k] * p)
         # Column m p + c of kron(phi, I) is phi_m e_c: the derivative of gamma by the decoder entry (m, c).
-        gamma_b, gamma1_b = np.kron(phi, np.eye(p)), np.kron(d1, np.eye(p))
+        gamma_b, gamma1_b = np.kron(phi, identity), np.kron(d1, identity)
 
         value += a[k] * gamma
         first[:, free] += np.outer(gamma, da[k, free])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from .curvature import exact_hessian, gauge
+from .curvature import exact_hessian, pin_orbits
 from .objective import gradient_theta, loss
 from .problem import Problem, Rho, State, Variables
 
@@ -39,9 +39,7 @@ def solve(problem: Problem, state: State, rho: Rho, tol: float = 1e-12, max_iter
     damping, value, best = 1e-3, loss(problem, state, rho), np.inf
     for iteration in range(max_iter):
         slope = gradient_theta(problem, state, rho)
-        pin = gauge(problem, state, rho)
-        pin[: variables.border_start] = 0.0
-        system = exact_hessian(problem, state, rho) + pin @ pin.T
+        system = pin_orbits(problem, state, rho, exact_hessian(problem, state, rho))
         decrement = _decrement(system, slope)
         if decrement < tol or (decrement < QUADRATIC_REGION and decrement > 0.5 * best):
             return Solution(state, decrement, iteration, decrement < max(1e3 * tol, 1e-8))

@@ -1,0 +1,403 @@
+"""The compiled core against the dense reference: the same numbers at the same state, for V, its parts, its gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, example, given, settings
+from numpy.typing import NDArray
+
+from reference import (
+    Problem,
+    Rho,
+    State,
+    Variables,
+    curvature,
+    evidence,
+    evidence_rho,
+    exact_hessian,
+    gradient_theta,
+    implicit_gradient,
+    log_det,
+    log_det_adjoint,
+    loss_parts,
+    loss_rho,
+    pin_orbits,
+    solve,
+)
+from reference.ard import angle_curvature
+from reference.evidence import evidence_all_terms
+from reference.gate import entropy_hessian
+from reference.objective import data_gradient, gates, reconstruct
+from sae_rs import _core
+from strategies import Example, Recipe, recipes
+
+Array = NDArray[np.float64]
+
+EXACT = 1e-10
+"""Values, gradients of L and curvatures: sums of the same terms in another order."""
+ADJOINT = 1e-8
+"""Derivatives of V: two more solves with H and one with A stand between them and the state."""
+DIFFERENCES = 1e-6
+"""Analytic gradient against differences of V, each value with its own inner solve."""
+AGREEMENT = 1e-9
+"""Different eliminations of the same system."""
+
+INNER_TOL = 1e-12
+LEAST_CURVATURE = 1e-5
+"""Optima flatter than this, in units where A has a unit diagonal, amplify rounding beyond ``ADJOINT``: not compared."""
+
+LOSS_PARTS = ("data_fit", "sparsity", "smoothness", "ard", "logit_prior")
+ELIMINATIONS = ("primal", "dual", "complement")
+
+
+def deterministic(max_examples: int) -> settings:
+    """The same examples in every run. Optima take long to find and some draws are turned down: no health checks."""
+    return settings(
+        derandomize=True,
+        max_examples=max_examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+    )
+
+
+any_state = recipes()
+near_optimum = recipes(max_rows=12, max_outputs=7, max_harmonics=2, planted=True)
+
+EVERYTHING_ON = Recipe(
+    harmonics=(2, 1, 1),
+    n=12,
+    p=7,
+    temperature=1.3,
+    weighted=True,
+    full_support=False,
+    ard=(False, True, False),
+    log_lambda_sparse=0.5,
+    seed=3,
+)
+
+
+# How numbers are compared
+
+
+def relative_error(actual: Array | float, expected: Array | float, *addends: Array | float) -> float:
+    """Largest difference over the largest entry of ``expected`` and of the ``addends`` it is a sum of.
+
+    A sum of terms of both signs carries the rounding error of its largest term, so a sum that nearly cancels (V near 0,
+    a gradient near an optimum) is measured against its terms.
+    """
+    actual, expected = np.asarray(actual, float), np.asarray(expected, float)
+    assert actual.shape == expected.shape
+    scale = max((float(np.max(np.abs(v), initial=0.0)) for v in (expected, *addends)), default=0.0)
+    error = float(np.max(np.abs(actual - expected), initial=0.0))
+    return error if scale == 0 else error / scale
+
+
+# From the reference's objects to the core's
+
+
+def core_rho(rho: Rho, **options: Any) -> Any:
+    return _core.SaeManifoldRho(
+        log_lambda_sparse=rho.log_lambda_sparse,
+        log_lambda_smooth=rho.log_lambda_smooth.tolist(),
+        log_ard=[block.tolist() for block in rho.log_ard],
+        log_dispersion=rho.log_dispersion,
+        **options,
+    )
+
+
+def core_term(problem: Problem, state: State, *, shift: Array | float = 0.0) -> Any:
+    gate = {
+        "kind": "softmax",
+        "temperature": problem.temperature,
+        "logit_precision": problem.logit_precision,
+        "node_logits": np.ascontiguousarray(problem.node_logits[:, :-1]),
+    }
+    return _core.SaeManifoldTerm(
+        np.ascontiguousarray(problem.data + shift),
+        [{"kind": "circle", "harmonics": h} for h in problem.harmonics],
+        gate,
+        state.logits,
+        [np.ascontiguousarray(state.coords[:, [k]]) for k in range(problem.n_atoms)],
+        list(state.decoders),
+        support=state.support,
+        weights=problem.weights,
+        center=True,
+    )
+
+
+def state_of(term: Any) -> State:
+    """The state of a core term; angles are compared through what they do, since the core keeps them in one period."""
+    coords = np.hstack([np.asarray(t).reshape(-1, 1) for t in term.coords])
+    return State(np.asarray(term.logits), coords, tuple(np.asarray(b) for b in term.decoders), np.asarray(term.support))
+
+
+def total(terms: dict[str, float]) -> float:
+    """Sum of named terms; ``total`` is a sum already."""
+    return sum(value for name, value in terms.items() if name != "total")
+
+
+def optimum(recipe: Recipe) -> Example:
+    """The recipe's problem at its inner optimum."""
+    problem, start, rho = recipe.build()
+    solution = solve(problem, start, rho, tol=INNER_TOL)
+    assert solution.converged
+    return Example(problem, solution.state, rho)
+
+
+def clear_optimum(recipe: Recipe) -> Example:
+    """The recipe's problem at its inner optimum; draws whose optimum is nearly flat are turned down."""
+    problem, state, rho = optimum(recipe)
+    system = pin_orbits(problem, state, rho, exact_hessian(problem, state, rho))
+    unit = 1 / np.sqrt(np.diag(system))
+    least = np.linalg.eigvalsh(unit[:, None] * system * unit)[0]
+    assume(least > LEAST_CURVATURE)
+    return Example(problem, state, rho)
+
+
+def kinks(problem: Problem, state: State, rho: Rho) -> list[bool]:
+    """Signs at which H has a kink: entries of the entropy Hessian, curvature of the angle priors."""
+    signs = [bool(v > 0) for row in state.logits for v in entropy_hessian(row, problem.temperature).ravel()]
+    for k in range(problem.n_atoms):
+        signs += [angle_curvature(t, rho.ard(k)) > 0 for t in state.coords[state.support[:, k], k]]
+    return signs
+
+
+# At any state
+
+
+@deterministic(40)
+@example(EVERYTHING_ON)
+@given(any_state)
+def test_state_is_kept(recipe: Recipe) -> None:
+    problem, state, _ = recipe.build()
+    term = core_term(problem, state)
+    assert (term.n_rows, term.n_outputs, term.n_atoms) == (problem.n_rows, problem.n_outputs, problem.n_atoms)
+    kept = state_of(term)
+    np.testing.assert_array_equal(kept.support, state.support)
+    np.testing.assert_array_equal(kept.logits, state.logits)
+    for mine, theirs in zip(kept.decoders, state.decoders, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert relative_error(np.asarray(term.gates), gates(problem, state)) < 1e-13
+    assert not np.asarray(term.gates)[~state.support].any()
+    assert relative_error(reconstruct(problem, kept), reconstruct(problem, state)) < 1e-13
+
+
+@deterministic(40)
+@example(EVERYTHING_ON)
+@given(any_state)
+def test_parts_of_the_objective(recipe: Recipe) -> None:
+    problem, state, rho = recipe.build()
+    expected = loss_parts(problem, state, rho)
+    actual = core_term(problem, state).loss(core_rho(rho))
+    assert set(actual) == {*LOSS_PARTS, "total"}
+    for name in LOSS_PARTS:
+        assert relative_error(actual[name], expected[name], float(problem.n_rows)) < EXACT, name
+    assert relative_error(actual["total"], sum(expected.values()), *expected.values()) < EXACT
+
+
+@deterministic(30)
+@example(EVERYTHING_ON)
+@given(any_state)
+def test_gradient_of_the_objective(recipe: Recipe) -> None:
+    problem, state, rho = recipe.build()
+    variables = Variables(problem, state.support)
+    expected, data = gradient_theta(problem, state, rho), data_gradient(problem, state, rho)
+    system = core_term(problem, state).assemble_arrow_schur(core_rho(rho))
+    rows = [np.asarray(system.gt(i)) for i in range(problem.n_rows)]
+    assert [len(row) for row in rows] == [problem.n_atoms - 1 + int(active.sum()) for active in state.support]
+    actual = np.concatenate([*rows, np.asarray(system.gb).ravel()])
+    assert relative_error(actual, expected, data) < EXACT
+    # Rows apart, so that a small row is not hidden behind large decoder gradients.
+    begin = variables.border_start
+    assert relative_error(actual[:begin], expected[:begin], data[:begin]) < EXACT
+
+
+@deterministic(30)
+@example(EVERYTHING_ON)
+@given(any_state)
+def test_curvature(recipe: Recipe) -> None:
+    problem, state, rho = recipe.build()
+    variables = Variables(problem, state.support)
+    expected = curvature(problem, state, rho)
+    system = core_term(problem, state).assemble_arrow_schur(core_rho(rho))
+    border = np.arange(variables.border_start, variables.size)
+    assert relative_error(np.asarray(system.dense()), expected) < EXACT
+    assert relative_error(np.asarray(system.hbb), expected[np.ix_(border, border)]) < EXACT
+    for i in range(problem.n_rows):
+        own = variables.row(i)[: -len(border)]
+        assert relative_error(np.asarray(system.htt(i)), expected[np.ix_(own, own)]) < EXACT
+        assert relative_error(np.asarray(system.htbeta(i)), expected[np.ix_(own, border)]) < EXACT
+    # ln|H| is a sum of D logarithms of order one.
+    assert relative_error(log_det(np.asarray(system.dense())), log_det(expected), float(variables.size)) < EXACT
+
+
+@deterministic(40)
+@example(EVERYTHING_ON)
+@given(any_state)
+def test_terms_of_the_evidence(recipe: Recipe) -> None:
+    problem, state, rho = recipe.build()
+    expected = evidence_all_terms(problem, state, rho)
+    actual = core_term(problem, state).criterion_as_atoms(core_rho(rho))
+    for name in (*LOSS_PARTS, "compact"):
+        assert relative_error(actual[name], expected[name], float(problem.n_rows)) < EXACT, name
+    # How the orbit's share is split from ln|H| is the core's business; their sum is not.
+    curvature_share = expected["log_det"] + expected["orbit"]
+    size = float(Variables(problem, state.support).size)
+    assert relative_error(actual["log_det"] + actual["orbit"], curvature_share, size) < EXACT
+    assert relative_error(total(actual), evidence(problem, state, rho), *expected.values()) < EXACT
+
+
+@deterministic(25)
+@example(EVERYTHING_ON)
+@given(recipes(max_rows=14, max_harmonics=2))
+def test_log_determinant_adjoint(recipe: Recipe) -> None:
+    problem, state, rho = recipe.build()
+    actual = np.asarray(core_term(problem, state).logdet_theta_adjoint(core_rho(rho)))
+    assert relative_error(actual, log_det_adjoint(problem, state, rho)) < ADJOINT
+
+
+# At a converged state
+
+
+def gradient_addends(problem: Problem, state: State, rho: Rho) -> tuple[Array, Array]:
+    """Two of the three terms of dV/drho; the third is their difference to the sum."""
+    return loss_rho(problem, state, rho), evidence_rho(problem, state, rho)
+
+
+@deterministic(15)
+@example(EVERYTHING_ON)
+@given(near_optimum)
+def test_gradient_of_the_evidence_at_the_same_state(recipe: Recipe) -> None:
+    problem, state, rho = clear_optimum(recipe)
+    expected, addends = implicit_gradient(problem, state, rho), gradient_addends(problem, state, rho)
+    actual = np.asarray(core_term(problem, state).analytic_outer_rho_gradient(core_rho(rho)))
+    assert relative_error(actual, expected, *addends) < ADJOINT
+    if problem.n_atoms == 1:
+        assert actual[0] == 0
+
+
+@deterministic(12)
+@example(EVERYTHING_ON)
+@given(near_optimum)
+def test_evaluation_stays_at_an_optimum(recipe: Recipe) -> None:
+    problem, state, rho = clear_optimum(recipe)
+    result = core_term(problem, state).evaluate(core_rho(rho), tol=INNER_TOL)
+    expected, terms = evidence(problem, state, rho), evidence_all_terms(problem, state, rho)
+    assert relative_error(result.value, expected, *terms.values()) < EXACT
+    assert relative_error(total(result.parts), result.value, *terms.values()) < 1e-13
+    addends = gradient_addends(problem, state, rho)
+    assert relative_error(np.asarray(result.gradient), implicit_gradient(problem, state, rho), *addends) < ADJOINT
+
+
+@deterministic(12)
+@example(EVERYTHING_ON)
+@given(recipes(max_rows=12, max_outputs=7, max_harmonics=2, planted=True))
+def test_evaluation_finds_an_optimum(recipe: Recipe) -> None:
+    """From a start that is not converged, the core and the reference agree at the state the core ends in."""
+    problem, start, rho = recipe.build()
+    result = core_term(problem, start).evaluate(core_rho(rho), tol=INNER_TOL, max_inner=2000)
+    state = state_of(result.term)
+    np.testing.assert_array_equal(state.support, start.support)
+    terms = evidence_all_terms(problem, state, rho)
+    assert relative_error(result.value, evidence(problem, state, rho), *terms.values()) < EXACT
+    assert sum(loss_parts(problem, state, rho).values()) <= sum(loss_parts(problem, start, rho).values())
+    slope, data = gradient_theta(problem, state, rho), data_gradient(problem, start, rho)
+    assert relative_error(slope, np.zeros_like(slope), data) < 1e-7
+
+
+@deterministic(6)
+@example(EVERYTHING_ON)
+@given(near_optimum)
+def test_gradient_of_the_evidence_against_differences(recipe: Recipe) -> None:
+    problem, state, rho = clear_optimum(recipe)
+    term, flat, step = core_term(problem, state), rho.to_flat(), 1e-3
+    signs = kinks(problem, state, rho)
+
+    def value(at: Array) -> float:
+        result = term.evaluate(core_rho(rho.from_flat(at)), tol=INNER_TOL, gradient=False)
+        # V has no derivative at a kink of H: a draw with one inside the stencil is turned down.
+        assume(kinks(problem, state_of(result.term), rho) == signs)
+        return float(result.value)
+
+    slope = np.zeros(len(flat))
+    for j in range(len(flat)):
+        move = np.zeros(len(flat))
+        move[j] = step
+        narrow, wide = value(flat + move) - value(flat - move), value(flat + 2 * move) - value(flat - 2 * move)
+        slope[j] = (8 * narrow - wide) / (12 * step)  # fourth order
+    gradient = np.asarray(term.evaluate(core_rho(rho), tol=INNER_TOL).gradient)
+    assert relative_error(gradient, slope, *gradient_addends(problem, state, rho)) < DIFFERENCES
+
+
+@deterministic(10)
+@example(EVERYTHING_ON)
+@given(near_optimum)
+def test_eliminations_agree(recipe: Recipe) -> None:
+    problem, state, rho = clear_optimum(recipe)
+    term, terms = core_term(problem, state), evidence_all_terms(problem, state, rho)
+    addends = gradient_addends(problem, state, rho)
+    results = [term.evaluate(core_rho(rho), tol=INNER_TOL, elimination=name) for name in ELIMINATIONS]
+    for name, result in zip(ELIMINATIONS, results, strict=True):
+        assert result.elimination == name
+        assert relative_error(result.value, results[0].value, *terms.values()) < AGREEMENT
+        assert relative_error(np.asarray(result.gradient), np.asarray(results[0].gradient), *addends) < AGREEMENT
+
+
+# Single cases
+
+
+def test_centring_is_the_column_mean() -> None:
+    problem, state, rho = EVERYTHING_ON.build()
+    shift = np.linspace(-1.0, 2.0, problem.n_outputs)
+    term = core_term(problem, state, shift=shift)
+    assert relative_error(np.asarray(term.mean), shift) < 1e-13
+    terms = evidence_all_terms(problem, state, rho)
+    actual = total(term.criterion_as_atoms(core_rho(rho)))
+    assert relative_error(actual, evidence(problem, state, rho), *terms.values()) < EXACT
+
+
+def test_missing_support_means_every_atom() -> None:
+    problem, state, rho = Recipe(harmonics=(1, 2), ard=(False, False), seed=5).build()
+    term = core_term(problem, state)
+    assert np.asarray(term.support).all()
+    bare = core_term(problem, State(state.logits, state.coords, state.decoders, None))  # type: ignore[arg-type]
+    assert bare.criterion_as_atoms(core_rho(rho)) == term.criterion_as_atoms(core_rho(rho))
+
+
+def test_order_of_rho() -> None:
+    _, _, rho = Recipe(harmonics=(1, 1, 1), ard=(True, False, True), seed=6).build()
+    np.testing.assert_array_equal(np.asarray(core_rho(rho).to_flat()), rho.to_flat())
+    moved = rho.to_flat() + np.arange(len(rho.to_flat()))
+    np.testing.assert_array_equal(np.asarray(core_rho(rho).from_flat(moved).to_flat()), moved)
+
+
+def test_a_shared_angle_precision_collects_the_slopes_of_its_owners() -> None:
+    recipe = Recipe(harmonics=(1, 1), n=12, p=7, ard=(True, True), log_noise=-2.5, seed=7)
+    problem, start, rho = recipe.build()
+    rho = Rho(rho.log_lambda_sparse, rho.log_lambda_smooth, (np.array([0.2]), np.array([0.2])), rho.log_dispersion)
+    term = core_term(problem, solve(problem, start, rho, tol=INNER_TOL).state)
+    apart = np.asarray(term.analytic_outer_rho_gradient(core_rho(rho)))
+    together = np.asarray(term.analytic_outer_rho_gradient(core_rho(rho, ard_sharing="shared")))
+    expected = np.concatenate([apart[:3], [apart[3] + apart[4]], apart[5:]])
+    assert relative_error(together, expected, apart) < EXACT
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_scale_equivariance(factor: float) -> None:
+    problem, state, rho = optimum(EVERYTHING_ON)
+    scaled = Problem(
+        factor * problem.data, problem.harmonics, problem.temperature, problem.logit_precision, problem.weights
+    )
+    big = State(state.logits, state.coords, tuple(factor * b for b in state.decoders), state.support)
+    loud = Rho(rho.log_lambda_sparse, rho.log_lambda_smooth, rho.log_ard, rho.log_dispersion + 2 * np.log(factor))
+    before = core_term(problem, state).evaluate(core_rho(rho), tol=INNER_TOL)
+    after = core_term(scaled, big).evaluate(core_rho(loud), tol=INNER_TOL)
+    gain = problem.n_rows * problem.n_outputs * np.log(factor)
+    terms = evidence_all_terms(problem, state, rho)
+    assert relative_error(after.value, before.value + gain, *terms.values(), gain) < AGREEMENT
+    addends = gradient_addends(problem, state, rho)
+    assert relative_error(np.asarray(after.gradient), np.asarray(before.gradient), *addends) < ADJOINT

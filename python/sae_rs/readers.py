@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,15 @@ def _read_npy(path: Path, key: str | None) -> NDArray[Any]:
 
 
 def _read_npz(path: Path, key: str | None) -> NDArray[Any]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            chosen = _choose(path, list(arrays.keys()), key)
-            array: NDArray[Any] = arrays[chosen]
-    except (EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a readable .npz file: {error}") from error
+    # Anything but a zip archive is refused first: NumPy would take it for a pickle and advise how to run it.
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is not a readable .npz file: it is not a zip archive")
+    with np.load(path, allow_pickle=False) as arrays:
+        name = _choose(path, list(arrays.keys()), key)
+        try:
+            array: NDArray[Any] = arrays[name]
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{path} is not a readable .npz file: {error}") from error
     return array
 
 

@@ -1,0 +1,101 @@
+"""Pictures hold what they should: rows, the curve, names at the class means."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sae_rs
+from planted import fitted_mean, fitted_one, fitted_two, one_circle, two_circles
+from sae_rs.demo import label_order
+from sae_rs.plot import cyclic_colours
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
+pyplot = pytest.importorskip("matplotlib.pyplot")
+
+X, ANGLE = one_circle()
+WHICH = two_circles()[1]
+
+
+@pytest.fixture(autouse=True)
+def _close_figures() -> Any:
+    yield
+    pyplot.close("all")
+
+
+def names_on(ax: Any) -> list[str]:
+    return sorted(text.get_text() for text in ax.texts)
+
+
+class TestPlotAtom:
+    def test_rows_lie_on_the_curve(self) -> None:
+        ax = fitted_one().plot_atom(0)
+        rows = np.asarray(ax.collections[-1].get_offsets())
+        curve = np.asarray(ax.lines[0].get_xydata())
+        assert len(rows) == len(X)
+        np.testing.assert_array_equal(curve[0], curve[-1])
+        nearest = np.linalg.norm(rows[:, None] - curve, axis=2).min(axis=1)
+        assert nearest.max() < 0.3
+        assert ax.get_title().startswith("circle 0")
+
+    def test_labels(self) -> None:
+        quarter = np.array(["east", "north", "west", "south"])[(ANGLE // (np.pi / 2)).astype(int)]
+        ax = fitted_one().plot_atom(0, labels=quarter)
+        assert names_on(ax) == ["east", "north", "south", "west"]
+
+    def test_only_classes_that_use_the_atom_are_named(self) -> None:
+        k = int(np.argmax(fitted_two().gates_[WHICH == 0].mean(axis=0)))
+        assert names_on(fitted_two().plot_atom(k, labels=WHICH)) == ["0"]
+
+    def test_given_axes(self) -> None:
+        ax = pyplot.subplots()[1]
+        assert fitted_one().plot_atom(0, ax=ax) is ax
+
+    def test_wrong_labels(self) -> None:
+        with pytest.raises(ValueError, match=r"labels must have shape \(60,\), one for each training row, got \(3,\)"):
+            fitted_one().plot_atom(0, labels=["a", "b", "c"])
+
+    def test_loaded_model(self, tmp_path: Path) -> None:
+        fitted_one().save(tmp_path / "m.safetensors")
+        again = sae_rs.load(tmp_path / "m.safetensors")
+        before, after = fitted_one().plot_atom(0), again.plot_atom(0)
+        offsets = [np.asarray(ax.collections[-1].get_offsets()) for ax in (before, after)]
+        np.testing.assert_array_equal(*offsets)
+
+
+class TestPlot:
+    def test_one_panel_for_each_atom(self) -> None:
+        figure = fitted_two().plot()
+        assert [ax.get_title()[:8] for ax in figure.axes] == ["circle 0", "circle 1"]
+
+    def test_no_atoms(self) -> None:
+        with pytest.raises(ValueError, match="the model has no atoms to plot"):
+            fitted_mean().plot()
+
+    def test_matplotlib_missing(self, monkeypatch: Any) -> None:
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+        for call in (lambda: fitted_one().plot(), lambda: fitted_one().plot_atom(0)):
+            with pytest.raises(ImportError, match=r"plotting needs matplotlib: pip install 'sae-rs\[plot\]'"):
+                call()
+
+
+class TestColours:
+    def test_cyclic_and_in_range(self) -> None:
+        colours = cyclic_colours(np.linspace(0.0, 2.0 * np.pi, 100))
+        assert ((colours >= 0.0) & (colours <= 1.0)).all()
+        np.testing.assert_allclose(colours[0], colours[-1], atol=1e-12)
+
+
+class TestLabelOrder:
+    @pytest.mark.parametrize("direction", [1.0, -1.0])
+    def test_any_rotation_and_direction(self, direction: float) -> None:
+        labels = np.repeat(np.arange(7), 3)
+        angle = np.mod(direction * labels * 2.0 * np.pi / 7 + 4.0, 2.0 * np.pi)
+        order, resultant = label_order(angle, labels, 7)
+        assert order == list(range(7))
+        np.testing.assert_allclose(resultant, 1.0)

@@ -1,0 +1,330 @@
+"""Every refusal names what is wrong, and nothing usable is refused."""
+
+from __future__ import annotations
+
+import re
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import sparse
+
+from planted import fitted_one, one_circle
+from sae_rs import Circle, ManifoldSAE, NotFittedError, SaeManifoldRho, Softmax
+from sae_rs.memory import check_memory, estimate_bytes, format_bytes, parse_memory_budget
+from sae_rs.validation import CHUNK_BYTES, check_finite, check_training_rows, check_weights
+
+X = one_circle()[0]
+
+
+def refuses(message: str, X: Any = X, weights: Any = None, **parameters: Any) -> None:
+    """Check that a fit is refused with `message` in the error, and leaves the estimator unfitted."""
+    model = ManifoldSAE(**{"n_atoms": 1, **parameters})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model.fit(X, weights)
+    assert not hasattr(model, "coords_")
+
+
+class TestRows:
+    def test_not_two_dimensional(self) -> None:
+        refuses("X must be two-dimensional (rows, columns), got shape (5,); for a single row", np.ones(5))
+        refuses("got shape (2, 3, 4)", np.ones((2, 3, 4)))
+        refuses("got shape ()", np.float64(1.0))
+
+    def test_fewer_than_two_rows(self) -> None:
+        refuses("X must have at least 2 rows, got shape (1, 6)", X[:1])
+        refuses("X must have at least 2 rows, got shape (0, 6)", X[:0])
+
+    def test_no_columns(self) -> None:
+        refuses("X must have at least 1 column, got shape (60, 0)", X[:, :0])
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_not_finite(self, value: float) -> None:
+        bad = X.copy()
+        bad[[3, 7, 7], [4, 0, 5]] = value
+        refuses(f"X has 3 values that are not finite (NaN or infinity); the first is X[3, 4] = {value}", bad)
+        refuses(f"X has 1 value that is not finite (NaN or infinity); the first is X[0, 0] = {value}", _one(value))
+
+    def test_first_not_finite_value_beyond_the_first_chunk(self) -> None:
+        rows = np.zeros((CHUNK_BYTES // 8, 2), dtype=np.float32)
+        rows[-2, 1] = rows[-1, 0] = np.nan
+        message = f"has 2 values that are not finite (NaN or infinity); the first is X[{len(rows) - 2}, 1] = nan"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            check_finite(rows)
+
+    def test_zero_variance(self) -> None:
+        refuses("X has zero variance: all 9 rows are equal", np.tile(X[0], (9, 1)))
+
+    @pytest.mark.parametrize("scale", [1e-120, 1e160])
+    def test_variance_beyond_float64(self, scale: float) -> None:
+        refuses("outside the range of float64 squares: rescale X", X * scale)
+
+    @pytest.mark.parametrize("dtype", [complex, object, str, bool, "datetime64[s]"])
+    def test_dtypes_that_are_not_real_numbers(self, dtype: Any) -> None:
+        rows = np.ones((9, 3)).astype(int).astype(dtype)
+        refuses(f"X must hold real numbers (float or integer), got dtype {rows.dtype}", rows)
+
+    def test_ragged_lists(self) -> None:
+        refuses("X cannot be read as an array", [[1.0, 2.0], [3.0]])
+
+    def test_sparse(self) -> None:
+        refuses("X is a sparse matrix; dense rows are needed: pass X.toarray()", sparse.csr_array(X))
+        refuses("X is a sparse matrix", sparse.csr_matrix(X))
+
+    def test_masked(self) -> None:
+        refuses("X is a masked array with 1 masked values", np.ma.masked_equal(X, X[2, 2]))
+
+
+def _one(value: float) -> NDArray[np.float64]:
+    bad = X.copy()
+    bad[0, 0] = value
+    return bad
+
+
+class TestAccepted:
+    """All these hold the same numbers, so all fits agree."""
+
+    @pytest.mark.parametrize(
+        "variant",
+        [
+            X.tolist(),
+            np.asfortranarray(X),
+            np.repeat(np.repeat(X, 2, axis=0), 3, axis=1)[::2, ::3],
+            X[::-1][::-1],
+            X.astype(">f8"),
+            X.astype(np.longdouble),
+        ],
+        ids=["list", "fortran", "strided", "negative strides", "big endian", "long double"],
+    )
+    def test_same_fit(self, variant: Any) -> None:
+        model = ManifoldSAE(n_atoms=1, atom=Circle(harmonics=1)).fit(variant)
+        np.testing.assert_array_equal(model.coords_[0], fitted_one().coords_[0])
+
+    def test_read_only_is_not_changed(self) -> None:
+        rows = X.copy()
+        rows.flags.writeable = False
+        ManifoldSAE(n_atoms=1, atom=Circle(harmonics=1)).fit(rows)
+        np.testing.assert_array_equal(rows, X)
+
+    def test_memory_map(self, tmp_path: Any) -> None:
+        np.save(tmp_path / "rows.npy", X)
+        rows = np.load(tmp_path / "rows.npy", mmap_mode="r")
+        model = ManifoldSAE(n_atoms=1, atom=Circle(harmonics=1)).fit(rows)
+        np.testing.assert_array_equal(model.coords_[0], fitted_one().coords_[0])
+
+    def test_array_protocol(self) -> None:
+        class Tensor:
+            """Something like a tensor of another library."""
+
+            def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
+                return np.asarray(X, dtype=dtype)
+
+        model = ManifoldSAE(n_atoms=1, atom=Circle(harmonics=1)).fit(Tensor())  # type: ignore[arg-type]
+        np.testing.assert_array_equal(model.coords_[0], fitted_one().coords_[0])
+
+    def test_torch(self) -> None:
+        torch = pytest.importorskip("torch")
+        model = ManifoldSAE(n_atoms=1, atom=Circle(harmonics=1)).fit(torch.from_numpy(X))
+        np.testing.assert_array_equal(model.coords_[0], fitted_one().coords_[0])
+
+    def test_integers(self) -> None:
+        data = check_training_rows(np.round(100 * X).astype(np.int16))
+        assert data.values.dtype == np.float64
+        assert data.dtype == np.float64
+
+    def test_float64_is_not_copied(self) -> None:
+        rows = np.random.default_rng(0).standard_normal((20_000, 64))
+        tracemalloc.start()
+        data = check_training_rows(rows)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert np.shares_memory(data.values, rows)
+        assert peak < rows.nbytes / 2
+
+    def test_mean_variance(self) -> None:
+        rows = np.random.default_rng(0).standard_normal((50_000, 5)) + 7.0
+        assert check_training_rows(rows).mean_variance == pytest.approx(np.var(rows, axis=0).mean(), rel=1e-12)
+
+
+class TestWeights:
+    def test_shape(self) -> None:
+        refuses("weights must have shape (60,), one for each row of X, got (59,)", weights=np.ones(59))
+        refuses("got (60, 1)", weights=np.ones((60, 1)))
+        refuses("got ()", weights=1.0)
+
+    def test_values(self) -> None:
+        refuses("weights has 1 entries that are not finite; the first is weights[5]", weights=_weights(5, np.nan))
+        refuses("weights has 1 entries that are not finite", weights=_weights(5, np.inf))
+        refuses("weights has 1 entries that are negative; the first is weights[2] = -1.0", weights=_weights(2, -1.0))
+        refuses("weights must be positive for at least 2 rows, got 0", weights=np.zeros(60))
+        refuses("weights must hold real numbers, got dtype", weights=np.ones(60, dtype=complex))
+
+    @pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
+    def test_only_ratios_matter(self, scale: float) -> None:
+        weights = check_weights(scale * np.array([0.0, 1.0, 3.0]), 3)
+        np.testing.assert_allclose(weights, [0.0, 0.75, 2.25], rtol=1e-14)  # type: ignore[arg-type]
+
+
+def _weights(row: int, value: float) -> NDArray[np.float64]:
+    weights = np.ones(60)
+    weights[row] = value
+    return weights
+
+
+class TestOptions:
+    @pytest.mark.parametrize("value", [-1, np.int64(-3)])
+    def test_negative_n_atoms(self, value: Any) -> None:
+        refuses(f"n_atoms must be at least 0, got {value}", n_atoms=value)
+
+    @pytest.mark.parametrize("value", [True, 2.0, "two", None, 1.5])
+    def test_n_atoms_not_an_integer(self, value: Any) -> None:
+        refuses(f"n_atoms must be an integer, got {value!r}", n_atoms=value)
+
+    def test_n_atoms_auto(self) -> None:
+        refuses('n_atoms="auto" is not available: give an integer', n_atoms="auto")
+
+    def test_unknown_atom(self) -> None:
+        refuses("unknown atom kind 'cirle': did you mean 'circle'?", atom="cirle")
+        refuses("unknown atom kind 'Circle': did you mean 'circle'?", atom="Circle")
+        refuses("atom must be an object, not the class Circle: write Circle()", atom=Circle)
+        refuses("atom must be a kind name or an atom object such as Circle(), got int", atom=3)
+        refuses("atom is a list of 2 but n_atoms is 1", atom=["circle", Circle()])
+        refuses("unknown atom kind 'ring'", n_atoms=2, atom=["circle", "ring"])
+
+    def test_unknown_gate(self) -> None:
+        refuses("unknown gate 'sofmax': did you mean 'softmax'?", gate="sofmax")
+        refuses("gate must be an object, not the class Softmax: write Softmax()", gate=Softmax)
+        refuses("gate must be a name or a gate object such as Softmax(), got NoneType", gate=None)
+
+    @pytest.mark.parametrize("value", [0, -1, 1.0, True, "3", None])
+    def test_harmonics(self, value: Any) -> None:
+        with pytest.raises(ValueError, match=r"Circle: harmonics must be an integer of at least 1, got"):
+            Circle(harmonics=value)
+
+    @pytest.mark.parametrize("name", ["temperature", "logit_precision"])
+    @pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf, True, "1"])
+    def test_softmax(self, name: str, value: Any) -> None:
+        with pytest.raises(ValueError, match=f"Softmax: {name} must be a positive finite number, got"):
+            Softmax(**{name: value})
+
+    def test_evidence_and_outer(self) -> None:
+        refuses("evidence must be 'laplace', got 'aic'", evidence="aic")
+        refuses("outer must be 'bfgs', got 'adam'", outer="adam")
+
+    @pytest.mark.parametrize("name", ["n_init", "max_outer", "max_inner"])
+    def test_counts(self, name: str) -> None:
+        refuses(f"{name} must be at least 1, got 0", **{name: 0})
+        refuses(f"{name} must be an integer, got 1.5", **{name: 1.5})
+
+    @pytest.mark.parametrize("value", [0.0, -1e-6, np.nan, "small"])
+    def test_tol(self, value: Any) -> None:
+        refuses(f"tol must be a positive finite number, got {value!r}", tol=value)
+
+    def test_others(self) -> None:
+        refuses("center must be True or False, got 'yes'", center="yes")
+        refuses("random_state must be at least 0, got -1", random_state=-1)
+        refuses("random_state must be an integer, got 'seed'", random_state="seed")
+        refuses("n_jobs must be None, -1 (all cores) or an integer of at least 1, got 0", n_jobs=0)
+        refuses("progress must be None, a bool or a callable, got 'bar'", progress="bar")
+        refuses("callback must be None or a callable, got True", callback=True)
+
+    def test_rho(self) -> None:
+        refuses("rho must have shape (3,) for 1 atoms (ln λ_sparse, 1 × ln λ, ln φ), got (2,)", rho=[0.0, 0.0])
+        refuses("rho has 1 values that are not finite; the first is rho[1] = nan", rho=[0.0, np.nan, 0.0])
+        refuses("rho must be a SaeManifoldRho or a flat vector", rho="big")
+        two = SaeManifoldRho(log_lambda_smooth=[0.0, 0.0], log_dispersion=-3.0)
+        refuses("rho.log_lambda_smooth must have shape (1,), one for each atom, got (2,)", rho=two)
+
+    def test_too_few_rows(self) -> None:
+        refuses("X has 5 rows, too few for 8 atoms: at least 8 are needed", X[:5], n_atoms=8)
+        refuses("X has 5 rows, too few for the basis of atom 0, Circle(harmonics=3): at least 7 are needed", X[:5])
+
+
+class TestMemory:
+    @pytest.mark.parametrize(
+        ("budget", "size"),
+        [(None, None), (10, 10), ("10", 10), ("500MB", 500_000_000), ("2GiB", 2**31), ("1.5 kib", 1536), ("3k", 3000)],
+    )
+    def test_parse(self, budget: Any, size: int | None) -> None:
+        assert parse_memory_budget(budget) == size
+
+    @pytest.mark.parametrize("budget", [0, -5, "", "lots", "2XB", 1.5, True])
+    def test_refused(self, budget: Any) -> None:
+        message = f'memory_budget must be None, a number of bytes or text such as "2GiB", got {budget!r}'
+        refuses(message, memory_budget=budget)
+
+    def test_over_budget(self) -> None:
+        refuses("the fit of 60 x 6 values by 1 atoms needs about", memory_budget=1000)
+        refuses("over memory_budget='1kB' (1000 B)", memory_budget="1kB")
+
+    def test_estimate_comes_from_shapes_alone(self) -> None:
+        atoms = (Circle(),) * 64
+        assert estimate_bytes(10**9, 10**4, atoms) > 10**13
+        with pytest.raises(ValueError, match="over memory_budget"):
+            check_memory("1TiB", 10**9, 10**4, atoms)
+
+    def test_within_budget(self) -> None:
+        ManifoldSAE(n_atoms=1, atom=Circle(harmonics=1), memory_budget="1GiB").fit(X)
+
+    def test_format(self) -> None:
+        assert [format_bytes(size) for size in (5, 2048, 3 * 2**29)] == ["5 B", "2.0 KiB", "1.5 GiB"]
+
+
+class TestFitted:
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda model: model.encode(X),
+            lambda model: model.transform(X),
+            lambda model: model.reconstruct(),
+            lambda model: model.score(X),
+            lambda model: model.curve(0),
+            lambda model: model.summary(),
+            lambda model: model.save("model.safetensors"),
+            lambda model: model.plot(),
+            lambda model: model.term_,
+            lambda model: model.inverse_transform(np.ones((1, 1)), [np.ones((1, 1))]),
+        ],
+    )
+    def test_before_fit(self, call: Any) -> None:
+        with pytest.raises(NotFittedError, match="this ManifoldSAE is not fitted yet: call fit before"):
+            call(ManifoldSAE())
+
+    def test_not_fitted_error_is_both(self) -> None:
+        assert issubclass(NotFittedError, ValueError)
+        assert issubclass(NotFittedError, AttributeError)
+
+    @pytest.mark.parametrize("method", ["encode", "transform", "reconstruct", "score"])
+    def test_wrong_rows(self, method: str) -> None:
+        call = getattr(fitted_one(), method)
+        with pytest.raises(ValueError, match="X has 5 columns, but the model was fitted on 6"):
+            call(X[:, :5])
+        with pytest.raises(ValueError, match=re.escape("for a single row pass X.reshape(1, -1)")):
+            call(X[0])
+        with pytest.raises(ValueError, match=re.escape("the first is X[0, 0] = nan")):
+            call(_one(np.nan))
+
+    def test_wrong_code(self) -> None:
+        decode = fitted_one().inverse_transform
+        good = np.ones((3, 1))
+        for message, gates, coords in [
+            ("gates must have shape (m, 1), got (3, 2)", np.ones((3, 2)), [good]),
+            ("gates must have shape (m, 1), got (3,)", np.ones(3), [good]),
+            ("coords must be a list of 1 arrays, one for each atom, got 2", good, [good, good]),
+            ("coords[0] must have shape (3, 1), got (2, 1)", good, [good[:2]]),
+            ("coords[0] must be finite", good, [good * np.nan]),
+            ("gates must be finite", good * np.inf, [good]),
+        ]:
+            with pytest.raises(ValueError, match=re.escape(message)):
+                decode(gates, coords)
+
+    @pytest.mark.parametrize("k", [1, -1, 0.0, True, "0"])
+    def test_wrong_atom(self, k: Any) -> None:
+        with pytest.raises(ValueError, match=re.escape(f"k must be the index of an atom (from 0 to 0), got {k!r}")):
+            fitted_one().curve(k)
+
+    def test_score_of_one_row(self) -> None:
+        with pytest.raises(ValueError, match="score needs at least 2 different rows"):
+            fitted_one().score(X[:1])

@@ -26,6 +26,7 @@ from .files import write_atomically
 from .gates import Gate, gate_from_fields
 from .model import ManifoldSAE
 from .reml import Certificate
+from .strengths import rho_fields
 from .training import TrainingSummary
 
 FORMAT = "sae_rs.ManifoldSAE"
@@ -33,7 +34,6 @@ FORMAT = "sae_rs.ManifoldSAE"
 FORMAT_VERSION = 1
 # Parameters that describe a run, not a model, and that a file cannot hold.
 RUN_PARAMETERS = ("progress", "callback")
-RHO_FIELDS = ("log_lambda_sparse", "log_lambda_smooth", "log_ard", "ard_sharing", "log_dispersion")
 
 
 def save(model: ManifoldSAE, path: str | os.PathLike[str]) -> None:
@@ -68,7 +68,7 @@ def save(model: ManifoldSAE, path: str | os.PathLike[str]) -> None:
         "dtype": model._dtype.name,
         "evidence": model.evidence_,
         "evidence_parts": model.evidence_parts_,
-        "rho": _rho_fields(model.rho_),
+        "rho": rho_fields(model.rho_),
         "dispersion": model.dispersion_,
         "converged": model.converged_,
         "certificate": _encode(dataclasses.asdict(model.certificate_)),
@@ -191,10 +191,6 @@ def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Ma
     return model
 
 
-def _rho_fields(rho: SaeManifoldRho) -> dict[str, Any]:
-    return {name: _encode(getattr(rho, name)) for name in RHO_FIELDS}
-
-
 def _encode(value: Any) -> Any:
     """Write a parameter as JSON values; objects become one-key mappings that `_decode` knows, and nothing else does."""
     if isinstance(value, Atom):
@@ -202,7 +198,7 @@ def _encode(value: Any) -> Any:
     if isinstance(value, Gate):
         return {"gate": value.fields()}
     if isinstance(value, SaeManifoldRho):
-        return {"rho": _rho_fields(value)}
+        return {"rho": rho_fields(value)}
     if isinstance(value, Mapping):
         return {str(name): _encode(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):

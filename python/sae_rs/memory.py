@@ -30,15 +30,19 @@ def parse_memory_budget(budget: object) -> int | None:
 def estimate_bytes(n_rows: int, n_columns: int, atoms: Sequence[Atom]) -> int:
     """Estimate the peak memory of a fit in bytes, from shapes alone.
 
-    Counted are the data, their residuals and the decoded rows, the rows' inner variables with their arrow blocks, the
-    basis values, and the border matrix in the smaller of its two eliminations (decoders or rows kept).
+    Counted are the data with a copy, what is kept about each row (two states: one and its trial), and a dense matrix
+    with its factor and inverse over the decoders or over the rows' variables, whichever are fewer. Decoders count in
+    the frame that they span, which has no more directions than there are columns or basis functions. Every row is
+    taken to use every atom, so the estimate errs on the side of refusing.
     """
     q = max(len(atoms) - 1, 0) + sum(atom.dim for atom in atoms)
     width = sum(atom.width for atom in atoms)
-    data = 3 * n_rows * n_columns
-    rows = n_rows * (2 * q * q + 4 * q + 2 * width)
-    border = min((width * n_columns) ** 2, (n_rows * q) ** 2)
-    return 8 * (data + rows + border)
+    rank = min(width, n_columns)
+    data = 2 * n_rows * n_columns
+    rows = n_rows * (3 * width + 3 * q * q + q * rank)
+    dense = min(width * rank, n_rows * q)
+    vectors = 12 * (n_rows * q + width * n_columns)
+    return 8 * (data + 2 * rows + 3 * dense**2 + vectors)
 
 
 def check_memory(budget: object, n_rows: int, n_columns: int, atoms: Sequence[Atom]) -> None:

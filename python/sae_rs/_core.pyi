@@ -6,10 +6,23 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "ArrowSchur",
+    "Evaluation",
+    "InnerReport",
+    "SaeManifoldRho",
+    "SaeManifoldTerm",
+    "SaeRowLayout",
+    "basis",
+    "basis_jets",
+    "encode_rows",
+]
+
 _Floats = NDArray[np.float64]
 _Bools = NDArray[np.bool_]
 _Spec = Mapping[str, Any]
 
+@final
 class SaeManifoldRho:
     """Log strengths of a fit: ``[ln λ_sparse | ln λ_1 ... ln λ_K | ARD log-precisions | ln φ]``."""
 
@@ -55,6 +68,7 @@ class SaeManifoldRho:
     def __len__(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
 
+@final
 class SaeRowLayout:
     """Which inner variables each row really has: logits of its active atoms first, then their coordinates."""
 
@@ -130,6 +144,7 @@ class ArrowSchur:
     def gb(self) -> _Floats: ...
     def dense(self) -> _Floats: ...
 
+@final
 class SaeManifoldTerm:
     """The problem and one inner state of it; a value object, safe to copy."""
 

@@ -1,0 +1,149 @@
+//! One factorisation of `H + UU'`, by whichever elimination.
+
+use super::decoders_first::DecodersFirst;
+use super::rows_first::RowsFirst;
+use super::{Frame, Step, System};
+use crate::problem::Problem;
+use crate::rho::SaeManifoldRho;
+use crate::row::{Chunk, RowView};
+use crate::state::State;
+use ndarray::Array2;
+
+/// Which variables go first, and in which channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elimination {
+    /// Rows first, with a border of all p channels.
+    Primal,
+    /// Rows first, with a border of the channels that the decoders span.
+    Complement,
+    /// Decoders first.
+    Dual,
+}
+
+impl Elimination {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Primal => "primal",
+            Self::Complement => "complement",
+            Self::Dual => "dual",
+        }
+    }
+
+    /// The channels it works in.
+    pub fn frame(self, decoders: &Array2<f64>) -> Frame {
+        match self {
+            Self::Primal => Frame::full(decoders),
+            Self::Complement | Self::Dual => Frame::span(decoders),
+        }
+    }
+}
+
+/// The parts of `X = (H + UU')^-1` that a row's traces need, in the frame's channels.
+#[derive(Clone, Debug, Default)]
+pub struct RowTraces {
+    /// X over the row's coupled variables, q x q.
+    pub local: Vec<f64>,
+    /// X between the row's coupled variables and the border, against phi_i: q x r.
+    pub against_phi: Vec<f64>,
+    /// The partial trace `sum_c [X J_i'](m c, c)` over the border's channels, from all of J_i: length M.
+    pub border: Vec<f64>,
+}
+
+/// A factorisation.
+#[derive(Clone, Debug)]
+pub enum Factor {
+    RowsFirst(RowsFirst),
+    DecodersFirst(DecodersFirst),
+}
+
+/// A system with its factorisation.
+#[derive(Clone, Debug)]
+pub struct Factored {
+    pub system: System,
+    pub factor: Factor,
+}
+
+impl Factored {
+    /// Linearises and factors at a state. `None` when the curvature is not positive definite in floating point.
+    pub fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, elimination: Elimination) -> Option<Self> {
+        let system = System::new(problem, state, rho, elimination.frame(&state.decoders))?;
+        Self::from_system(problem, state, rho, elimination, system)
+    }
+
+    pub fn from_system(
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        elimination: Elimination,
+        system: System,
+    ) -> Option<Self> {
+        let factor = match elimination {
+            Elimination::Primal | Elimination::Complement => {
+                Factor::RowsFirst(RowsFirst::new(problem, state, rho, &system)?)
+            }
+            Elimination::Dual => Factor::DecodersFirst(DecodersFirst::new(problem, state, rho, &system)?),
+        };
+        Some(Self { system, factor })
+    }
+
+    /// `ln |H + UU'|`.
+    pub fn log_det(&self) -> f64 {
+        match &self.factor {
+            Factor::RowsFirst(f) => f.log_det,
+            Factor::DecodersFirst(f) => f.log_det,
+        }
+    }
+
+    /// Solves with `H + UU'`.
+    pub fn solve(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, rhs: &Step) -> Step {
+        match &self.factor {
+            Factor::RowsFirst(f) => f.solve(problem, state, rho, &self.system, rhs),
+            Factor::DecodersFirst(f) => f.solve(problem, state, rho, &self.system, rhs),
+        }
+    }
+
+    /// What the traces need beyond the factors themselves.
+    pub fn inverse(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho) -> SelectedInverse {
+        match &self.factor {
+            Factor::RowsFirst(f) => SelectedInverse::RowsFirst(f.inverse(problem, &self.system)),
+            Factor::DecodersFirst(f) => SelectedInverse::DecodersFirst(f.inverse(problem, state, rho, &self.system)),
+        }
+    }
+}
+
+/// Selected entries of `(H + UU')^-1`.
+pub enum SelectedInverse {
+    RowsFirst(super::rows_first::BorderInverse),
+    DecodersFirst(super::decoders_first::FullInverse),
+}
+
+impl SelectedInverse {
+    /// The partial trace over channels of the border block, `T[m, m'] = sum_c X[(m c), (m' c)]`, all p channels.
+    pub fn border_trace(&self) -> &Array2<f64> {
+        match self {
+            Self::RowsFirst(x) => &x.trace,
+            Self::DecodersFirst(x) => &x.trace,
+        }
+    }
+
+    /// Calls `visit` for every row of a chunk with its traces.
+    pub fn visit_rows(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        factored: &Factored,
+        chunk: &Chunk,
+        visit: impl FnMut(usize, &RowView<'_>, &RowTraces),
+    ) {
+        match (self, &factored.factor) {
+            (Self::RowsFirst(x), Factor::RowsFirst(f)) => {
+                x.visit_rows(problem, state, rho, &factored.system, f, chunk, visit);
+            }
+            (Self::DecodersFirst(x), _) => x.visit_rows(problem, state, rho, &factored.system, chunk, visit),
+            (Self::RowsFirst(_), Factor::DecodersFirst(_)) => {
+                unreachable!("a selected inverse belongs to the factor that made it")
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Gauge orbits: motions of coordinates and decoders that leave every fit unchanged.
+//!
+//! The data part of H annihilates a gauge tangent G, so along it H is flat but for the decoder prior. `U` holds the
+//! decoder rows of G, scaled to the size of H; `H + UU'` touches the border alone, keeps the arrow's shape and has no
+//! flat direction left.
+
+use crate::problem::Problem;
+use crate::rho::SaeManifoldRho;
+use crate::state::State;
+use ndarray::{s, Array2};
+
+/// One generator at one state.
+#[derive(Clone, Debug)]
+pub struct GaugeColumn {
+    pub atom: usize,
+    /// Speed of the atom's coordinates, the same on every row of its support.
+    pub velocity: Vec<f64>,
+    /// The action on the atom's basis, M_k x M_k: the decoder moves with `-basis_map * B`.
+    pub basis_map: Array2<f64>,
+    /// Decoder rows of the tangent, M_k x p.
+    pub border: Array2<f64>,
+    /// What U scales them by.
+    pub scale: f64,
+}
+
+impl GaugeColumn {
+    /// Squared norm of the decoder rows.
+    pub fn norm_squared(&self) -> f64 {
+        self.border.iter().map(|v| v * v).sum()
+    }
+
+    /// Inner product of U's column with stacked decoders.
+    pub fn dot_border(&self, problem: &Problem, border: &Array2<f64>) -> f64 {
+        let rows = border.slice(s![problem.rows_of(self.atom), ..]);
+        self.scale * self.border.iter().zip(rows).map(|(u, v)| u * v).sum::<f64>()
+    }
+
+    /// Adds a multiple of U's column to stacked decoders.
+    pub fn add_border(&self, problem: &Problem, factor: f64, border: &mut Array2<f64>) {
+        let mut rows = border.slice_mut(s![problem.rows_of(self.atom), ..]);
+        rows.scaled_add(factor * self.scale, &self.border);
+    }
+}
+
+/// All generators of a dictionary.
+#[derive(Clone, Debug, Default)]
+pub struct Gauge {
+    pub columns: Vec<GaugeColumn>,
+}
+
+impl Gauge {
+    /// Generators of every atom whose coordinate prior is uniform and which some row uses; an unused atom has no
+    /// coordinate to move. `None` when an atom has collapsed to a point, where its orbit has no tangent.
+    pub fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, gram: &Array2<f64>) -> Option<Self> {
+        let mut columns = Vec::new();
+        let used = state.used(problem);
+        for (k, atom) in problem.atoms().iter().enumerate() {
+            if !rho.log_ard[k].is_empty() || !used[k] {
+                continue;
+            }
+            let rows = problem.rows_of(k);
+            let stiffness = gram.diag().slice(s![rows]).mean().unwrap_or(1.0);
+            for generator in atom.generators() {
+                let border = -generator.basis_map.dot(&state.decoder(problem, k));
+                let norm_squared: f64 = border.iter().map(|v| v * v).sum();
+                let scale = (stiffness / norm_squared).sqrt();
+                if !(scale.is_finite() && scale > 0.0) {
+                    return None;
+                }
+                columns.push(GaugeColumn {
+                    atom: k,
+                    velocity: generator.velocity,
+                    basis_map: generator.basis_map,
+                    border,
+                    scale,
+                });
+            }
+        }
+        Some(Self { columns })
+    }
+
+    /// `UU' x` added to stacked decoders `out`.
+    pub fn apply(&self, problem: &Problem, x: &Array2<f64>, out: &mut Array2<f64>) {
+        for column in &self.columns {
+            column.add_border(problem, column.dot_border(problem, x), out);
+        }
+    }
+}

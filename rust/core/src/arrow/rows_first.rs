@@ -1,0 +1,328 @@
+//! Rows first: `S = G (x) I - sum_i C_i' A_i^-1 C_i`.
+//!
+//! Each row adds `(phi_i phi_i') (x) K_i w_i^2/phi^2` with `K_i = L_i' A_i^-1 L_i`, so over many rows the sum is one matrix
+//! product of packed `phi phi'` against packed `K`. In a frame of r < p channels the other p - r contribute
+//! `ln |G|` each.
+
+use super::factor::RowTraces;
+use super::{Step, System};
+use crate::linalg::{
+    axpy, dot, gemm, product, small_backward, small_cholesky, small_forward, Cholesky, Op,
+};
+use crate::problem::Problem;
+use crate::rho::SaeManifoldRho;
+use crate::row::{Chunk, Chunks, RowView};
+use crate::state::State;
+use ndarray::{Array2, ArrayView2};
+
+/// The factor of rows first.
+#[derive(Clone, Debug)]
+pub struct RowsFirst {
+    /// Cholesky factors of the rows' blocks, laid end to end per chunk.
+    blocks: Vec<Vec<f64>>,
+    schur: Cholesky,
+    gram: Cholesky,
+    pub(super) log_det: f64,
+}
+
+fn packed_len(n: usize) -> usize {
+    n * (n + 1) / 2
+}
+
+/// Position of entry (i, j) of a packed symmetric matrix.
+fn packed(i: usize, j: usize) -> usize {
+    let (i, j) = if i >= j { (i, j) } else { (j, i) };
+    packed_len(i) + j
+}
+
+/// Solves `A x = b` for row-major right-hand sides.
+fn solve_block(l: &[f64], q: usize, b: &mut [f64], width: usize) {
+    small_forward(l, q, b, width);
+    small_backward(l, q, b, width);
+}
+
+impl RowsFirst {
+    pub(super) fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, system: &System) -> Option<Self> {
+        let (m, r) = (problem.width(), system.lin.frame.rank());
+        let (mm, rr) = (packed_len(m), packed_len(r));
+        let plan = Chunks::new(problem.n_rows(), 8 * mm * rr);
+        let parts = plan.map(|chunks| {
+            let mut total = Array2::zeros((mm, rr));
+            let mut blocks = Vec::with_capacity(chunks.len());
+            let (mut ln, mut feasible) = (0.0, true);
+            for c in chunks {
+                match eliminate_chunk(problem, state, rho, system, &system.lin.chunks[c], &mut total) {
+                    Some((factors, ln_det)) => {
+                        blocks.push(factors);
+                        ln += ln_det;
+                    }
+                    None => feasible = false,
+                }
+            }
+            (total, blocks, ln, feasible)
+        });
+        let mut total = Array2::<f64>::zeros((mm, rr));
+        let (mut blocks, mut log_det) = (Vec::new(), 0.0);
+        for (part, factors, ln, feasible) in parts {
+            if !feasible {
+                return None;
+            }
+            total += &part;
+            blocks.extend(factors);
+            log_det += ln;
+        }
+
+        let mut schur = Array2::zeros((m * r, m * r));
+        for a in 0..m {
+            for b in 0..m {
+                let row = total.row(packed(a, b));
+                for c in 0..r {
+                    for d in 0..r {
+                        schur[[a * r + c, b * r + d]] = -row[packed(c, d)];
+                    }
+                    schur[[a * r + c, b * r + c]] += system.lin.gram[[a, b]];
+                }
+            }
+        }
+        for column in &system.gauge.columns {
+            let mut u = Array2::zeros(state.decoders.dim());
+            column.add_border(problem, 1.0, &mut u);
+            let u = flat(system.lin.frame.split(&u).0);
+            for (i, &value) in u.iter().enumerate().filter(|(_, v)| **v != 0.0) {
+                axpy(value, &u, schur.row_mut(i).as_slice_mut().expect("standard layout"));
+            }
+        }
+        let schur = Cholesky::new(schur.view())?;
+        let gram = Cholesky::new(system.lin.gram.view())?;
+        log_det += schur.log_det() + system.lin.frame.complement as f64 * gram.log_det();
+        log_det += decoupled_logits(problem, state, &system.lin.logit_curvature, |c| c.ln());
+        log_det.is_finite().then_some(Self { blocks, schur, gram, log_det })
+    }
+
+    /// `A^-1 b` over all local variables.
+    fn solve_rows(&self, problem: &Problem, state: &State, system: &System, b: &[f64]) -> Vec<f64> {
+        let layout = state.layout_of_rows();
+        let free = problem.n_free();
+        let (out, _) = system.map_rows(problem, state, (0, 0), |chunk, out, _| {
+            let factors = &self.blocks[chunk.index];
+            let origin = layout.block(chunk.rows.start).start;
+            let (mut at, mut x) = (0, Vec::new());
+            for (_, view, block) in System::rows_of(problem, state, chunk) {
+                let rhs = &b[origin + block.start..origin + block.end];
+                let out = &mut out[block];
+                // logits outside the support are diagonal; those inside are overwritten below
+                let curvature = &system.lin.logit_curvature[view.row * free..(view.row + 1) * free];
+                for ((o, b), c) in out.iter_mut().zip(rhs).zip(curvature) {
+                    *o = b / c;
+                }
+                x.clear();
+                x.extend((0..view.q).map(|u| rhs[view.position(u)]));
+                solve_block(&factors[at..at + view.q * view.q], view.q, &mut x, 1);
+                for (u, v) in x.iter().enumerate() {
+                    out[view.position(u)] = *v;
+                }
+                at += view.q * view.q;
+            }
+        });
+        out
+    }
+
+    pub(super) fn solve(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        system: &System,
+        rhs: &Step,
+    ) -> Step {
+        let frame = &system.lin.frame;
+        let (mut inside, rest) = frame.split(&rhs.border);
+        let mut local = self.solve_rows(problem, state, system, &rhs.local);
+        inside -= &system.couple_transposed(problem, state, rho, &local);
+        self.schur.solve_vec(inside.as_slice_mut().expect("standard layout"));
+        let back = system.couple(problem, state, rho, &inside);
+        let back = self.solve_rows(problem, state, system, &back);
+        axpy(-1.0, &back, &mut local);
+        let mut border = frame.lift(&inside);
+        if let Some(mut rest) = rest {
+            self.gram.solve(&mut rest.view_mut());
+            border += &rest;
+        }
+        Step { local, border }
+    }
+
+    pub(super) fn inverse(&self, problem: &Problem, system: &System) -> BorderInverse {
+        let (m, r) = (problem.width(), system.lin.frame.rank());
+        let schur = self.schur.inverse();
+        let mut trace = self.gram.inverse() * system.lin.frame.complement as f64;
+        for a in 0..m {
+            for b in 0..m {
+                trace[[a, b]] += (0..r).map(|c| schur[[a * r + c, b * r + c]]).sum::<f64>();
+            }
+        }
+        BorderInverse { schur, trace }
+    }
+}
+
+fn flat(a: Array2<f64>) -> Vec<f64> {
+    let (v, offset) = a.into_raw_vec_and_offset();
+    debug_assert_eq!(offset.unwrap_or(0), 0);
+    v
+}
+
+/// Sums `f(curvature)` over the free logits outside their row's support.
+pub(super) fn decoupled_logits(problem: &Problem, state: &State, curvature: &[f64], f: impl Fn(f64) -> f64) -> f64 {
+    let free = problem.n_free();
+    (0..problem.n_rows())
+        .map(|row| {
+            let support = state.support(row);
+            let of_row = &curvature[row * free..(row + 1) * free];
+            let outside = of_row.iter().enumerate().filter(|(k, _)| !support.contains(&(*k as u32)));
+            outside.map(|(_, c)| f(*c)).sum::<f64>()
+        })
+        .sum()
+}
+
+/// Factors the rows of a chunk and adds their share of S. `None` when a block is not positive definite.
+fn eliminate_chunk(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    system: &System,
+    chunk: &Chunk,
+    total: &mut Array2<f64>,
+) -> Option<(Vec<f64>, f64)> {
+    let (m, r) = (problem.width(), system.lin.frame.rank());
+    let mut outer = Array2::<f64>::zeros((chunk.len(), packed_len(m)));
+    let mut inner = Array2::<f64>::zeros((chunk.len(), packed_len(r)));
+    let (mut factors, mut ln_det) = (Vec::new(), 0.0);
+    let mut whitened = Vec::new();
+    for (index, view, _) in System::rows_of(problem, state, chunk) {
+        let q = view.q;
+        let at = factors.len();
+        factors.extend_from_slice(view.curvature);
+        let l = &mut factors[at..];
+        if !small_cholesky(l, q) {
+            return None;
+        }
+        ln_det += 2.0 * (0..q).map(|u| l[u * q + u].ln()).sum::<f64>();
+        whitened.clear();
+        whitened.extend_from_slice(view.jacobian);
+        small_forward(l, q, &mut whitened, r);
+        let scale = (problem.weight(view.row) / rho.dispersion()).powi(2);
+        let mut inner = inner.row_mut(index);
+        let inner = inner.as_slice_mut().expect("standard layout");
+        for w in whitened.chunks_exact(r) {
+            for c in 0..r {
+                let from = packed_len(c);
+                axpy(scale * w[c], &w[..=c], &mut inner[from..=from + c]);
+            }
+        }
+        let phi = chunk.phi.row(index);
+        let phi = phi.as_slice().expect("standard layout");
+        let mut outer = outer.row_mut(index);
+        let outer = outer.as_slice_mut().expect("standard layout");
+        for a in (0..m).filter(|&a| phi[a] != 0.0) {
+            let from = packed_len(a);
+            axpy(phi[a], &phi[..=a], &mut outer[from..=from + a]);
+        }
+    }
+    gemm(&mut total.view_mut(), true, 1.0, (outer.view(), Op::Transposed), (inner.view(), Op::Plain));
+    Some((factors, ln_det))
+}
+
+/// The border block of the inverse, in the frame, and its partial trace over all channels.
+pub struct BorderInverse {
+    schur: Array2<f64>,
+    pub(super) trace: Array2<f64>,
+}
+
+impl BorderInverse {
+    /// With `R_i[c', (m c)] = sum_m' phi_i[m'] S^-1[(m' c'), (m c)]`, row i's cross block is
+    /// `X_i = -(w/phi) A_i^-1 L_i R_i`. Only its contractions with phi_i and with L_i are needed.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn visit_rows(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        system: &System,
+        factor: &RowsFirst,
+        chunk: &Chunk,
+        mut visit: impl FnMut(usize, &RowView<'_>, &RowTraces),
+    ) {
+        /// Entries of R held at a time: large enough for the product to run at speed, small enough for the cache.
+        const BATCH_ENTRIES: usize = 1 << 18;
+        let (m, r) = (problem.width(), system.lin.frame.rank());
+        let wide = ArrayView2::from_shape((m, r * m * r), self.schur.as_slice().expect("standard layout"))
+            .expect("the inverse has (M r)^2 entries");
+        let diagonal = product((chunk.phi.view(), Op::Plain), (self.trace.view(), Op::Plain));
+        let batch = (BATCH_ENTRIES / (r * m * r).max(1)).max(1);
+        let factors = &factor.blocks[chunk.index];
+        let mut at = 0;
+        let mut gathered = Array2::<f64>::zeros((0, 0));
+        let mut traces = RowTraces::default();
+        for (index, view, _) in System::rows_of(problem, state, chunk) {
+            if index % batch == 0 {
+                let end = (index + batch).min(chunk.len());
+                gathered = product((chunk.phi.slice(ndarray::s![index..end, ..]), Op::Plain), (wide, Op::Plain));
+            }
+            let seen = gathered.row(index % batch);
+            let seen = seen.as_slice().expect("standard layout");
+            let phi = chunk.phi.row(index);
+            let phi = phi.as_slice().expect("standard layout");
+            let q = view.q;
+            let l = &factors[at..at + q * q];
+            at += q * q;
+            let factor = problem.weight(view.row) / rho.dispersion();
+
+            let mut solved = view.jacobian.to_vec();
+            solve_block(l, q, &mut solved, r);
+
+            // F = R phi (r x r), then X_i phi = -(w/phi) A^-1 L F
+            let mut f = vec![0.0; r * r];
+            for (c, row) in seen.chunks_exact(m * r).enumerate() {
+                for (value, block) in phi.iter().zip(row.chunks_exact(r)) {
+                    axpy(*value, block, &mut f[c * r..(c + 1) * r]);
+                }
+            }
+            traces.against_phi.clear();
+            traces.against_phi.resize(q * r, 0.0);
+            for u in 0..q {
+                for c in 0..r {
+                    let out = &mut traces.against_phi[u * r..(u + 1) * r];
+                    axpy(-factor * solved[u * r + c], &f[c * r..(c + 1) * r], out);
+                }
+            }
+
+            // X_ii = A^-1 - (w/phi) (X_i phi) (A^-1 L)'
+            traces.local.clear();
+            traces.local.resize(q * q, 0.0);
+            (0..q).for_each(|u| traces.local[u * q + u] = 1.0);
+            solve_block(l, q, &mut traces.local, q);
+            for u in 0..q {
+                for v in 0..q {
+                    traces.local[u * q + v] -=
+                        factor * dot(&traces.against_phi[u * r..(u + 1) * r], &solved[v * r..(v + 1) * r]);
+                }
+            }
+
+            // K = L' A^-1 L against R, and the border's own part
+            let mut k = vec![0.0; r * r];
+            for u in 0..q {
+                for c in 0..r {
+                    axpy(view.jacobian[u * r + c], &solved[u * r..(u + 1) * r], &mut k[c * r..(c + 1) * r]);
+                }
+            }
+            traces.border.clear();
+            traces.border.extend_from_slice(diagonal.row(index).as_slice().expect("standard layout"));
+            for (c, row) in seen.chunks_exact(m * r).enumerate() {
+                let k = &k[c * r..(c + 1) * r];
+                for (out, block) in traces.border.iter_mut().zip(row.chunks_exact(r)) {
+                    *out -= factor * dot(k, block);
+                }
+            }
+            visit(index, &view, &traces);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The blocks of the arrow at one state, and the products with them.
+
+use super::{Frame, Gauge};
+use crate::linalg::{axpy, dot, gemm, product, Op};
+use crate::priors::coordinate_prior;
+use crate::problem::Problem;
+use crate::rho::SaeManifoldRho;
+use crate::row::{linearise, Linearised, RowView};
+use crate::state::State;
+use ndarray::Array2;
+
+/// A vector over all inner variables.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Rows' variables in the order of the state's layout.
+    pub local: Vec<f64>,
+    /// Stacked decoders, M x p.
+    pub border: Array2<f64>,
+}
+
+impl Step {
+    pub fn zeros_like(other: &Self) -> Self {
+        Self { local: vec![0.0; other.local.len()], border: Array2::zeros(other.border.dim()) }
+    }
+
+    pub fn dot(&self, other: &Self) -> f64 {
+        dot(&self.local, &other.local) + dot(slice(&self.border), slice(&other.border))
+    }
+
+    /// `self += factor * other`.
+    pub fn add(&mut self, factor: f64, other: &Self) {
+        axpy(factor, &other.local, &mut self.local);
+        self.border.scaled_add(factor, &other.border);
+    }
+
+    pub fn scale(&mut self, factor: f64) {
+        self.local.iter_mut().for_each(|v| *v *= factor);
+        self.border *= factor;
+    }
+}
+
+fn slice(a: &Array2<f64>) -> &[f64] {
+    a.as_slice().expect("standard layout")
+}
+
+/// The objective at a state with the blocks of its arrow.
+#[derive(Clone, Debug)]
+pub struct System {
+    pub lin: Linearised,
+    pub gauge: Gauge,
+}
+
+impl System {
+    /// `None` when the strengths or the state leave some block without a meaning in floating point.
+    pub fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: Frame) -> Option<Self> {
+        let lin = linearise(problem, state, rho, frame)?;
+        let gauge = Gauge::new(problem, state, rho, &lin.gram)?;
+        lin.loss.total().is_finite().then_some(Self { lin, gauge })
+    }
+
+    /// The gradient of L.
+    pub fn gradient(&self) -> Step {
+        Step { local: self.lin.local_gradient.clone(), border: self.lin.border_gradient.clone() }
+    }
+
+    /// U's columns over all variables.
+    pub fn gauge_columns(&self, problem: &Problem, state: &State) -> Vec<Step> {
+        let zero = Step {
+            local: vec![0.0; state.layout_of_rows().len()],
+            border: Array2::zeros(state.decoders.dim()),
+        };
+        let column = |c: &super::GaugeColumn| {
+            let mut u = zero.clone();
+            c.add_border(problem, 1.0, &mut u.border);
+            u
+        };
+        self.gauge.columns.iter().map(column).collect()
+    }
+
+    /// Runs `work` on every chunk with its part of a local vector; returns the new local vector and the sum of the
+    /// `shape` accumulators, folded in fixed order.
+    pub(super) fn map_rows(
+        &self,
+        problem: &Problem,
+        state: &State,
+        shape: (usize, usize),
+        work: impl Fn(&crate::row::Chunk, &mut [f64], &mut Array2<f64>) + Sync,
+    ) -> (Vec<f64>, Array2<f64>) {
+        let layout = state.layout_of_rows();
+        let parts = self.lin.plan.map(|chunks| {
+            let mut sum = Array2::zeros(shape);
+            let mut local = Vec::new();
+            for c in chunks {
+                let rows = self.lin.plan.rows(c);
+                let at = local.len();
+                let len = if rows.is_empty() { 0 } else { layout.block(rows.end - 1).end - layout.block(rows.start).start };
+                local.resize(at + len, 0.0);
+                work(&self.lin.chunks[c], &mut local[at..], &mut sum);
+            }
+            (local, sum)
+        });
+        let mut local = Vec::with_capacity(layout.len());
+        let mut sum = Array2::zeros(shape);
+        for (part, add) in parts {
+            local.extend(part);
+            sum += &add;
+        }
+        debug_assert_eq!(local.len(), if problem.n_rows() == 0 { 0 } else { layout.len() });
+        (local, sum)
+    }
+
+    /// The rows of a chunk with where each row's block begins in the chunk's part of a local vector.
+    pub(super) fn rows_of<'a>(
+        problem: &'a Problem,
+        state: &'a State,
+        chunk: &'a crate::row::Chunk,
+    ) -> impl Iterator<Item = (usize, RowView<'a>, std::ops::Range<usize>)> {
+        let layout = state.layout_of_rows();
+        let origin = layout.block(chunk.rows.start).start;
+        (0..chunk.len()).map(move |index| {
+            let view = chunk.row(problem, state, index);
+            let block = layout.block(view.row);
+            (index, view, block.start - origin..block.end - origin)
+        })
+    }
+
+    /// `C x`: the rows' share of a border vector given in the frame (M x r).
+    pub(super) fn couple(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, border: &Array2<f64>) -> Vec<f64> {
+        let r = self.lin.frame.rank();
+        let (local, _) = self.map_rows(problem, state, (0, 0), |chunk, out, _| {
+            let seen = product((chunk.phi.view(), Op::Plain), (border.view(), Op::Plain));
+            for (index, view, block) in Self::rows_of(problem, state, chunk) {
+                let factor = problem.weight(view.row) / rho.dispersion();
+                let seen = &slice(&seen)[index * r..(index + 1) * r];
+                for u in 0..view.q {
+                    out[block.start + view.position(u)] = factor * dot(&view.jacobian[u * r..(u + 1) * r], seen);
+                }
+            }
+        });
+        local
+    }
+
+    /// `C' x`: the border's share of a local vector, in the frame (M x r).
+    pub(super) fn couple_transposed(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, local: &[f64]) -> Array2<f64> {
+        let r = self.lin.frame.rank();
+        let layout = state.layout_of_rows();
+        let (_, border) = self.map_rows(problem, state, (problem.width(), r), |chunk, _, sum| {
+            let origin = layout.block(chunk.rows.start).start;
+            let mut pulled = Array2::<f64>::zeros((chunk.len(), r));
+            for (index, view, block) in Self::rows_of(problem, state, chunk) {
+                let factor = problem.weight(view.row) / rho.dispersion();
+                let mut row = pulled.row_mut(index);
+                let row = row.as_slice_mut().expect("standard layout");
+                for u in 0..view.q {
+                    let value = factor * local[origin + block.start + view.position(u)];
+                    axpy(value, &view.jacobian[u * r..(u + 1) * r], row);
+                }
+            }
+            gemm(&mut sum.view_mut(), true, 1.0, (chunk.phi.view(), Op::Transposed), (pulled.view(), Op::Plain));
+        });
+        border
+    }
+
+    /// Product with the exact Hessian of L plus `UU'`.
+    ///
+    /// With V the border part, E_i = sum_u v_u D_u and Q = BB', the residual enters only against V and E:
+    /// rows get `D_i [(BV' + VB') phi_i + Q E_i - V z_i] w/phi` and their second-derivative block; the border gets
+    /// `G V + (sum phi_i E_i' + E_i phi_i') B w/phi - sum E_i z_i' w/phi`. Two products with the data in all.
+    pub fn apply_exact(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, x: &Step) -> Step {
+        let (m, p) = state.decoders.dim();
+        let b = &state.decoders;
+        let q = product((b.view(), Op::Plain), (b.view(), Op::Transposed));
+        let bv = product((b.view(), Op::Plain), (x.border.view(), Op::Transposed));
+        let mixed = &bv + &bv.t();
+        let layout = state.layout_of_rows();
+        let (local, sums) = self.map_rows(problem, state, (m, m + p), |chunk, out, sum| {
+            let origin = layout.block(chunk.rows.start).start;
+            let mut moved = Array2::<f64>::zeros((chunk.len(), m));
+            let mut v = Vec::new();
+            for (index, view, block) in Self::rows_of(problem, state, chunk) {
+                let block = &x.local[origin + block.start..origin + block.end];
+                v.clear();
+                v.extend((0..view.q).map(|u| block[view.position(u)]));
+                view.push(&v, 1.0, moved.row_mut(index).as_slice_mut().expect("standard layout"));
+            }
+            let z = problem.rows(chunk.rows.clone());
+            let mut against = product((chunk.phi.view(), Op::Plain), (mixed.view(), Op::Plain));
+            gemm(&mut against.view_mut(), true, 1.0, (moved.view(), Op::Plain), (q.view(), Op::Plain));
+            gemm(&mut against.view_mut(), true, -1.0, (z, Op::Plain), (x.border.view(), Op::Transposed));
+            let mut pulled = Vec::new();
+            for (index, view, at) in Self::rows_of(problem, state, chunk) {
+                let factor = problem.weight(view.row) / rho.dispersion();
+                let block = &x.local[origin + at.start..origin + at.end];
+                let out = &mut out[at];
+                v.clear();
+                v.extend((0..view.q).map(|u| block[view.position(u)]));
+                pulled.clear();
+                pulled.resize(view.q, 0.0);
+                view.pull(against.row(index).as_slice().expect("standard layout"), factor, &mut pulled);
+                for u in 0..view.q {
+                    out[view.position(u)] = pulled[u] + dot(&view.second[u * view.q..(u + 1) * view.q], &v);
+                }
+                apply_row_priors(problem, state, rho, &view, block, out);
+                moved.row_mut(index).mapv_inplace(|e| factor * e);
+            }
+            // the two border sums side by side: sum phi E' and sum E z'
+            let mut crossed = product((chunk.phi.view(), Op::Transposed), (moved.view(), Op::Plain));
+            let data = product((moved.view(), Op::Transposed), (z, Op::Plain));
+            crossed = &crossed + &crossed.t();
+            let mut left = sum.slice_mut(ndarray::s![.., ..m]);
+            left += &crossed;
+            let mut right = sum.slice_mut(ndarray::s![.., m..]);
+            right += &data;
+        });
+        let crossed = sums.slice(ndarray::s![.., ..m]).to_owned();
+        let mut border = product((self.lin.gram.view(), Op::Plain), (x.border.view(), Op::Plain));
+        gemm(&mut border.view_mut(), true, 1.0, (crossed.view(), Op::Plain), (b.view(), Op::Plain));
+        border -= &sums.slice(ndarray::s![.., m..]);
+        self.gauge.apply(problem, &x.border, &mut border);
+        Step { local, border }
+    }
+}
+
+/// Adds the exact Hessian of a row's priors times its block.
+fn apply_row_priors(problem: &Problem, state: &State, rho: &SaeManifoldRho, view: &RowView<'_>, x: &[f64], out: &mut [f64]) {
+    let free = problem.n_free();
+    if free > 0 {
+        let logits = state.logits.row(view.row);
+        let logits = logits.as_slice().expect("standard layout");
+        problem.gate().prior_hessian_apply(logits, rho.lambda_sparse(), &x[..free], &mut out[..free]);
+        axpy(problem.gate().logit_precision(), &x[..free], &mut out[..free]);
+    }
+    for (&k, &start) in view.support.iter().zip(view.coord_starts) {
+        let (k, start) = (k as usize, start as usize);
+        for (j, axis) in problem.atoms()[k].axes().iter().enumerate() {
+            if let Some(alpha) = rho.ard(k, j) {
+                let term = coordinate_prior(*axis, Some(alpha), state.coords[k][[view.row, j]]);
+                out[start + j] += term.curvature * x[start + j];
+            }
+        }
+    }
+}

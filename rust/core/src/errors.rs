@@ -1,0 +1,36 @@
+//! Misuse: what a caller handed in that cannot be worked with. Numerical outcomes are not errors, see [`crate::Status`].
+
+use thiserror::Error;
+
+/// A problem, state or layout that does not fit together.
+#[derive(Debug, Error, Clone, PartialEq)]
+pub enum ShapeError {
+    #[error("{what} has shape {found:?}, expected {expected:?}")]
+    Shape { what: String, found: Vec<usize>, expected: Vec<usize> },
+    #[error("{what} must be finite; entry {index:?} is {value}")]
+    NotFinite { what: String, index: Vec<usize>, value: f64 },
+    #[error("row {row} has an empty support; every row needs at least one atom")]
+    EmptySupport { row: usize },
+    #[error("atom index {atom} in row {row} is out of range for {n_atoms} atoms")]
+    AtomOutOfRange { atom: usize, row: usize, n_atoms: usize },
+    #[error("{0}")]
+    Value(String),
+}
+
+impl ShapeError {
+    pub(crate) fn shape(what: impl Into<String>, found: &[usize], expected: &[usize]) -> Self {
+        Self::Shape { what: what.into(), found: found.to_vec(), expected: expected.to_vec() }
+    }
+
+    pub(crate) fn value(text: impl Into<String>) -> Self {
+        Self::Value(text.into())
+    }
+}
+
+/// Checks that every entry of a matrix is finite and names the first that is not.
+pub(crate) fn check_finite(what: &str, array: ndarray::ArrayView2<'_, f64>) -> Result<(), ShapeError> {
+    match array.indexed_iter().find(|(_, v)| !v.is_finite()) {
+        Some(((i, j), &value)) => Err(ShapeError::NotFinite { what: what.into(), index: vec![i, j], value }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,417 @@
+//! The log-determinant adjoint: derivatives of E = V - L in the inner variables, and its explicit ones in rho.
+//!
+//! With `X = H~^-1 + Y Theta Y'` every determinant of V moves as `1/2 tr(X dH)` plus terms of the decoder's gauge
+//! tangents, and the compact terms add `2 c'(h)` to X's diagonal. The data part of H is `sum_i J_i'J_i w/phi` with
+//! `J_i = [L_i' | phi_i' (x) I]`, so `1/2 tr(X dH) = sum_i w/phi <dJ_i, J_i X>`: a row needs `K_i = (X J_i')` over its
+//! local variables (q x r) and the partial trace kappa_i over channels of its border part (M).
+
+use super::value::{compact_of, orbit_forcing, Evidence};
+use crate::arrow::{Factored, RowTraces, Step};
+use crate::atoms::BasisJet;
+use crate::gates::{GatePrior, GateRow};
+use crate::linalg::{axpy, dot, product, Op};
+use crate::priors::coordinate_prior;
+use crate::problem::{Problem, COMPACT_RIDGE};
+use crate::rho::SaeManifoldRho;
+use crate::row::{Chunk, RowView};
+use crate::state::State;
+use ndarray::{s, Array2};
+
+/// Derivatives of E.
+pub struct Adjoint {
+    /// In the inner variables.
+    pub theta: Step,
+    /// Explicit, in the flat vector of strengths.
+    pub rho: Vec<f64>,
+}
+
+/// What one segment sums.
+struct Sums {
+    local: Vec<f64>,
+    /// Border part in the frame, M x r.
+    border: Array2<f64>,
+    data_trace: f64,
+    rho: Vec<f64>,
+}
+
+/// The inverse whose traces are taken: `X = H~^-1 + columns * theta * columns'`.
+struct Inverse<'a> {
+    columns: &'a [Step],
+    theta: &'a Array2<f64>,
+    /// The columns' border parts, in the frame.
+    border: Vec<Array2<f64>>,
+    /// Whether the compact terms' 2 c'(h) is added to its diagonal.
+    compact: bool,
+}
+
+impl<'a> Inverse<'a> {
+    fn new(factored: &Factored, columns: &'a [Step], theta: &'a Array2<f64>, compact: bool) -> Self {
+        let border = columns.iter().map(|y| factored.system.lin.frame.split(&y.border).0).collect();
+        Self { columns, theta, border, compact }
+    }
+}
+
+/// Half the traces of X against the derivatives of H.
+struct HalfTraces {
+    theta: Step,
+    /// Explicit in the strengths of the rows' priors (logits and coordinates).
+    rho: Vec<f64>,
+    /// Against the data part of H.
+    data: f64,
+    /// Against R_k, per atom.
+    roughness: Vec<f64>,
+}
+
+/// Gamma of chapter 2: `tr(H^-1 dH/dtheta)`, with `H^-1 = H~^-1 + (G - Y) Theta (G - Y)'`.
+pub fn log_det_adjoint(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    factored: &Factored,
+    evidence: &Evidence,
+) -> Step {
+    let mut columns = tangents(problem, state, factored);
+    columns.iter_mut().zip(&evidence.solved).for_each(|(g, y)| g.add(-1.0, y));
+    let inverse = Inverse::new(factored, &columns, &evidence.theta, false);
+    let mut theta = half_traces(problem, state, rho, factored, &inverse).theta;
+    theta.scale(2.0);
+    theta
+}
+
+/// The gauge tangents G over all variables.
+fn tangents(problem: &Problem, state: &State, factored: &Factored) -> Vec<Step> {
+    let tangent = |column: &crate::arrow::GaugeColumn| {
+        let mut border = Array2::zeros(state.decoders.dim());
+        border.slice_mut(s![problem.rows_of(column.atom), ..]).assign(&column.border);
+        let mut local = orbit_forcing(problem, state, column).0;
+        local.iter_mut().for_each(|v| *v /= COMPACT_RIDGE);
+        Step { local, border }
+    };
+    factored.system.gauge.columns.iter().map(tangent).collect()
+}
+
+/// Differentiates E at the factored state.
+pub fn evidence_adjoint(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    factored: &Factored,
+    evidence: &Evidence,
+) -> Adjoint {
+    let inverse = Inverse::new(factored, &evidence.solved, &evidence.theta, true);
+    let traces = half_traces(problem, state, rho, factored, &inverse);
+    let HalfTraces { mut theta, rho: mut by_rho, data, mut roughness } = traces;
+    add_gauge_terms(problem, state, rho, factored, evidence, &mut theta.border);
+    add_orbit_roughness(problem, factored, evidence, &mut roughness);
+    for (k, trace) in roughness.iter().enumerate() {
+        by_rho[1 + k] += trace;
+    }
+    if let Some(slot) = rho.dispersion_slot() {
+        by_rho[slot] -= data + roughness.iter().sum::<f64>();
+    }
+    Adjoint { theta, rho: by_rho }
+}
+
+/// Half the traces of X against dH, by one pass over the rows.
+fn half_traces(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    factored: &Factored,
+    inverse: &Inverse<'_>,
+) -> HalfTraces {
+    let system = &factored.system;
+    let frame = &system.lin.frame;
+    let (m, r) = (problem.width(), frame.rank());
+    let selected = factored.inverse(problem, state, rho);
+    let parts = system.lin.plan.map(|chunks| {
+        let mut sums =
+            Sums { local: Vec::new(), border: Array2::zeros((m, r)), data_trace: 0.0, rho: vec![0.0; rho.len()] };
+        for c in chunks {
+            let chunk = &system.lin.chunks[c];
+            let moved: Vec<Array2<f64>> =
+                inverse.border.iter().map(|y| product((chunk.phi.view(), Op::Plain), (y.view(), Op::Plain))).collect();
+            let mut work = RowWork { problem, state, rho, factored, inverse, chunk, moved, scratch: Scratch::default() };
+            selected.visit_rows(problem, state, rho, factored, chunk, |index, view, traces| {
+                work.row(index, view, traces, &mut sums);
+            });
+        }
+        sums
+    });
+    let mut local = Vec::with_capacity(state.layout_of_rows().len());
+    let (mut border, mut data_trace, mut by_rho) = (Array2::zeros((m, r)), 0.0, vec![0.0; rho.len()]);
+    for part in parts {
+        local.extend(part.local);
+        border += &part.border;
+        data_trace += part.data_trace;
+        axpy(1.0, &part.rho, &mut by_rho);
+    }
+    HalfTraces {
+        theta: Step { local, border: frame.lift(&border) },
+        rho: by_rho,
+        data: 0.5 * data_trace,
+        roughness: roughness_traces(problem, factored, inverse, selected.border_trace()),
+    }
+}
+
+/// One chunk's rows being differentiated.
+struct RowWork<'a> {
+    problem: &'a Problem,
+    state: &'a State,
+    rho: &'a SaeManifoldRho,
+    factored: &'a Factored,
+    inverse: &'a Inverse<'a>,
+    chunk: &'a Chunk,
+    /// phi_i against the generators' solved columns: per generator, rows x r.
+    moved: Vec<Array2<f64>>,
+    scratch: Scratch,
+}
+
+#[derive(Default)]
+struct Scratch {
+    gate: GateRow,
+    prior: GatePrior,
+    x: Vec<f64>,
+    k: Vec<f64>,
+    kappa: Vec<f64>,
+    gradient: Vec<f64>,
+    omega: Vec<f64>,
+    weights: Vec<f64>,
+}
+
+impl RowWork<'_> {
+    fn row(&mut self, index: usize, view: &RowView<'_>, traces: &RowTraces, sums: &mut Sums) {
+        let r = self.factored.system.lin.frame.rank();
+        let factor = self.problem.weight(view.row) / self.rho.dispersion();
+        self.effective_inverse(index, view, traces, r);
+        let scratch = &mut self.scratch;
+        let phi = self.chunk.phi.row(index);
+        let phi = phi.as_slice().expect("standard layout");
+        sums.data_trace += factor * (dot(&scratch.k, view.jacobian) + dot(&scratch.kappa, phi));
+
+        scratch.gradient.clear();
+        scratch.gradient.resize(view.q, 0.0);
+        view.pull(&scratch.kappa, factor, &mut scratch.gradient);
+        self.second_derivatives(view, factor, r);
+        self.border(view, factor, r, &mut sums.border);
+
+        let block = sums.local.len();
+        sums.local.resize(block + self.state.layout_of_rows().row_q_active(view.row), 0.0);
+        let out = &mut sums.local[block..];
+        for (u, g) in self.scratch.gradient.iter().enumerate() {
+            out[view.position(u)] += g;
+        }
+        self.priors(view, out, &mut sums.rho);
+    }
+
+    /// Fills x = X with the compact terms on its diagonal (q x q), K = X J' (q x r) and kappa (M).
+    fn effective_inverse(&mut self, index: usize, view: &RowView<'_>, traces: &RowTraces, r: usize) {
+        let q = view.q;
+        let Scratch { x, k, kappa, .. } = &mut self.scratch;
+        let theta = self.inverse.theta;
+        let j = self.inverse.columns.len();
+        let layout = self.state.layout_of_rows();
+        let block = layout.block(view.row);
+        // the generators' solved columns over this row's coupled variables, and J_i against them
+        let y = |g: usize, u: usize| self.inverse.columns[g].local[block.start + view.position(u)];
+        (x.clear(), x.extend_from_slice(&traces.local));
+        (k.clear(), k.extend_from_slice(&traces.against_phi));
+        (kappa.clear(), kappa.extend_from_slice(&traces.border));
+        let mut seen = vec![0.0; j * r];
+        for g in 0..j {
+            let seen = &mut seen[g * r..(g + 1) * r];
+            seen.copy_from_slice(self.moved[g].row(index).as_slice().expect("standard layout"));
+            for u in 0..q {
+                axpy(y(g, u), &view.jacobian[u * r..(u + 1) * r], seen);
+            }
+        }
+        for g in 0..j {
+            for h in 0..j {
+                let t = theta[[g, h]];
+                for u in 0..q {
+                    let yu = t * y(g, u);
+                    (0..q).for_each(|v| x[u * q + v] += yu * y(h, v));
+                    axpy(yu, self.moved[h].row(index).as_slice().expect("standard layout"), &mut k[u * r..(u + 1) * r]);
+                }
+                let seen = &seen[h * r..(h + 1) * r];
+                for (out, y) in kappa.iter_mut().zip(self.inverse.border[g].rows()) {
+                    *out += t * dot(y.as_slice().expect("standard layout"), seen);
+                }
+            }
+        }
+        for atom in view.atoms().filter(|_| self.inverse.compact) {
+            for (axis, kind) in self.problem.atoms()[atom.atom].axes().iter().enumerate() {
+                let u = atom.slot + axis;
+                x[u * q + u] += 2.0 * compact_of(*kind, view.curvature[u * q + u]).1;
+            }
+        }
+        for u in 0..q {
+            for v in 0..q {
+                axpy(x[u * q + v], &view.jacobian[v * r..(v + 1) * r], &mut k[u * r..(u + 1) * r]);
+            }
+        }
+    }
+
+    /// Adds `w/phi sum_a <d2 phi_i / da du, B K_a>` over local pairs.
+    fn second_derivatives(&mut self, view: &RowView<'_>, factor: f64, r: usize) {
+        let frame = &self.factored.system.lin.frame;
+        let Scratch { gate, k, gradient, omega, .. } = &mut self.scratch;
+        let logits = self.state.logits.row(view.row);
+        self.problem.gate().row(logits.as_slice().expect("standard layout"), view.support, gate);
+        let free = view.free;
+        let mut jet = BasisJet::new(0, 0);
+        for (s, atom) in view.atoms().enumerate() {
+            let kind = &self.problem.atoms()[atom.atom];
+            let (width, dim) = (kind.width(), kind.dim());
+            if (jet.phi.len(), jet.d1.len()) != (width, width * dim) {
+                jet = BasisJet::new(dim, width);
+            }
+            kind.jet(self.state.coords[atom.atom].row(view.row).as_slice().expect("standard layout"), &mut jet);
+            let mut against = |k: &[f64]| {
+                omega.clear();
+                let rows = frame.reduced.slice(s![atom.rows.clone(), ..]);
+                omega.extend(rows.rows().into_iter().map(|b| dot(b.as_slice().expect("standard layout"), k)));
+                omega.clone()
+            };
+            for a in 0..free {
+                let omega = against(&k[a * r..(a + 1) * r]);
+                let value = factor * dot(&jet.phi, &omega);
+                for u in 0..free {
+                    gradient[u] += gate.d2a[(s * free + a) * free + u] * value;
+                }
+                for j in 0..dim {
+                    gradient[atom.slot + j] +=
+                        factor * atom.gate_d1[a] * dot(&jet.d1[j * width..(j + 1) * width], &omega);
+                }
+            }
+            for j in 0..dim {
+                let a = atom.slot + j;
+                let omega = against(&k[a * r..(a + 1) * r]);
+                let slope = factor * dot(&jet.d1[j * width..(j + 1) * width], &omega);
+                for u in 0..free {
+                    gradient[u] += atom.gate_d1[u] * slope;
+                }
+                for l in 0..dim {
+                    let at = (j * dim + l) * width;
+                    gradient[atom.slot + l] += factor * atom.gate * dot(&jet.d2[at..at + width], &omega);
+                }
+            }
+        }
+    }
+
+    /// Adds `w/phi D_i' K_i` to the border's derivative in the frame.
+    fn border(&self, view: &RowView<'_>, factor: f64, r: usize, border: &mut Array2<f64>) {
+        let k = &self.scratch.k;
+        let mut of_gate = vec![0.0; r];
+        for atom in view.atoms() {
+            let width = atom.phi.len();
+            of_gate.fill(0.0);
+            for (u, da) in atom.gate_d1.iter().enumerate() {
+                axpy(*da, &k[u * r..(u + 1) * r], &mut of_gate);
+            }
+            for (m, row) in atom.rows.clone().enumerate() {
+                let mut out = border.row_mut(row);
+                let out = out.as_slice_mut().expect("standard layout");
+                axpy(factor * atom.phi[m], &of_gate, out);
+                for (j, d1) in atom.phi_d1.chunks_exact(width).enumerate() {
+                    let u = atom.slot + j;
+                    axpy(factor * atom.gate * d1[m], &k[u * r..(u + 1) * r], out);
+                }
+            }
+        }
+    }
+
+    /// Derivatives of the priors' curvature, in the row's variables and in the strengths.
+    fn priors(&mut self, view: &RowView<'_>, out: &mut [f64], by_rho: &mut [f64]) {
+        let Scratch { x, prior, weights, .. } = &mut self.scratch;
+        let q = view.q;
+        let free = self.problem.n_free();
+        if free > 0 {
+            let curvature = &self.factored.system.lin.logit_curvature[view.row * free..(view.row + 1) * free];
+            weights.clear();
+            weights.extend(curvature.iter().map(|c| 1.0 / c));
+            for u in 0..view.free {
+                weights[view.position(u)] = x[u * q + u];
+            }
+            let logits = self.state.logits.row(view.row);
+            let logits = logits.as_slice().expect("standard layout");
+            let half = 0.5 * self.rho.lambda_sparse();
+            self.problem.gate().majoriser_adjoint(logits, half, weights, &mut out[..free]);
+            self.problem.gate().prior(logits, prior);
+            by_rho[0] += half * dot(weights, &prior.majoriser);
+        }
+        for atom in view.atoms() {
+            for (j, axis) in self.problem.atoms()[atom.atom].axes().iter().enumerate() {
+                let Some(alpha) = self.rho.ard(atom.atom, j) else { continue };
+                let u = atom.slot + j;
+                let term = coordinate_prior(*axis, Some(alpha), self.state.coords[atom.atom][[view.row, j]]);
+                out[view.position(u)] += 0.5 * x[u * q + u] * term.d_majoriser;
+                by_rho[self.rho.ard_slot(atom.atom, j)] += 0.5 * x[u * q + u] * term.majoriser;
+            }
+        }
+    }
+}
+
+/// Terms of the decoders' gauge tangents G_k = -J_k B_k: `tr(U'X dU) - d ln det(U'G)` and the motion of E and of G'E.
+fn add_gauge_terms(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    factored: &Factored,
+    evidence: &Evidence,
+    border: &mut Array2<f64>,
+) {
+    let system = &factored.system;
+    let columns = system.gauge_columns(problem, state);
+    for (g, column) in system.gauge.columns.iter().enumerate() {
+        let rows = s![problem.rows_of(column.atom), ..];
+        let mut xu = factored.solve(problem, state, rho, &columns[g]).border;
+        let against: Vec<f64> = evidence.solved.iter().map(|y| y.dot(&columns[g])).collect();
+        for (a, y) in evidence.solved.iter().enumerate() {
+            let t: f64 = against.iter().enumerate().map(|(b, v)| evidence.theta[[a, b]] * v).sum();
+            xu.scaled_add(t, &y.border);
+        }
+        let mut by_tangent = xu.slice(rows).to_owned() * column.scale;
+        by_tangent.scaled_add(-2.0 / column.norm_squared(), &column.border);
+        by_tangent.scaled_add(evidence.theta[[g, g]] - 1.0 / evidence.orbit_curvature[g], &evidence.stiff[g]);
+        let mut pulled = Array2::zeros(column.border.dim());
+        for (h, y) in evidence.solved.iter().enumerate() {
+            pulled.scaled_add(evidence.theta[[g, h]], &y.border.slice(rows));
+        }
+        by_tangent -= &system.lin.prior.precision[column.atom].dot(&pulled);
+        let mut out = border.slice_mut(rows);
+        out -= &column.basis_map.t().dot(&by_tangent);
+    }
+}
+
+/// `1/2 tr(X (R_k (x) I))` for every atom.
+fn roughness_traces(problem: &Problem, factored: &Factored, inverse: &Inverse<'_>, border_trace: &Array2<f64>) -> Vec<f64> {
+    let mut trace = border_trace.clone();
+    for (a, ya) in inverse.border.iter().enumerate() {
+        for (b, yb) in inverse.border.iter().enumerate() {
+            trace.scaled_add(inverse.theta[[a, b]], &ya.dot(&yb.t()));
+        }
+    }
+    (0..problem.n_atoms())
+        .map(|k| {
+            let rows = problem.rows_of(k);
+            let block = trace.slice(s![rows.clone(), rows]);
+            let roughness = &factored.system.lin.prior.roughness[k];
+            0.5 * block.iter().zip(&roughness.t()).map(|(t, r)| t * r).sum::<f64>()
+        })
+        .collect()
+}
+
+/// The orbit's share of the derivative in each ln lambda_k: the motion of E and of G'E with R_k.
+fn add_orbit_roughness(problem: &Problem, factored: &Factored, evidence: &Evidence, out: &mut [f64]) {
+    for (g, column) in factored.system.gauge.columns.iter().enumerate() {
+        let rough = factored.system.lin.prior.roughness[column.atom].dot(&column.border);
+        let inner = |a: ndarray::ArrayView2<'_, f64>| a.iter().zip(&rough).map(|(x, y)| x * y).sum::<f64>();
+        let own = inner(column.border.view());
+        out[column.atom] += 0.5 * (evidence.theta[[g, g]] - 1.0 / evidence.orbit_curvature[g]) * own;
+        for (h, y) in evidence.solved.iter().enumerate() {
+            let rows = s![problem.rows_of(column.atom), ..];
+            out[column.atom] -= evidence.theta[[g, h]] * inner(y.border.slice(rows));
+        }
+    }
+}

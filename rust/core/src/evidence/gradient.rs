@@ -1,0 +1,119 @@
+//! dV/drho_j = dL/drho_j + dE/drho_j - (dE/dtheta)' (A + UU')^-1 d2L/dtheta drho_j.
+
+use super::adjoint::evidence_adjoint;
+use super::value::{ard_slopes, Evidence};
+use crate::arrow::{conjugate_gradients, Ending, Factored, Step};
+use crate::gates::GatePrior;
+use crate::linalg::{axpy, dot};
+use crate::priors::coordinate_prior;
+use crate::problem::Problem;
+use crate::rho::SaeManifoldRho;
+use crate::state::State;
+use ndarray::s;
+
+/// Relative residual of the adjoint solve.
+const ADJOINT_TOLERANCE: f64 = 1e-12;
+/// Bound on its iterations.
+const MAX_ADJOINT: usize = 1000;
+
+/// The gradient of V with how its one linear solve ended.
+pub struct Gradient {
+    /// In the flat vector of strengths.
+    pub value: Vec<f64>,
+    pub ending: Ending,
+    pub iterations: usize,
+}
+
+/// The exact gradient of V at a converged state.
+pub fn gradient(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    factored: &Factored,
+    evidence: &Evidence,
+    interrupted: &dyn Fn() -> bool,
+) -> Gradient {
+    let adjoint = evidence_adjoint(problem, state, rho, factored, evidence);
+    let solution = conjugate_gradients(
+        |x| factored.system.apply_exact(problem, state, rho, x),
+        |x| factored.solve(problem, state, rho, x),
+        &adjoint.theta,
+        ADJOINT_TOLERANCE,
+        MAX_ADJOINT,
+        f64::INFINITY,
+        interrupted,
+    );
+    let mut value = adjoint.rho;
+    axpy(1.0, &explicit_loss(problem, state, rho, factored), &mut value);
+    axpy(-1.0, &mixed(problem, state, rho, factored, &solution.x), &mut value);
+    Gradient { value, ending: solution.ending, iterations: solution.iterations }
+}
+
+/// dL/drho at fixed inner variables, without the coordinates whose prior V integrates out.
+fn explicit_loss(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Factored) -> Vec<f64> {
+    let lin = &factored.system.lin;
+    let mut out = vec![0.0; rho.len()];
+    let (n, p) = (problem.n_rows() as f64, problem.n_outputs() as f64);
+    if problem.n_free() > 0 {
+        let (ln_z, slope) = problem.gate().ln_normaliser(rho.lambda_sparse());
+        out[0] = (lin.loss.sparsity - n * ln_z) + n * slope;
+    }
+    let rough = lin.prior.apply_roughness(problem, &state.decoders);
+    let mut roughness = 0.0;
+    for k in 0..problem.n_atoms() {
+        let rows = s![problem.rows_of(k), ..];
+        let quadratic: f64 = rough.slice(rows).iter().zip(state.decoders.slice(rows)).map(|(a, b)| a * b).sum();
+        out[1 + k] = 0.5 * quadratic - 0.5 * p * lin.prior.ln_det_slope[k];
+        roughness += out[1 + k];
+    }
+    ard_slopes(problem, state, rho, &mut out);
+    if let Some(slot) = rho.dispersion_slot() {
+        out[slot] = 0.5 * n * p - 0.5 * lin.loss.residual / rho.dispersion() - roughness;
+    }
+    out
+}
+
+/// Products of `d2L/dtheta drho_j` with one vector, for every j.
+fn mixed(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Factored, y: &Step) -> Vec<f64> {
+    let lin = &factored.system.lin;
+    let mut out = vec![0.0; rho.len()];
+    let rough = lin.prior.apply_roughness(problem, &state.decoders);
+    let mut roughness = 0.0;
+    for k in 0..problem.n_atoms() {
+        let rows = s![problem.rows_of(k), ..];
+        out[1 + k] = rough.slice(rows).iter().zip(y.border.slice(rows)).map(|(a, b)| a * b).sum();
+        roughness += out[1 + k];
+    }
+    let stiff = lin.prior.apply(problem, &state.decoders);
+    let border = |a: &ndarray::Array2<f64>| a.iter().zip(&y.border).map(|(a, b)| a * b).sum::<f64>();
+    // the data's share of the gradient is what its priors leave
+    let mut data = border(&lin.border_gradient) - border(&stiff) + dot(&lin.local_gradient, &y.local);
+
+    let (layout, free) = (state.layout_of_rows(), problem.n_free());
+    let (lambda, precision) = (rho.lambda_sparse(), problem.gate().logit_precision());
+    let mut prior = GatePrior::default();
+    for row in 0..problem.n_rows() {
+        let y = &y.local[layout.block(row)];
+        if free > 0 {
+            let logits = state.logits.row(row);
+            let logits = logits.as_slice().expect("standard layout");
+            problem.gate().prior(logits, &mut prior);
+            let sparse = lambda * dot(&prior.gradient, &y[..free]);
+            out[0] += sparse;
+            data -= sparse + precision * dot(&logits[..free], &y[..free]);
+        }
+        for (&k, &start) in layout.active_atoms(row).iter().zip(layout.coord_starts(row)) {
+            let (k, start) = (k as usize, start as usize);
+            for (j, axis) in problem.atoms()[k].axes().iter().enumerate() {
+                let Some(alpha) = rho.ard(k, j) else { continue };
+                let pull = coordinate_prior(*axis, Some(alpha), state.coords[k][[row, j]]).gradient * y[start + j];
+                out[rho.ard_slot(k, j)] += pull;
+                data -= pull;
+            }
+        }
+    }
+    if let Some(slot) = rho.dispersion_slot() {
+        out[slot] = -data - roughness;
+    }
+    out
+}

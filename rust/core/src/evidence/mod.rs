@@ -1,0 +1,9 @@
+//! The evidence V and its exact gradient, from one factorisation.
+
+mod adjoint;
+mod gradient;
+mod value;
+
+pub use adjoint::{evidence_adjoint, log_det_adjoint, Adjoint};
+pub use gradient::{gradient, Gradient};
+pub use value::{Evidence, EvidenceParts};

@@ -1,0 +1,287 @@
+//! Which variables a row really has.
+
+use crate::errors::ShapeError;
+use ndarray::ArrayView2;
+use std::cmp::Ordering;
+
+/// How a row's logits are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Logits {
+    /// One position per active atom.
+    Compact,
+    /// All free logits of the row, active or not.
+    Dense { free: usize },
+}
+
+/// The variables of every row: logits first, then the coordinates of its active atoms.
+///
+/// Stored flat, so that a layout of a million rows costs a few machine words a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SaeRowLayout {
+    logits: Logits,
+    coord_dims: Vec<usize>,
+    coord_offsets_full: Vec<usize>,
+    /// Row i's active atoms are `atoms[row_start[i]..row_start[i + 1]]`, sorted.
+    row_start: Vec<usize>,
+    atoms: Vec<u32>,
+    /// Where each active atom's coordinates begin in its row's block.
+    starts: Vec<u32>,
+    /// Where each row's block begins when all blocks are laid end to end.
+    block_start: Vec<usize>,
+}
+
+impl SaeRowLayout {
+    fn build(
+        logits: Logits,
+        rows: impl Iterator<Item = Vec<u32>>,
+        coord_dims: Vec<usize>,
+        coord_offsets_full: Vec<usize>,
+    ) -> Result<Self, ShapeError> {
+        let n_atoms = coord_dims.len();
+        let mut out = Self {
+            logits,
+            coord_dims,
+            coord_offsets_full,
+            row_start: vec![0],
+            atoms: Vec::new(),
+            starts: Vec::new(),
+            block_start: vec![0],
+        };
+        for (row, mut active) in rows.enumerate() {
+            active.sort_unstable();
+            active.dedup();
+            if active.is_empty() {
+                return Err(ShapeError::EmptySupport { row });
+            }
+            if let Some(&atom) = active.iter().find(|&&k| k as usize >= n_atoms) {
+                return Err(ShapeError::AtomOutOfRange { atom: atom as usize, row, n_atoms });
+            }
+            let mut position = match logits {
+                Logits::Compact => active.len(),
+                Logits::Dense { free } => free,
+            };
+            for &k in &active {
+                out.starts.push(position as u32);
+                position += out.coord_dims[k as usize];
+            }
+            out.atoms.extend(active);
+            out.row_start.push(out.atoms.len());
+            out.block_start.push(out.block_start[row] + position);
+        }
+        Ok(out)
+    }
+
+    /// Coordinates of all atoms, one after the other, behind `n_logits` logits.
+    pub fn default_offsets(n_logits: usize, coord_dims: &[usize]) -> Vec<usize> {
+        coord_dims
+            .iter()
+            .scan(n_logits, |next, d| {
+                let at = *next;
+                *next += d;
+                Some(at)
+            })
+            .collect()
+    }
+
+    /// A layout from the active atoms of each row. `coord_offsets_full[k]` is where atom k's coordinates begin in a
+    /// full row.
+    pub fn from_active_atoms(
+        lists: Vec<Vec<u32>>,
+        coord_dims: Vec<usize>,
+        coord_offsets_full: Vec<usize>,
+    ) -> Result<Self, ShapeError> {
+        if coord_dims.len() != coord_offsets_full.len() {
+            return Err(ShapeError::shape("coord_offsets_full", &[coord_offsets_full.len()], &[coord_dims.len()]));
+        }
+        Self::build(Logits::Compact, lists.into_iter(), coord_dims, coord_offsets_full)
+    }
+
+    /// As [`Self::from_active_atoms`], with all `free` logits of each row kept whichever atoms are active.
+    pub fn with_dense_logits(
+        lists: impl Iterator<Item = Vec<u32>>,
+        free: usize,
+        coord_dims: Vec<usize>,
+    ) -> Result<Self, ShapeError> {
+        let offsets = Self::default_offsets(free, &coord_dims);
+        Self::build(Logits::Dense { free }, lists, coord_dims, offsets)
+    }
+
+    /// Per row, the `cap` largest `|a_ik|` that also exceed `relative_cutoff` times that row's own peak; the largest
+    /// always stays.
+    pub fn from_dense_weights(
+        a: ArrayView2<'_, f64>,
+        cap: usize,
+        relative_cutoff: f64,
+        coord_dims: Vec<usize>,
+        coord_offsets_full: Option<Vec<usize>>,
+    ) -> Result<Self, ShapeError> {
+        let n_atoms = a.ncols();
+        if coord_dims.len() != n_atoms {
+            return Err(ShapeError::shape("coord_dims", &[coord_dims.len()], &[n_atoms]));
+        }
+        if n_atoms == 0 {
+            return Err(ShapeError::value("a row layout needs at least one atom"));
+        }
+        if cap == 0 {
+            return Err(ShapeError::value("cap must be at least 1"));
+        }
+        if !(0.0..1.0).contains(&relative_cutoff) {
+            return Err(ShapeError::value(format!("relative_cutoff must lie in [0, 1), got {relative_cutoff}")));
+        }
+        crate::errors::check_finite("weights", a)?;
+        let offsets = coord_offsets_full.unwrap_or_else(|| Self::default_offsets(n_atoms, &coord_dims));
+        let lists = a
+            .rows()
+            .into_iter()
+            .map(|row| {
+                let magnitude = |k: u32| row[k as usize].abs();
+                let larger = |x: &u32, y: &u32| {
+                    magnitude(*y).partial_cmp(&magnitude(*x)).unwrap_or(Ordering::Equal).then(x.cmp(y))
+                };
+                let peak = (0..n_atoms as u32).min_by(larger).expect("at least one atom");
+                let bound = relative_cutoff * magnitude(peak);
+                let mut kept: Vec<u32> =
+                    (0..n_atoms as u32).filter(|&k| k == peak || magnitude(k) > bound).collect();
+                if kept.len() > cap {
+                    kept.select_nth_unstable_by(cap - 1, larger);
+                    kept.truncate(cap);
+                }
+                kept
+            })
+            .collect();
+        Self::from_active_atoms(lists, coord_dims, offsets)
+    }
+
+    pub fn n_rows(&self) -> usize {
+        self.row_start.len() - 1
+    }
+
+    pub fn coord_dims(&self) -> &[usize] {
+        &self.coord_dims
+    }
+
+    pub fn coord_offsets_full(&self) -> &[usize] {
+        &self.coord_offsets_full
+    }
+
+    /// Row i's active atoms, sorted.
+    pub fn active_atoms(&self, i: usize) -> &[u32] {
+        &self.atoms[self.row_start[i]..self.row_start[i + 1]]
+    }
+
+    /// Where each active atom's coordinates begin in row i's block.
+    pub fn coord_starts(&self, i: usize) -> &[u32] {
+        &self.starts[self.row_start[i]..self.row_start[i + 1]]
+    }
+
+    /// Size of row i's block.
+    pub fn row_q_active(&self, i: usize) -> usize {
+        self.block_start[i + 1] - self.block_start[i]
+    }
+
+    /// Row i's block when all blocks are laid end to end.
+    pub fn block(&self, i: usize) -> std::ops::Range<usize> {
+        self.block_start[i]..self.block_start[i + 1]
+    }
+
+    /// Number of variables of all rows.
+    pub fn len(&self) -> usize {
+        self.block_start[self.n_rows()]
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of coordinates of all rows.
+    pub fn n_active_coords(&self) -> usize {
+        self.atoms.iter().map(|&k| self.coord_dims[k as usize]).sum()
+    }
+
+    /// Number of variables of a full row.
+    pub fn full_len(&self) -> usize {
+        self.coord_dims.iter().zip(&self.coord_offsets_full).map(|(d, o)| d + o).max().unwrap_or(0)
+    }
+
+    /// Writes row i's compact vector to the full row layout, zeros elsewhere.
+    pub fn expand_row(&self, i: usize, compact: &[f64], out: &mut [f64]) -> Result<(), ShapeError> {
+        if compact.len() != self.row_q_active(i) {
+            return Err(ShapeError::shape(format!("row {i}"), &[compact.len()], &[self.row_q_active(i)]));
+        }
+        if out.len() != self.full_len() {
+            return Err(ShapeError::shape("full row", &[out.len()], &[self.full_len()]));
+        }
+        out.fill(0.0);
+        match self.logits {
+            Logits::Dense { free } => out[..free].copy_from_slice(&compact[..free]),
+            Logits::Compact => {
+                for (position, &k) in self.active_atoms(i).iter().enumerate() {
+                    out[k as usize] = compact[position];
+                }
+            }
+        }
+        for (&k, &start) in self.active_atoms(i).iter().zip(self.coord_starts(i)) {
+            let (to, from, d) = (self.coord_offsets_full[k as usize], start as usize, self.coord_dims[k as usize]);
+            out[to..to + d].copy_from_slice(&compact[from..from + d]);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+    use proptest::prelude::*;
+
+    #[test]
+    fn each_row_is_cut_by_its_own_peak() {
+        let a = array![[0.0009, 0.0008], [1.0, 0.2], [1.0, 1e-4]];
+        let layout = SaeRowLayout::from_dense_weights(a.view(), 2, 1e-3, vec![1, 2], None).unwrap();
+        assert_eq!(layout.active_atoms(0), [0, 1]);
+        assert_eq!(layout.active_atoms(1), [0, 1]);
+        assert_eq!(layout.active_atoms(2), [0]);
+        assert_eq!(layout.coord_starts(0), [2, 3]);
+        assert_eq!((layout.row_q_active(0), layout.row_q_active(2)), (5, 2));
+    }
+
+    #[test]
+    fn expanding_puts_every_entry_in_its_place() {
+        let layout = SaeRowLayout::from_active_atoms(vec![vec![2, 0]], vec![1, 1, 2], vec![3, 4, 5]).unwrap();
+        let mut full = [9.0; 7];
+        layout.expand_row(0, &[1.0, 2.0, 3.0, 4.0, 5.0], &mut full).unwrap();
+        assert_eq!(full, [1.0, 0.0, 2.0, 3.0, 0.0, 4.0, 5.0]);
+        assert!(layout.expand_row(0, &[1.0], &mut full).is_err());
+    }
+
+    #[test]
+    fn misuse_is_named() {
+        assert_eq!(
+            SaeRowLayout::from_active_atoms(vec![vec![0], vec![]], vec![1], vec![1]),
+            Err(ShapeError::EmptySupport { row: 1 })
+        );
+        assert!(SaeRowLayout::from_active_atoms(vec![vec![3]], vec![1], vec![1]).is_err());
+        let a = array![[1.0, f64::NAN]];
+        assert!(SaeRowLayout::from_dense_weights(a.view(), 1, 1e-3, vec![1, 1], None).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn kept_atoms_are_the_largest(
+            weights in prop::collection::vec(prop::collection::vec(-1.0f64..1.0, 6), 1..8), cap in 1usize..7
+        ) {
+            let a = ndarray::Array2::from_shape_fn((weights.len(), 6), |(i, k)| weights[i][k]);
+            let layout = SaeRowLayout::from_dense_weights(a.view(), cap, 1e-3, vec![1; 6], None).unwrap();
+            for i in 0..a.nrows() {
+                let kept = layout.active_atoms(i);
+                let least = kept.iter().map(|&k| a[[i, k as usize]].abs()).fold(f64::INFINITY, f64::min);
+                let peak = a.row(i).iter().fold(0.0f64, |m, v| m.max(v.abs()));
+                prop_assert!(!kept.is_empty() && kept.len() <= cap);
+                for k in (0..6u32).filter(|k| !kept.contains(k)) {
+                    let v = a[[i, k as usize]].abs();
+                    prop_assert!(v <= least || v <= 1e-3 * peak);
+                }
+            }
+        }
+    }
+}

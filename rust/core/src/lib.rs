@@ -1,0 +1,49 @@
+//! Sparse dictionaries of curved atoms, chosen by marginal likelihood.
+//!
+//! A row of activations is explained as `sum_k a_k gamma_k(t_k)`: a gate says how much of atom k the row uses, a
+//! coordinate says where on it. The rooms, from the ground up:
+//!
+//! * `jets`: truncated Taylor values, so that a program written once yields its derivatives.
+//! * `atoms`: one file a kind of curve or surface. `gates`: one file a gate with its prior. `priors`: coordinates, decoders.
+//! * `rho`: the outer vector of log-strengths. `layout`: which variables a row has. `problem`: what is fixed.
+//!   `state`: what moves.
+//! * `row`: the one place where a row is linearised.
+//! * `arrow`: the system of rows and decoders, its eliminations, solves and traces.
+//! * `newton`: the inner solve. `evidence`: V and its exact gradient. `seeds` and `encode`: where a fit starts and what it
+//!   is for.
+
+#![deny(unsafe_code)]
+
+mod arrow;
+mod atoms;
+mod errors;
+mod evidence;
+mod gates;
+mod jets;
+mod layout;
+mod linalg;
+mod newton;
+mod priors;
+mod problem;
+mod rho;
+mod row;
+mod special;
+mod state;
+mod term;
+
+pub use arrow::{plan, ArrowSchur, Elimination, Ending, Factored, Frame, Plan, Step, System};
+pub use atoms::{Atom, Axis, BasisJet, Circle, Generator};
+pub use errors::ShapeError;
+pub use evidence::{evidence_adjoint, gradient, log_det_adjoint, Adjoint, Evidence, EvidenceParts, Gradient};
+pub use gates::{EntropyNodes, Gate, GatePrior, GateRow, Softmax};
+pub use jets::{HeapOrder2, Jet, Order1, Order2, Stack};
+pub use layout::SaeRowLayout;
+pub use linalg::{product, symmetric_eigen, Op};
+pub use newton::{solve, Inner, InnerOptions, Status};
+pub use priors::{coordinate_prior, CoordinatePrior, DecoderPrior};
+pub use problem::{Problem, COMPACT_RIDGE};
+pub use rho::{ArdSharing, SaeManifoldRho};
+pub use row::{AtomView, Chunk, Linearised, LossParts, RowView};
+pub use special::{compact_term, ln_bessel_i0};
+pub use state::{State, SUPPORT_CUTOFF};
+pub use term::{Evaluation, EvaluationOptions, SaeManifoldTerm};

@@ -1,0 +1,209 @@
+//! The few dense kernels the crate needs, as thin calls to faer.
+//!
+//! Every kernel is sequential: parallelism lives one level up, over rows, where the order of
+//! summation is fixed. That is what makes results independent of the number of threads.
+
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::cholesky::llt;
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
+
+/// Whether an operand enters a product as stored or transposed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    Plain,
+    Transposed,
+}
+
+fn operand<'a>(view: &'a ArrayView2<'_, f64>, op: Op) -> MatRef<'a, f64> {
+    let slice = view.as_slice().expect("operands of a product are contiguous");
+    let mat = MatRef::from_row_major_slice(slice, view.nrows(), view.ncols());
+    match op {
+        Op::Plain => mat,
+        Op::Transposed => mat.transpose(),
+    }
+}
+
+/// `out = alpha * op(a) * op(b)`, or `out += ...` when `accumulate` holds.
+pub fn gemm(
+    out: &mut ArrayViewMut2<'_, f64>,
+    accumulate: bool,
+    alpha: f64,
+    a: (ArrayView2<'_, f64>, Op),
+    b: (ArrayView2<'_, f64>, Op),
+) {
+    if out.is_empty() {
+        return;
+    }
+    let (rows, cols) = out.dim();
+    let dst = MatMut::from_row_major_slice_mut(out.as_slice_mut().expect("a product is contiguous"), rows, cols);
+    let accum = if accumulate { Accum::Add } else { Accum::Replace };
+    matmul(dst, accum, operand(&a.0, a.1), operand(&b.0, b.1), alpha, Par::Seq);
+}
+
+/// `op(a) * op(b)` as a new array.
+pub fn product(a: (ArrayView2<'_, f64>, Op), b: (ArrayView2<'_, f64>, Op)) -> Array2<f64> {
+    let rows = if a.1 == Op::Plain { a.0.nrows() } else { a.0.ncols() };
+    let cols = if b.1 == Op::Plain { b.0.ncols() } else { b.0.nrows() };
+    let mut out = Array2::zeros((rows, cols));
+    gemm(&mut out.view_mut(), false, 1.0, a, b);
+    out
+}
+
+/// The Cholesky factor of a symmetric positive definite matrix.
+#[derive(Clone, Debug)]
+pub struct Cholesky {
+    lower: Mat<f64>,
+}
+
+impl Cholesky {
+    /// Factors `a` (its lower triangle is read); `None` when it is not positive definite.
+    pub fn new(a: ArrayView2<'_, f64>) -> Option<Self> {
+        let n = a.nrows();
+        let mut lower = Mat::from_fn(n, n, |i, j| if i >= j { a[[i, j]] } else { 0.0 });
+        let req = llt::factor::cholesky_in_place_scratch::<f64>(n, Par::Seq, Default::default());
+        let mut buffer = MemBuffer::new(req);
+        llt::factor::cholesky_in_place(
+            lower.as_mut(),
+            Default::default(),
+            Par::Seq,
+            MemStack::new(&mut buffer),
+            Default::default(),
+        )
+        .ok()?;
+        (0..n).all(|i| lower[(i, i)].is_finite()).then_some(Self { lower })
+    }
+
+    pub fn dim(&self) -> usize {
+        self.lower.nrows()
+    }
+
+    pub fn log_det(&self) -> f64 {
+        2.0 * (0..self.dim()).map(|i| self.lower[(i, i)].ln()).sum::<f64>()
+    }
+
+    /// Solves in place for the columns of a row-major matrix (`dim` rows).
+    pub fn solve(&self, rhs: &mut ArrayViewMut2<'_, f64>) {
+        if rhs.is_empty() {
+            return;
+        }
+        let (rows, cols) = rhs.dim();
+        let dst = MatMut::from_row_major_slice_mut(rhs.as_slice_mut().expect("contiguous"), rows, cols);
+        self.solve_mat(dst);
+    }
+
+    /// Solves in place for one right-hand side.
+    pub fn solve_vec(&self, rhs: &mut [f64]) {
+        let n = rhs.len();
+        self.solve_mat(MatMut::from_column_major_slice_mut(rhs, n, 1));
+    }
+
+    fn solve_mat(&self, dst: MatMut<'_, f64>) {
+        let req = llt::solve::solve_in_place_scratch::<f64>(self.dim(), dst.ncols(), Par::Seq);
+        let mut buffer = MemBuffer::new(req);
+        llt::solve::solve_in_place(self.lower.as_ref(), dst, Par::Seq, MemStack::new(&mut buffer));
+    }
+
+    /// The full (symmetric) inverse.
+    pub fn inverse(&self) -> Array2<f64> {
+        let n = self.dim();
+        let mut out = Mat::<f64>::zeros(n, n);
+        let req = llt::inverse::inverse_scratch::<f64>(n, Par::Seq);
+        let mut buffer = MemBuffer::new(req);
+        llt::inverse::inverse(out.as_mut(), self.lower.as_ref(), Par::Seq, MemStack::new(&mut buffer));
+        Array2::from_shape_fn((n, n), |(i, j)| if i >= j { out[(i, j)] } else { out[(j, i)] })
+    }
+}
+
+/// Eigenvalues (ascending) and eigenvectors (columns) of a symmetric matrix.
+pub fn symmetric_eigen(a: ArrayView2<'_, f64>) -> (Array1<f64>, Array2<f64>) {
+    let n = a.nrows();
+    let mat = Mat::from_fn(n, n, |i, j| a[[i, j]]);
+    let eigen = mat.self_adjoint_eigen(Side::Lower).expect("the symmetric eigenproblem of finite input converges");
+    let values = Array1::from_shape_fn(n, |i| eigen.S()[i]);
+    let vectors = Array2::from_shape_fn((n, n), |(i, j)| eigen.U()[(i, j)]);
+    (values, vectors)
+}
+
+/// An orthonormal basis (columns) of the span of the rows of `rows`, by Gram-Schmidt with
+/// re-orthogonalisation; rows that add nothing to the span are passed over.
+pub fn row_space(rows: ArrayView2<'_, f64>) -> Array2<f64> {
+    /// A row whose remainder is below this part of its norm lies in the span of the others to rounding.
+    const DEPENDENT: f64 = 1e-13;
+    let p = rows.ncols();
+    let mut kept: Vec<Array1<f64>> = Vec::new();
+    for row in rows.rows() {
+        let norm = row.dot(&row).sqrt();
+        let mut v = row.to_owned();
+        for _ in 0..2 {
+            for q in &kept {
+                let c = q.dot(&v);
+                v.scaled_add(-c, q);
+            }
+        }
+        let rest = v.dot(&v).sqrt();
+        if rest > DEPENDENT * norm && kept.len() < p {
+            v /= rest;
+            kept.push(v);
+        }
+    }
+    Array2::from_shape_fn((p, kept.len()), |(c, j)| kept[j][c])
+}
+
+/// Cholesky of a small dense row block, in place in the lower triangle of a row-major `q x q` slice.
+/// Returns `false` when a pivot is not positive.
+pub fn small_cholesky(a: &mut [f64], q: usize) -> bool {
+    for j in 0..q {
+        for i in j..q {
+            let dot: f64 = (0..j).map(|k| a[i * q + k] * a[j * q + k]).sum();
+            let value = a[i * q + j] - dot;
+            if i == j {
+                if value.is_nan() || value <= 0.0 {
+                    return false;
+                }
+                a[j * q + j] = value.sqrt();
+            } else {
+                a[i * q + j] = value / a[j * q + j];
+            }
+        }
+    }
+    true
+}
+
+/// Solves `L x = b` in place for `width` right-hand sides stored row-major (`q x width`).
+pub fn small_forward(l: &[f64], q: usize, b: &mut [f64], width: usize) {
+    for i in 0..q {
+        let (done, rest) = b.split_at_mut(i * width);
+        let row = &mut rest[..width];
+        for k in 0..i {
+            let f = l[i * q + k];
+            row.iter_mut().zip(&done[k * width..(k + 1) * width]).for_each(|(x, y)| *x -= f * y);
+        }
+        let d = 1.0 / l[i * q + i];
+        row.iter_mut().for_each(|x| *x *= d);
+    }
+}
+
+/// Solves `L^T x = b` in place for `width` right-hand sides stored row-major (`q x width`).
+pub fn small_backward(l: &[f64], q: usize, b: &mut [f64], width: usize) {
+    for i in (0..q).rev() {
+        let (head, tail) = b.split_at_mut((i + 1) * width);
+        let row = &mut head[i * width..];
+        for k in i + 1..q {
+            let f = l[k * q + i];
+            row.iter_mut().zip(&tail[(k - i - 1) * width..(k - i) * width]).for_each(|(x, y)| *x -= f * y);
+        }
+        let d = 1.0 / l[i * q + i];
+        row.iter_mut().for_each(|x| *x *= d);
+    }
+}
+
+pub fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+/// `y += alpha * x`.
+pub fn axpy(alpha: f64, x: &[f64], y: &mut [f64]) {
+    y.iter_mut().zip(x).for_each(|(y, x)| *y += alpha * x);
+}

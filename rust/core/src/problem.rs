@@ -1,0 +1,148 @@
+//! What is fixed during a fit: data, atoms, gate, weights.
+
+use crate::atoms::Atom;
+use crate::errors::{check_finite, ShapeError};
+use crate::gates::Gate;
+use ndarray::{s, Array1, Array2, ArrayView2, Axis as NdAxis};
+use std::sync::Arc;
+
+/// Curvature added to every compact coordinate axis of H, so that a coordinate without data still has a curvature.
+pub const COMPACT_RIDGE: f64 = 1e-8;
+
+/// A dictionary-learning problem. Immutable; shared by every state of a fit.
+#[derive(Debug)]
+pub struct Problem {
+    data: Array2<f64>,
+    mean: Array1<f64>,
+    weights: Option<Vec<f64>>,
+    atoms: Vec<Arc<dyn Atom>>,
+    gate: Arc<dyn Gate>,
+    offsets: Vec<usize>,
+    mean_column_variance: f64,
+}
+
+impl Problem {
+    /// Takes the data (n x p) and centres them unless `centre` is false. Weights are scaled to mean one.
+    pub fn new(
+        mut data: Array2<f64>,
+        weights: Option<Vec<f64>>,
+        atoms: Vec<Arc<dyn Atom>>,
+        gate: Arc<dyn Gate>,
+        centre: bool,
+    ) -> Result<Self, ShapeError> {
+        let (n, p) = data.dim();
+        if n == 0 || p == 0 {
+            return Err(ShapeError::value(format!("the data need at least one row and one column, got {n} x {p}")));
+        }
+        if atoms.is_empty() {
+            return Err(ShapeError::value("a dictionary needs at least one atom"));
+        }
+        check_finite("data", data.view())?;
+        data = data.as_standard_layout().into_owned();
+        let mean = if centre { data.mean_axis(NdAxis(0)).expect("n > 0") } else { Array1::zeros(p) };
+        if centre {
+            data -= &mean;
+        }
+        let weights = weights.map(|w| mean_one(w, n)).transpose()?;
+        let column_mean = data.mean_axis(NdAxis(0)).expect("n > 0");
+        let square: f64 = data.rows().into_iter().map(|z| (&z - &column_mean).mapv(|v| v * v).sum()).sum();
+        let mean_column_variance = square / (n * p) as f64;
+        if !(mean_column_variance > 0.0 && mean_column_variance.is_finite()) {
+            return Err(ShapeError::value(format!(
+                "the data need a positive finite variance, got {mean_column_variance}"
+            )));
+        }
+        let mut offsets = vec![0];
+        for atom in &atoms {
+            offsets.push(offsets[offsets.len() - 1] + atom.width());
+        }
+        Ok(Self { data, mean, weights, atoms, gate, offsets, mean_column_variance })
+    }
+
+    pub fn n_rows(&self) -> usize {
+        self.data.nrows()
+    }
+
+    pub fn n_outputs(&self) -> usize {
+        self.data.ncols()
+    }
+
+    pub fn n_atoms(&self) -> usize {
+        self.atoms.len()
+    }
+
+    /// Stacked basis width, the sum of all M_k.
+    pub fn width(&self) -> usize {
+        self.offsets[self.n_atoms()]
+    }
+
+    /// Rows of atom k in the stacked decoder.
+    pub fn rows_of(&self, k: usize) -> std::ops::Range<usize> {
+        self.offsets[k]..self.offsets[k + 1]
+    }
+
+    pub fn atoms(&self) -> &[Arc<dyn Atom>] {
+        &self.atoms
+    }
+
+    pub fn coord_dims(&self) -> Vec<usize> {
+        self.atoms.iter().map(|a| a.dim()).collect()
+    }
+
+    pub fn gate(&self) -> &dyn Gate {
+        &*self.gate
+    }
+
+    pub fn shared_gate(&self) -> &Arc<dyn Gate> {
+        &self.gate
+    }
+
+    /// Number of free logits of a row.
+    pub fn n_free(&self) -> usize {
+        self.gate.n_free(self.n_atoms())
+    }
+
+    /// Centred data of some rows.
+    pub fn rows(&self, range: std::ops::Range<usize>) -> ArrayView2<'_, f64> {
+        self.data.slice(s![range, ..])
+    }
+
+    pub fn data(&self) -> ArrayView2<'_, f64> {
+        self.data.view()
+    }
+
+    /// What was subtracted from the data.
+    pub fn mean(&self) -> &Array1<f64> {
+        &self.mean
+    }
+
+    pub fn weight(&self, row: usize) -> f64 {
+        self.weights.as_ref().map_or(1.0, |w| w[row])
+    }
+
+    pub fn weights(&self) -> Option<&[f64]> {
+        self.weights.as_deref()
+    }
+
+    /// s^2 of chapter 1: the scale of the weak prior on unpenalised decoder rows.
+    pub fn mean_column_variance(&self) -> f64 {
+        self.mean_column_variance
+    }
+}
+
+fn mean_one(weights: Vec<f64>, n: usize) -> Result<Vec<f64>, ShapeError> {
+    if weights.len() != n {
+        return Err(ShapeError::shape("weights", &[weights.len()], &[n]));
+    }
+    if let Some(i) = weights.iter().position(|w| !(*w >= 0.0 && w.is_finite())) {
+        return Err(ShapeError::value(format!(
+            "weights must be finite and not negative; entry {i} is {}",
+            weights[i]
+        )));
+    }
+    let mean = weights.iter().sum::<f64>() / n as f64;
+    if mean <= 0.0 {
+        return Err(ShapeError::value("at least one weight must be positive"));
+    }
+    Ok(weights.into_iter().map(|w| w / mean).collect())
+}

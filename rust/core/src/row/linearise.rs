@@ -1,0 +1,366 @@
+//! Values, gradients and curvature of all rows in one pass over the data.
+
+use super::tape::{Chunk, Chunks};
+use crate::arrow::Frame;
+use crate::atoms::BasisJet;
+use crate::gates::{GatePrior, GateRow};
+use crate::linalg::{axpy, dot, gemm, Op};
+use crate::priors::{coordinate_prior, DecoderPrior};
+use crate::problem::{Problem, COMPACT_RIDGE};
+use crate::rho::SaeManifoldRho;
+use crate::state::State;
+use ndarray::Array2;
+
+/// The terms of the penalised objective L, each with its normaliser.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossParts {
+    pub data_fit: f64,
+    pub smoothness: f64,
+    pub sparsity: f64,
+    pub logit_prior: f64,
+    /// Coordinate prior.
+    pub ard: f64,
+    /// The part of `ard` that belongs to coordinates outside their row's support.
+    pub ard_unsupported: f64,
+    /// Weighted sum of squared residuals.
+    pub residual: f64,
+}
+
+impl LossParts {
+    /// L.
+    pub fn total(&self) -> f64 {
+        self.data_fit + self.smoothness + self.sparsity + self.logit_prior + self.ard
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.data_fit += other.data_fit;
+        self.smoothness += other.smoothness;
+        self.sparsity += other.sparsity;
+        self.logit_prior += other.logit_prior;
+        self.ard += other.ard;
+        self.ard_unsupported += other.ard_unsupported;
+        self.residual += other.residual;
+    }
+}
+
+/// The objective at a state, with its gradient and the parts of its curvature.
+#[derive(Clone, Debug)]
+pub struct Linearised {
+    pub chunks: Vec<Chunk>,
+    pub plan: Chunks,
+    pub loss: LossParts,
+    /// Gradient over the rows' variables, in the order of the state's layout.
+    pub local_gradient: Vec<f64>,
+    /// Gradient over the stacked decoders, M x p.
+    pub border_gradient: Array2<f64>,
+    /// `G_lambda = sum_i w_i phi_i phi_i' / phi + P`, M x M.
+    pub gram: Array2<f64>,
+    pub prior: DecoderPrior,
+    /// Prior curvature of every free logit (strength times majoriser plus the Gaussian's precision), n x free.
+    pub logit_curvature: Vec<f64>,
+    pub frame: Frame,
+}
+
+/// One segment's sums.
+struct Sums {
+    chunks: Vec<Chunk>,
+    loss: LossParts,
+    local_gradient: Vec<f64>,
+    border_gradient: Array2<f64>,
+    gram: Array2<f64>,
+    logit_curvature: Vec<f64>,
+}
+
+/// Buffers of a pass over one chunk, reused from chunk to chunk.
+#[derive(Default)]
+struct Scratch {
+    gates: Vec<GateRow>,
+    second_basis: Vec<f64>,
+    second_start: Vec<usize>,
+    basis: Vec<f64>,
+    basis_d1: Vec<f64>,
+    jacobian: Vec<f64>,
+    curvature: Vec<f64>,
+    second: Vec<f64>,
+    local: Vec<f64>,
+    prior: GatePrior,
+}
+
+/// Linearises every row. `None` when the decoder prior is not positive definite in floating point.
+pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: Frame) -> Option<Linearised> {
+    let prior = DecoderPrior::new(problem, rho)?;
+    let (n, m, p) = (problem.n_rows(), problem.width(), problem.n_outputs());
+    let plan = Chunks::new(n, 8 * m * (p + m));
+    let sums = plan.map(|chunks| {
+        let mut sums = Sums {
+            chunks: Vec::with_capacity(chunks.len()),
+            loss: LossParts::default(),
+            local_gradient: Vec::new(),
+            border_gradient: Array2::zeros((m, p)),
+            gram: Array2::zeros((m, m)),
+            logit_curvature: Vec::new(),
+        };
+        let mut scratch = Scratch::default();
+        for c in chunks {
+            let chunk = linearise_chunk(problem, state, rho, &frame, (c, plan.rows(c)), &mut sums, &mut scratch);
+            sums.chunks.push(chunk);
+        }
+        sums
+    });
+
+    let mut out = Linearised {
+        chunks: Vec::new(),
+        plan,
+        loss: LossParts::default(),
+        local_gradient: Vec::with_capacity(state.layout_of_rows().len()),
+        border_gradient: prior.apply(problem, &state.decoders),
+        gram: Array2::zeros((m, m)),
+        prior,
+        logit_curvature: Vec::new(),
+        frame,
+    };
+    out.loss.smoothness = out.prior.energy(&state.decoders, &out.border_gradient);
+    out.prior.add_to(problem, &mut out.gram);
+    for sum in sums {
+        out.loss.add(&sum.loss);
+        out.local_gradient.extend(sum.local_gradient);
+        out.logit_curvature.extend(sum.logit_curvature);
+        out.border_gradient += &sum.border_gradient;
+        out.gram += &sum.gram;
+        out.chunks.extend(sum.chunks);
+    }
+    add_normalisers(problem, rho, &mut out.loss);
+    Some(out)
+}
+
+/// The parts of L that no inner variable enters.
+fn add_normalisers(problem: &Problem, rho: &SaeManifoldRho, loss: &mut LossParts) {
+    let ln_2pi = (2.0 * std::f64::consts::PI).ln();
+    let (n, p) = (problem.n_rows() as f64, problem.n_outputs() as f64);
+    let free = problem.n_free() as f64;
+    loss.data_fit += 0.5 * n * p * (ln_2pi + rho.dispersion().ln());
+    if free > 0.0 {
+        loss.sparsity += n * problem.gate().ln_normaliser(rho.lambda_sparse()).0;
+        loss.logit_prior -= 0.5 * n * free * (problem.gate().logit_precision().ln() - ln_2pi);
+    }
+}
+
+fn linearise_chunk(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    frame: &Frame,
+    (index, rows): (usize, std::ops::Range<usize>),
+    sums: &mut Sums,
+    scratch: &mut Scratch,
+) -> Chunk {
+    let (m, p, len) = (problem.width(), problem.n_outputs(), rows.len());
+    let phi_inverse = 1.0 / rho.dispersion();
+    let mut chunk = Chunk::new(index, rows.clone(), m);
+    evaluate_bases(problem, state, frame.rank(), &mut chunk, scratch);
+
+    // residuals, their norms, and both contractions that touch the p channels
+    let mut residual = Array2::zeros((len, p));
+    gemm(&mut residual.view_mut(), false, 1.0, (chunk.phi.view(), Op::Plain), (state.decoders.view(), Op::Plain));
+    residual -= &problem.rows(rows.clone());
+    let mut scaled_phi = chunk.phi.clone();
+    for (index, row) in rows.clone().enumerate() {
+        let w = problem.weight(row);
+        let mut r = residual.row_mut(index);
+        sums.loss.residual += w * r.dot(&r);
+        r *= w * phi_inverse;
+        scaled_phi.row_mut(index).mapv_inplace(|v| v * w * phi_inverse);
+    }
+    let mut against = Array2::zeros((len, m));
+    gemm(&mut against.view_mut(), false, 1.0, (residual.view(), Op::Plain), (state.decoders.view(), Op::Transposed));
+    gemm(
+        &mut sums.border_gradient.view_mut(),
+        true,
+        1.0,
+        (chunk.phi.view(), Op::Transposed),
+        (residual.view(), Op::Plain),
+    );
+    gemm(&mut sums.gram.view_mut(), true, 1.0, (chunk.phi.view(), Op::Transposed), (scaled_phi.view(), Op::Plain));
+
+    for (index, row) in rows.enumerate() {
+        let against = against.row(index);
+        row_terms(problem, state, rho, frame, &mut chunk, index, against.as_slice().expect("contiguous"), scratch);
+        let block = sums.local_gradient.len();
+        sums.local_gradient.resize(block + state.layout_of_rows().row_q_active(row), 0.0);
+        let view = chunk.row(problem, state, index);
+        let gradient = &mut sums.local_gradient[block..];
+        for (u, g) in scratch.local.iter().enumerate() {
+            gradient[view.position(u)] += g;
+        }
+        prior_terms(problem, state, rho, row, gradient, &mut sums.loss, &mut sums.logit_curvature, &mut scratch.prior);
+        add_prior_curvature(problem, state, rho, &mut chunk, index, &sums.logit_curvature, scratch);
+    }
+    sums.loss.data_fit = 0.5 * phi_inverse * sums.loss.residual;
+    chunk
+}
+
+/// Gates and bases of every row of the chunk, and its stacked rows phi_i.
+fn evaluate_bases(problem: &Problem, state: &State, rank: usize, chunk: &mut Chunk, scratch: &mut Scratch) {
+    let len = chunk.rows.len();
+    scratch.gates.resize_with(len, GateRow::default);
+    (scratch.second_basis.clear(), scratch.second_start.clear());
+    let mut jet = BasisJet::new(0, 0);
+    for index in 0..len {
+        let row = chunk.rows.start + index;
+        let support = state.support(row);
+        let logits = state.logits.row(row);
+        let gate = &mut scratch.gates[index];
+        problem.gate().row(logits.as_slice().expect("standard layout"), support, gate);
+        (scratch.basis.clear(), scratch.basis_d1.clear());
+        scratch.second_start.push(scratch.second_basis.len());
+        let mut q = gate.free;
+        for (s, &k) in support.iter().enumerate() {
+            let k = k as usize;
+            let atom = &problem.atoms()[k];
+            if (jet.phi.len(), jet.d1.len()) != (atom.width(), atom.width() * atom.dim()) {
+                jet = BasisJet::new(atom.dim(), atom.width());
+            }
+            atom.jet(state.coords[k].row(row).as_slice().expect("standard layout"), &mut jet);
+            let mut phi = chunk.phi.row_mut(index);
+            for (m, value) in problem.rows_of(k).zip(&jet.phi) {
+                phi[m] = gate.a[s] * value;
+            }
+            scratch.basis.extend_from_slice(&jet.phi);
+            scratch.basis_d1.extend_from_slice(&jet.d1);
+            scratch.second_basis.extend_from_slice(&jet.d2);
+            q += atom.dim();
+        }
+        chunk.push(&scratch.gates[index], &scratch.basis, &scratch.basis_d1, q, rank);
+    }
+}
+
+/// Data parts of one row: its local gradient (left in `scratch.local`) and its two curvature blocks.
+#[allow(clippy::too_many_arguments)]
+fn row_terms(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    frame: &Frame,
+    chunk: &mut Chunk,
+    index: usize,
+    against: &[f64],
+    scratch: &mut Scratch,
+) {
+    let view = chunk.row(problem, state, index);
+    let (q, r) = (view.q, frame.rank());
+    scratch.local.clear();
+    scratch.local.resize(q, 0.0);
+    view.pull(against, 1.0, &mut scratch.local);
+
+    scratch.jacobian.clear();
+    scratch.jacobian.resize(q * r, 0.0);
+    view.write_jacobian(&frame.reduced, &mut scratch.jacobian);
+    let factor = problem.weight(view.row) / rho.dispersion();
+    scratch.curvature.clear();
+    scratch.curvature.resize(q * q, 0.0);
+    for u in 0..q {
+        for v in 0..=u {
+            let inner = factor * dot(&scratch.jacobian[u * r..(u + 1) * r], &scratch.jacobian[v * r..(v + 1) * r]);
+            scratch.curvature[u * q + v] = inner;
+            scratch.curvature[v * q + u] = inner;
+        }
+    }
+
+    // second derivatives of sum_k a_k(l) psi_k(t_k), psi_k the basis row against the scaled residual
+    scratch.second.clear();
+    scratch.second.resize(q * q, 0.0);
+    let gate = &scratch.gates[index];
+    let free = gate.free;
+    let mut d2 = scratch.second_start[index];
+    for (s, atom) in view.atoms().enumerate() {
+        let x = &against[atom.rows.clone()];
+        let (width, dim) = (x.len(), atom.phi_d1.len() / x.len());
+        let value = dot(atom.phi, x);
+        for u in 0..free {
+            let second = &gate.d2a[(s * free + u) * free..(s * free + u + 1) * free];
+            axpy(value, second, &mut scratch.second[u * q..u * q + free]);
+        }
+        for (j, d1) in atom.phi_d1.chunks_exact(width).enumerate() {
+            let slope = dot(d1, x);
+            for (u, da) in atom.gate_d1.iter().enumerate() {
+                scratch.second[u * q + atom.slot + j] += da * slope;
+                scratch.second[(atom.slot + j) * q + u] += da * slope;
+            }
+        }
+        for j in 0..dim {
+            for l in 0..dim {
+                let at = d2 + (j * dim + l) * width;
+                let bend = dot(&scratch.second_basis[at..at + width], x);
+                scratch.second[(atom.slot + j) * q + atom.slot + l] += atom.gate * bend;
+            }
+        }
+        d2 += dim * dim * width;
+    }
+    chunk.set_jacobian(index, &scratch.jacobian);
+}
+
+/// Priors of one row: energies, gradients over the row's block, and the curvature of its logits.
+#[allow(clippy::too_many_arguments)]
+fn prior_terms(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    row: usize,
+    gradient: &mut [f64],
+    loss: &mut LossParts,
+    logit_curvature: &mut Vec<f64>,
+    prior: &mut GatePrior,
+) {
+    let free = problem.n_free();
+    if free > 0 {
+        let (lambda, precision) = (rho.lambda_sparse(), problem.gate().logit_precision());
+        let logits = state.logits.row(row);
+        let logits = logits.as_slice().expect("standard layout");
+        problem.gate().prior(logits, prior);
+        loss.sparsity += lambda * prior.energy;
+        for f in 0..free {
+            loss.logit_prior += 0.5 * precision * logits[f] * logits[f];
+            gradient[f] += lambda * prior.gradient[f] + precision * logits[f];
+            logit_curvature.push(lambda * prior.majoriser[f] + precision);
+        }
+    }
+    let layout = state.layout_of_rows();
+    let mut active = layout.active_atoms(row).iter().zip(layout.coord_starts(row)).peekable();
+    for (k, atom) in problem.atoms().iter().enumerate() {
+        let start = active.next_if(|(&a, _)| a as usize == k).map(|(_, &start)| start as usize);
+        for (j, axis) in atom.axes().iter().enumerate() {
+            let term = coordinate_prior(*axis, rho.ard(k, j), state.coords[k][[row, j]]);
+            loss.ard += term.energy;
+            match start {
+                Some(start) => gradient[start + j] += term.gradient,
+                None => loss.ard_unsupported += term.energy,
+            }
+        }
+    }
+}
+
+/// Puts the priors' curvature on the diagonal of the row's block of H.
+fn add_prior_curvature(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    chunk: &mut Chunk,
+    index: usize,
+    logit_curvature: &[f64],
+    scratch: &mut Scratch,
+) {
+    let view = chunk.row(problem, state, index);
+    let q = view.q;
+    let of_row = &logit_curvature[logit_curvature.len() - problem.n_free()..];
+    for (u, &k) in view.support.iter().take(view.free).enumerate() {
+        scratch.curvature[u * q + u] += of_row[k as usize];
+    }
+    for atom in view.atoms() {
+        for (j, axis) in problem.atoms()[atom.atom].axes().iter().enumerate() {
+            let u = atom.slot + j;
+            let term = coordinate_prior(*axis, rho.ard(atom.atom, j), state.coords[atom.atom][[view.row, j]]);
+            scratch.curvature[u * q + u] += term.majoriser + COMPACT_RIDGE;
+        }
+    }
+    chunk.set_blocks(index, &scratch.curvature, &scratch.second);
+}

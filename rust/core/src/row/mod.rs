@@ -1,0 +1,14 @@
+//! The one place where a row is linearised.
+//!
+//! A row's reconstruction is `phi_i B` with `phi_i` the stacked basis rows of its atoms, each times its gate. So
+//! everything the arrow system needs of a row is `phi_i` with its derivatives over the row's local variables, `D_i`
+//! (first) and the contraction of the second with the residual: `L_i = D_i B`.
+//!
+//! Local variables that the data see ("coupled") are ordered: free logits of the support, then coordinates of the
+//! support. The free logits of atoms outside the support feel their prior alone.
+
+mod linearise;
+mod tape;
+
+pub use linearise::{linearise, Linearised, LossParts};
+pub use tape::{AtomView, Chunk, Chunks, RowView};

@@ -1,0 +1,294 @@
+//! What is kept of each row between linearising it and solving with it.
+
+use crate::gates::GateRow;
+use crate::problem::Problem;
+use crate::state::State;
+use ndarray::Array2;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Rows of a chunk: enough for its matrix products to run at speed, few enough to stay in cache.
+const CHUNK_ROWS: usize = 128;
+/// Chunks are shared out in at most this many segments, each with accumulators of its own. Fixed, so that sums fold
+/// in the same order on any number of threads.
+const MAX_SEGMENTS: usize = 32;
+
+/// The fixed division of rows into chunks and of chunks into segments.
+#[derive(Clone, Debug)]
+pub struct Chunks {
+    n: usize,
+    segments: Vec<Range<usize>>,
+}
+
+impl Chunks {
+    /// `accumulator_bytes` is the size of one segment's accumulators; large ones mean fewer segments.
+    pub fn new(n: usize, accumulator_bytes: usize) -> Self {
+        /// Accumulators of all segments together stay below this.
+        const ACCUMULATOR_BUDGET: usize = 256 << 20;
+        let n_chunks = n.div_ceil(CHUNK_ROWS).max(1);
+        let affordable = (ACCUMULATOR_BUDGET / accumulator_bytes.max(1)).max(1);
+        let count = n_chunks.min(MAX_SEGMENTS).min(affordable);
+        let segments = (0..count).map(|s| s * n_chunks / count..(s + 1) * n_chunks / count).collect();
+        Self { n, segments }
+    }
+
+    pub fn rows(&self, chunk: usize) -> Range<usize> {
+        chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(self.n)
+    }
+
+    /// Runs `work` on every segment in parallel; results come back in order.
+    pub fn map<T: Send>(&self, work: impl Fn(Range<usize>) -> T + Sync) -> Vec<T> {
+        self.segments.par_iter().map(|s| work(s.clone())).collect()
+    }
+}
+
+/// The linearisation of the rows of one chunk.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// Position among the chunks.
+    pub index: usize,
+    pub rows: Range<usize>,
+    /// Weighted basis rows (rows x M), zero off the support.
+    pub phi: Array2<f64>,
+    tapes: Vec<RowTape>,
+    basis: Vec<f64>,
+    basis_d1: Vec<f64>,
+    gate: Vec<f64>,
+    gate_d1: Vec<f64>,
+    blocks: Vec<f64>,
+    jacobians: Vec<f64>,
+}
+
+/// Where one row's parts lie in its chunk.
+#[derive(Clone, Debug)]
+struct RowTape {
+    basis: usize,
+    basis_d1: usize,
+    gate: usize,
+    gate_d1: usize,
+    blocks: usize,
+    jacobian: usize,
+    free: usize,
+    q: usize,
+}
+
+/// One linearised row.
+#[derive(Clone, Copy)]
+pub struct RowView<'a> {
+    problem: &'a Problem,
+    pub row: usize,
+    pub support: &'a [u32],
+    pub coord_starts: &'a [u32],
+    /// Number of free logits in the support.
+    pub free: usize,
+    /// Number of coupled local variables.
+    pub q: usize,
+    basis: &'a [f64],
+    basis_d1: &'a [f64],
+    gate: &'a [f64],
+    gate_d1: &'a [f64],
+    /// Curvature block A_i of H over the coupled variables (q x q).
+    pub curvature: &'a [f64],
+    /// Local Jacobian L_i = D_i B in the frame's channels (q x r).
+    pub jacobian: &'a [f64],
+    /// Second derivatives of the reconstruction against the residual, times w/phi (q x q).
+    pub second: &'a [f64],
+}
+
+impl Chunk {
+    pub(super) fn new(index: usize, rows: Range<usize>, width: usize) -> Self {
+        let len = rows.len();
+        Self {
+            index,
+            rows,
+            phi: Array2::zeros((len, width)),
+            tapes: Vec::with_capacity(len),
+            basis: Vec::new(),
+            basis_d1: Vec::new(),
+            gate: Vec::new(),
+            gate_d1: Vec::new(),
+            blocks: Vec::new(),
+            jacobians: Vec::new(),
+        }
+    }
+
+    /// Appends a row: its gate, and the basis rows of its support laid end to end. Its blocks are set later.
+    pub(super) fn push(&mut self, gate: &GateRow, basis: &[f64], basis_d1: &[f64], q: usize, rank: usize) {
+        self.tapes.push(RowTape {
+            basis: self.basis.len(),
+            basis_d1: self.basis_d1.len(),
+            gate: self.gate.len(),
+            gate_d1: self.gate_d1.len(),
+            blocks: self.blocks.len(),
+            jacobian: self.jacobians.len(),
+            free: gate.free,
+            q,
+        });
+        self.basis.extend_from_slice(basis);
+        self.basis_d1.extend_from_slice(basis_d1);
+        self.gate.extend_from_slice(&gate.a);
+        self.gate_d1.extend_from_slice(&gate.da);
+        self.blocks.resize(self.blocks.len() + 2 * q * q, 0.0);
+        self.jacobians.resize(self.jacobians.len() + q * rank, 0.0);
+    }
+
+    pub(super) fn set_blocks(&mut self, index: usize, curvature: &[f64], second: &[f64]) {
+        let at = self.tapes[index].blocks;
+        let size = curvature.len();
+        self.blocks[at..at + size].copy_from_slice(curvature);
+        self.blocks[at + size..at + 2 * size].copy_from_slice(second);
+    }
+
+    pub(super) fn set_jacobian(&mut self, index: usize, jacobian: &[f64]) {
+        let at = self.tapes[index].jacobian;
+        self.jacobians[at..at + jacobian.len()].copy_from_slice(jacobian);
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The linearised row at position `index` of the chunk.
+    pub fn row<'a>(&'a self, problem: &'a Problem, state: &'a State, index: usize) -> RowView<'a> {
+        let tape = &self.tapes[index];
+        let row = self.rows.start + index;
+        let support = state.support(row);
+        let width = support.iter().map(|&k| problem.atoms()[k as usize].width()).sum::<usize>();
+        let d1 = support.iter().map(|&k| atom_size(problem, k)).sum::<usize>();
+        let (s, q) = (support.len(), tape.q);
+        RowView {
+            problem,
+            row,
+            support,
+            coord_starts: state.layout_of_rows().coord_starts(row),
+            free: tape.free,
+            q,
+            basis: &self.basis[tape.basis..tape.basis + width],
+            basis_d1: &self.basis_d1[tape.basis_d1..tape.basis_d1 + d1],
+            gate: &self.gate[tape.gate..tape.gate + s],
+            gate_d1: &self.gate_d1[tape.gate_d1..tape.gate_d1 + s * tape.free],
+            curvature: &self.blocks[tape.blocks..tape.blocks + q * q],
+            second: &self.blocks[tape.blocks + q * q..tape.blocks + 2 * q * q],
+            jacobian: &self.jacobians[tape.jacobian..self.tapes.get(index + 1).map_or(self.jacobians.len(), |t| t.jacobian)],
+        }
+    }
+}
+
+fn atom_size(problem: &Problem, k: u32) -> usize {
+    let atom = &problem.atoms()[k as usize];
+    atom.width() * atom.dim()
+}
+
+/// One atom of a row's support.
+pub struct AtomView<'a> {
+    /// Position of the atom in the dictionary.
+    pub atom: usize,
+    /// Its rows in the stacked decoder.
+    pub rows: Range<usize>,
+    pub gate: f64,
+    /// Derivatives of the gate over the row's free logits.
+    pub gate_d1: &'a [f64],
+    pub phi: &'a [f64],
+    /// `d x M`.
+    pub phi_d1: &'a [f64],
+    /// Where its coordinates begin among the coupled variables.
+    pub slot: usize,
+}
+
+impl<'a> RowView<'a> {
+    /// The atoms of the support, in order.
+    pub fn atoms(self) -> impl Iterator<Item = AtomView<'a>> {
+        let (mut basis, mut d1, mut slot) = (0, 0, self.free);
+        self.support.iter().enumerate().map(move |(s, &k)| {
+            let k = k as usize;
+            let atom = &self.problem.atoms()[k];
+            let (width, dim) = (atom.width(), atom.dim());
+            let view = AtomView {
+                atom: k,
+                rows: self.problem.rows_of(k),
+                gate: self.gate[s],
+                gate_d1: &self.gate_d1[s * self.free..(s + 1) * self.free],
+                phi: &self.basis[basis..basis + width],
+                phi_d1: &self.basis_d1[d1..d1 + width * dim],
+                slot,
+            };
+            basis += width;
+            d1 += width * dim;
+            slot += dim;
+            view
+        })
+    }
+
+    /// Position of coupled variable `u` in the row's block of the layout.
+    pub fn position(&self, u: usize) -> usize {
+        if u < self.free {
+            // free logits of a sorted support come in order, and logits are laid out by atom
+            return self.support[u] as usize;
+        }
+        let mut slot = self.free;
+        for (&k, &start) in self.support.iter().zip(self.coord_starts) {
+            let dim = self.problem.atoms()[k as usize].dim();
+            if u < slot + dim {
+                return start as usize + (u - slot);
+            }
+            slot += dim;
+        }
+        unreachable!("coupled variables are the free logits and the coordinates of the support")
+    }
+
+    /// `out[u] += factor * D_u . x` for a stacked vector x of length M: local derivatives against it.
+    pub fn pull(&self, x: &[f64], factor: f64, out: &mut [f64]) {
+        for atom in self.atoms() {
+            let x = &x[atom.rows.clone()];
+            let value = factor * crate::linalg::dot(atom.phi, x);
+            for (o, da) in out.iter_mut().zip(atom.gate_d1) {
+                *o += da * value;
+            }
+            for (j, d1) in atom.phi_d1.chunks_exact(x.len()).enumerate() {
+                out[atom.slot + j] += factor * atom.gate * crate::linalg::dot(d1, x);
+            }
+        }
+    }
+
+    /// `x += factor * sum_u v_u D_u`: the stacked basis row's motion under a local step.
+    pub fn push(&self, v: &[f64], factor: f64, x: &mut [f64]) {
+        for atom in self.atoms() {
+            let x = &mut x[atom.rows.clone()];
+            let gate = factor * crate::linalg::dot(atom.gate_d1, &v[..self.free]);
+            crate::linalg::axpy(gate, atom.phi, x);
+            for (j, d1) in atom.phi_d1.chunks_exact(x.len()).enumerate() {
+                crate::linalg::axpy(factor * atom.gate * v[atom.slot + j], d1, x);
+            }
+        }
+    }
+
+    /// Writes `L = D B` (q x r) for a decoder of any number of columns.
+    pub(super) fn write_jacobian(&self, decoders: &Array2<f64>, out: &mut [f64]) {
+        let r = decoders.ncols();
+        out[..self.q * r].fill(0.0);
+        let table = decoders.as_slice().expect("standard layout");
+        let mut point = vec![0.0; r];
+        for atom in self.atoms() {
+            let block = &table[atom.rows.start * r..atom.rows.end * r];
+            if self.free > 0 {
+                point.fill(0.0);
+                for (phi, b) in atom.phi.iter().zip(block.chunks_exact(r)) {
+                    crate::linalg::axpy(*phi, b, &mut point);
+                }
+                for (u, da) in atom.gate_d1.iter().enumerate() {
+                    crate::linalg::axpy(*da, &point, &mut out[u * r..(u + 1) * r]);
+                }
+            }
+            for (j, d1) in atom.phi_d1.chunks_exact(atom.phi.len()).enumerate() {
+                let row = &mut out[(atom.slot + j) * r..(atom.slot + j + 1) * r];
+                for (d, b) in d1.iter().zip(block.chunks_exact(r)) {
+                    crate::linalg::axpy(atom.gate * d, b, row);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What moves during a fit: logits, coordinates, decoders, and which atoms each row uses.
+
+use crate::errors::{check_finite, ShapeError};
+use crate::layout::SaeRowLayout;
+use crate::problem::Problem;
+use ndarray::{s, Array1, Array2};
+use std::sync::Arc;
+
+/// An atom stays in a row's support while its gate exceeds this part of the row's largest. Below it a coordinate is
+/// not identified; raising it makes rows sparser and the reconstruction coarser by the same relative amount.
+pub const SUPPORT_CUTOFF: f64 = 1e-3;
+
+/// The inner variables.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// n x K; entries of logits that are not free are fixed.
+    pub logits: Array2<f64>,
+    /// Per atom n x d_k, in the atom's own units.
+    pub coords: Vec<Array2<f64>>,
+    /// Stacked decoders, M x p.
+    pub decoders: Array2<f64>,
+    support: Arc<SaeRowLayout>,
+}
+
+impl State {
+    /// A state with the given supports (every atom in every row when `None`).
+    pub fn new(
+        problem: &Problem,
+        logits: Array2<f64>,
+        coords: Vec<Array2<f64>>,
+        decoders: Array2<f64>,
+        support: Option<Vec<Vec<u32>>>,
+    ) -> Result<Self, ShapeError> {
+        let (n, k) = (problem.n_rows(), problem.n_atoms());
+        let expect = |what: &str, found: &[usize], expected: &[usize]| {
+            if found == expected {
+                Ok(())
+            } else {
+                Err(ShapeError::shape(what, found, expected))
+            }
+        };
+        expect("logits", logits.shape(), &[n, k])?;
+        expect("coords", &[coords.len()], &[k])?;
+        expect("decoders", decoders.shape(), &[problem.width(), problem.n_outputs()])?;
+        check_finite("logits", logits.view())?;
+        check_finite("decoders", decoders.view())?;
+        for (a, block) in coords.iter().enumerate() {
+            expect(&format!("coords[{a}]"), block.shape(), &[n, problem.atoms()[a].dim()])?;
+            check_finite(&format!("coords[{a}]"), block.view())?;
+        }
+        let all: Vec<u32> = (0..k as u32).collect();
+        let lists = support.unwrap_or_else(|| vec![all; n]);
+        expect("support", &[lists.len()], &[n])?;
+        let support = Self::layout(problem, lists)?;
+        let standard = |a: Array2<f64>| if a.is_standard_layout() { a } else { a.as_standard_layout().into_owned() };
+        let coords = coords.into_iter().map(standard).collect();
+        Ok(Self { logits: standard(logits), coords, decoders: standard(decoders), support })
+    }
+
+    fn layout(problem: &Problem, lists: Vec<Vec<u32>>) -> Result<Arc<SaeRowLayout>, ShapeError> {
+        let dims = problem.coord_dims();
+        Ok(Arc::new(SaeRowLayout::with_dense_logits(lists.into_iter(), problem.n_free(), dims)?))
+    }
+
+    /// The same variables with other supports.
+    pub fn with_support(mut self, problem: &Problem, lists: Vec<Vec<u32>>) -> Result<Self, ShapeError> {
+        self.support = Self::layout(problem, lists)?;
+        Ok(self)
+    }
+
+    /// The row layout: free logits, then the coordinates of the atoms in the row's support.
+    pub fn layout_of_rows(&self) -> &SaeRowLayout {
+        &self.support
+    }
+
+    pub fn support(&self, row: usize) -> &[u32] {
+        self.support.active_atoms(row)
+    }
+
+    /// Whether any row's support has the atom.
+    pub fn used(&self, problem: &Problem) -> Vec<bool> {
+        let mut used = vec![false; problem.n_atoms()];
+        for i in 0..problem.n_rows() {
+            self.support(i).iter().for_each(|&k| used[k as usize] = true);
+        }
+        used
+    }
+
+    /// Gate values, n x K, exactly zero off the support.
+    pub fn gates(&self, problem: &Problem) -> Array2<f64> {
+        let mut out = Array2::zeros(self.logits.dim());
+        let mut a = Vec::new();
+        for i in 0..problem.n_rows() {
+            let logits = self.logits.row(i);
+            problem.gate().values(logits.as_slice().expect("standard layout"), self.support(i), &mut a);
+            for (&k, &value) in self.support(i).iter().zip(&a) {
+                out[[i, k as usize]] = value;
+            }
+        }
+        out
+    }
+
+    /// The state after a step: `local` in the order of the layout, `border` (M x p). Coordinates are retracted.
+    pub fn stepped(&self, problem: &Problem, local: &[f64], border: &[f64], scale: f64) -> Self {
+        let mut out = self.clone();
+        let free = problem.n_free();
+        for i in 0..problem.n_rows() {
+            let block = &local[self.support.block(i)];
+            for (l, d) in out.logits.row_mut(i).iter_mut().take(free).zip(block) {
+                *l += scale * d;
+            }
+            for (&k, &start) in self.support.active_atoms(i).iter().zip(self.support.coord_starts(i)) {
+                let k = k as usize;
+                let mut t = out.coords[k].row_mut(i);
+                let t = t.as_slice_mut().expect("standard layout");
+                for (t, d) in t.iter_mut().zip(&block[start as usize..]) {
+                    *t += scale * d;
+                }
+                problem.atoms()[k].retract(t);
+            }
+        }
+        out.decoders.iter_mut().zip(border).for_each(|(b, d)| *b += scale * d);
+        out
+    }
+
+    /// Decoder of one atom, M_k x p.
+    pub fn decoder(&self, problem: &Problem, k: usize) -> ndarray::ArrayView2<'_, f64> {
+        self.decoders.slice(s![problem.rows_of(k), ..])
+    }
+
+    /// Reconstruction of the centred rows.
+    pub fn reconstruct(&self, problem: &Problem) -> Array2<f64> {
+        let mut out = Array2::zeros((problem.n_rows(), problem.n_outputs()));
+        let gates = self.gates(problem);
+        let mut phi = vec![0.0; problem.width()];
+        for i in 0..problem.n_rows() {
+            let mut row: ndarray::ArrayViewMut1<'_, f64> = out.row_mut(i);
+            for &k in self.support(i) {
+                let k = k as usize;
+                let width = problem.atoms()[k].width();
+                problem.atoms()[k].basis(self.coords[k].row(i).as_slice().expect("standard"), &mut phi[..width]);
+                let basis = Array1::from_iter(phi[..width].iter().map(|v| v * gates[[i, k]]));
+                row += &basis.dot(&self.decoder(problem, k));
+            }
+        }
+        out
+    }
+}

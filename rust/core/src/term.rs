@@ -1,0 +1,168 @@
+//! A problem with a state: the value object that the outer loop moves.
+
+use crate::arrow::{plan, ArrowSchur, Elimination, Ending, Factored, Frame, Plan, Step};
+use crate::errors::ShapeError;
+use crate::evidence::{gradient, log_det_adjoint, Evidence, EvidenceParts};
+use crate::layout::SaeRowLayout;
+use crate::newton::{solve, InnerOptions, Status};
+use crate::problem::Problem;
+use crate::rho::SaeManifoldRho;
+use crate::row::{linearise, LossParts};
+use crate::state::State;
+use std::sync::Arc;
+
+/// A dictionary at a state. Cheap to clone; evaluating it gives a new one.
+#[derive(Clone, Debug)]
+pub struct SaeManifoldTerm {
+    pub problem: Arc<Problem>,
+    pub state: State,
+}
+
+/// Settings of an evaluation.
+#[derive(Clone, Copy, Debug)]
+pub struct EvaluationOptions {
+    /// Bound on the inner decrement relative to sqrt(1 + |L|).
+    pub tolerance: f64,
+    /// Bound on inner iterations; 0 evaluates V at the state as it is.
+    pub max_inner: usize,
+    /// `None` chooses by the problem's shape.
+    pub elimination: Option<Elimination>,
+    pub gradient: bool,
+}
+
+impl Default for EvaluationOptions {
+    fn default() -> Self {
+        Self { tolerance: 1e-10, max_inner: 200, elimination: None, gradient: true }
+    }
+}
+
+/// V with its gradient, the converged inner state, and how it was reached.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// V; infinite when the strengths are infeasible.
+    pub value: f64,
+    /// In the order of `rho.to_flat()`; empty when not asked for or infeasible.
+    pub gradient: Vec<f64>,
+    pub loss: LossParts,
+    pub parts: EvidenceParts,
+    pub status: Status,
+    pub iterations: usize,
+    pub cg_iterations: usize,
+    pub decrement: f64,
+    /// How the adjoint solve ended, when there was one.
+    pub adjoint: Option<Ending>,
+    pub elimination: Elimination,
+    pub term: SaeManifoldTerm,
+}
+
+impl SaeManifoldTerm {
+    pub fn new(problem: Arc<Problem>, state: State) -> Self {
+        Self { problem, state }
+    }
+
+    /// The plan for this state's shape.
+    pub fn plan(&self, elimination: Option<Elimination>) -> Plan {
+        let (p, layout) = (&self.problem, self.state.layout_of_rows());
+        let coupled_logits: usize = if p.n_free() == 0 {
+            0
+        } else {
+            (0..p.n_rows()).map(|i| self.state.support(i).len().min(p.n_free())).sum()
+        };
+        plan(p.n_rows(), p.n_outputs(), coupled_logits + layout.n_active_coords(), p.width(), elimination)
+    }
+
+    fn check(&self, rho: &SaeManifoldRho) -> Result<(), ShapeError> {
+        rho.check(&self.problem.coord_dims())
+    }
+
+    /// The named terms of L at this state.
+    pub fn loss(&self, rho: &SaeManifoldRho) -> Result<LossParts, ShapeError> {
+        self.check(rho)?;
+        linearise(&self.problem, &self.state, rho, Frame::span(&self.state.decoders))
+            .map(|lin| lin.loss)
+            .ok_or_else(|| ShapeError::value("the decoder prior is not positive definite at these strengths"))
+    }
+
+    /// Converges the inner variables at `rho` and returns V with its exact gradient.
+    pub fn evaluate(
+        &self,
+        rho: &SaeManifoldRho,
+        options: &EvaluationOptions,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Evaluation, ShapeError> {
+        self.check(rho)?;
+        let problem = &*self.problem;
+        let elimination = self.plan(options.elimination).elimination;
+        let inner_options =
+            InnerOptions { tolerance: options.tolerance, max_iterations: options.max_inner, elimination };
+        let inner = solve(problem, self.state.clone(), rho, &inner_options, interrupted);
+        let mut out = Evaluation {
+            value: f64::INFINITY,
+            gradient: Vec::new(),
+            loss: LossParts::default(),
+            parts: EvidenceParts::default(),
+            status: inner.status,
+            iterations: inner.iterations,
+            cg_iterations: inner.cg_iterations,
+            decrement: inner.decrement,
+            adjoint: None,
+            elimination,
+            term: Self::new(self.problem.clone(), inner.state),
+        };
+        let Some(factored) = inner.factored else { return Ok(out) };
+        let state = &out.term.state;
+        out.loss = factored.system.lin.loss;
+        let Some(evidence) = Evidence::new(problem, state, rho, &factored) else {
+            out.status = Status::Infeasible;
+            return Ok(out);
+        };
+        out.parts = evidence.parts;
+        out.value = evidence.value;
+        if options.gradient && inner.status != Status::Interrupted {
+            let slope = gradient(problem, state, rho, &factored, &evidence, interrupted);
+            out.gradient = slope.value;
+            out.adjoint = Some(slope.ending);
+            if slope.ending == Ending::Interrupted {
+                out.status = Status::Interrupted;
+            }
+        }
+        Ok(out)
+    }
+
+    fn factored_here(&self, rho: &SaeManifoldRho) -> Result<(Factored, Evidence), ShapeError> {
+        self.check(rho)?;
+        let elimination = self.plan(None).elimination;
+        let infeasible = || ShapeError::value("the curvature at this state and these strengths is not positive definite");
+        let factored = Factored::new(&self.problem, &self.state, rho, elimination).ok_or_else(infeasible)?;
+        let evidence = Evidence::new(&self.problem, &self.state, rho, &factored).ok_or_else(infeasible)?;
+        Ok((factored, evidence))
+    }
+
+    /// The named terms of V at this state, without moving it.
+    pub fn criterion_as_atoms(&self, rho: &SaeManifoldRho) -> Result<(LossParts, EvidenceParts), ShapeError> {
+        let (factored, evidence) = self.factored_here(rho)?;
+        Ok((factored.system.lin.loss, evidence.parts))
+    }
+
+    /// Gamma of chapter 2.4 at this state: `tr(H^-1 dH/dtheta)`.
+    pub fn logdet_theta_adjoint(&self, rho: &SaeManifoldRho) -> Result<Step, ShapeError> {
+        let (factored, evidence) = self.factored_here(rho)?;
+        Ok(log_det_adjoint(&self.problem, &self.state, rho, &factored, &evidence))
+    }
+
+    /// The gradient of V in the strengths, taking this state as converged.
+    pub fn analytic_outer_rho_gradient(&self, rho: &SaeManifoldRho) -> Result<Vec<f64>, ShapeError> {
+        let (factored, evidence) = self.factored_here(rho)?;
+        Ok(gradient(&self.problem, &self.state, rho, &factored, &evidence, &|| false).value)
+    }
+
+    /// The arrow written out.
+    pub fn assemble_arrow_schur(
+        &self,
+        rho: &SaeManifoldRho,
+        layout: Option<&SaeRowLayout>,
+    ) -> Result<ArrowSchur, ShapeError> {
+        self.check(rho)?;
+        ArrowSchur::new(&self.problem, &self.state, rho, layout)
+    }
+}

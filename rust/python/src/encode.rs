@@ -1,0 +1,74 @@
+use crate::convert::{matrix, to_py2};
+use crate::specs;
+use numpy::{PyArray2, PyArrayDyn, PyReadonlyArray2};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use sae_core::{Atom, BasisJet};
+
+fn coordinates(atom: &dyn Atom, t: &PyReadonlyArray2<'_, f64>) -> PyResult<ndarray::Array2<f64>> {
+    let t = matrix(t);
+    match t.ncols() == atom.dim() {
+        true => Ok(t),
+        false => Err(PyValueError::new_err(format!("t has {} columns, expected {}", t.ncols(), atom.dim()))),
+    }
+}
+
+/// Basis rows of an atom at coordinates t (m, d): (m, M).
+#[pyfunction]
+pub fn basis<'py>(
+    py: Python<'py>,
+    atom: &Bound<'py, PyDict>,
+    t: PyReadonlyArray2<'py, f64>,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let atom = specs::atom(atom)?;
+    let t = coordinates(&*atom, &t)?;
+    let mut out = ndarray::Array2::zeros((t.nrows(), atom.width()));
+    for (t, mut row) in t.rows().into_iter().zip(out.rows_mut()) {
+        atom.basis(t.as_slice().expect("standard layout"), row.as_slice_mut().expect("standard layout"));
+    }
+    Ok(to_py2(py, &out))
+}
+
+type Jets<'py> = (Bound<'py, PyArrayDyn<f64>>, Bound<'py, PyArrayDyn<f64>>, Bound<'py, PyArrayDyn<f64>>, Bound<'py, PyArrayDyn<f64>>);
+
+/// Basis rows with their first three derivatives: (m, M), (m, M, d), (m, M, d, d), (m, M, d, d, d).
+#[pyfunction]
+pub fn basis_jets<'py>(
+    py: Python<'py>,
+    atom: &Bound<'py, PyDict>,
+    t: PyReadonlyArray2<'py, f64>,
+) -> PyResult<Jets<'py>> {
+    let atom = specs::atom(atom)?;
+    let t = coordinates(&*atom, &t)?;
+    let (n, m, d) = (t.nrows(), atom.width(), atom.dim());
+    let mut out: Vec<Vec<f64>> = (0..4).map(|order| Vec::with_capacity(n * m * d.pow(order))).collect();
+    let mut jet = BasisJet::new(d, m);
+    let mut third = vec![0.0; d * d * d * m];
+    // the core stores derivatives axis-major; Python gets the basis column first
+    let column_first = |block: &[f64], out: &mut Vec<f64>| {
+        let axes = block.len() / m;
+        (0..m).for_each(|column| out.extend((0..axes).map(|a| block[a * m + column])));
+    };
+    for t in t.rows() {
+        let t = t.as_slice().expect("standard layout");
+        atom.jet(t, &mut jet);
+        atom.third(t, &mut third);
+        for (block, out) in [&jet.phi, &jet.d1, &jet.d2, &third].into_iter().zip(&mut out) {
+            column_first(block, out);
+        }
+    }
+    let shaped = |order: usize, values: Vec<f64>| {
+        let mut shape = vec![n, m];
+        shape.extend(std::iter::repeat_n(d, order));
+        let array = ndarray::ArrayD::from_shape_vec(shape, values).expect("one entry per row, column and axes");
+        PyArrayDyn::from_owned_array(py, array)
+    };
+    let mut orders = out.into_iter();
+    let mut next = |order| shaped(order, orders.next().expect("four orders"));
+    Ok((next(0), next(1), next(2), next(3)))
+}
+
+/// Placeholder signature until the encoder lands.
+#[pyfunction]
+pub fn encode_rows() {}

@@ -1,0 +1,27 @@
+//! Python bindings of `sae-core`: conversion only, one file a Python class.
+
+#![deny(unsafe_code)]
+
+mod convert;
+mod encode;
+mod evaluation;
+mod layout;
+mod rho;
+mod specs;
+mod term;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use crate::encode::{basis, basis_jets, encode_rows};
+    #[pymodule_export]
+    use crate::evaluation::{ArrowSchur, Evaluation, InnerReport};
+    #[pymodule_export]
+    use crate::layout::SaeRowLayout;
+    #[pymodule_export]
+    use crate::rho::SaeManifoldRho;
+    #[pymodule_export]
+    use crate::term::SaeManifoldTerm;
+}

@@ -1,0 +1,51 @@
+//! Atoms and gates from their Python descriptions: dictionaries with a `kind`.
+
+use numpy::PyReadonlyArray2;
+use pyo3::exceptions::{PyKeyError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use sae_core::{Atom, Circle, EntropyNodes, Gate, Softmax};
+use std::sync::Arc;
+
+use crate::convert::value_error;
+
+fn entry<'py>(spec: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    spec.get_item(name)?.ok_or_else(|| PyKeyError::new_err(format!("the description has no {name:?}")))
+}
+
+pub fn atom(spec: &Bound<'_, PyDict>) -> PyResult<Arc<dyn Atom>> {
+    let kind: String = entry(spec, "kind")?.extract()?;
+    match kind.as_str() {
+        "circle" => Ok(Arc::new(Circle::new(entry(spec, "harmonics")?.extract()?).map_err(value_error)?)),
+        other => Err(PyValueError::new_err(format!("unknown atom kind {other:?}; known: \"circle\""))),
+    }
+}
+
+pub fn atoms(specs: &[Bound<'_, PyDict>]) -> PyResult<Vec<Arc<dyn Atom>>> {
+    specs.iter().map(atom).collect()
+}
+
+pub fn gate(spec: &Bound<'_, PyDict>, n_atoms: usize) -> PyResult<Arc<dyn Gate>> {
+    let kind: String = entry(spec, "kind")?.extract()?;
+    match kind.as_str() {
+        "softmax" => {
+            let temperature: f64 = entry(spec, "temperature")?.extract()?;
+            let precision: f64 = entry(spec, "logit_precision")?.extract()?;
+            let nodes: PyReadonlyArray2<'_, f64> = entry(spec, "node_logits")?.extract()?;
+            let nodes = nodes.as_array();
+            if nodes.ncols() + 1 != n_atoms.max(1) {
+                return Err(PyValueError::new_err(format!(
+                    "node_logits has {} columns, expected one per free logit: {}",
+                    nodes.ncols(),
+                    n_atoms.max(1) - 1
+                )));
+            }
+            if !(temperature > 0.0) {
+                return Err(PyValueError::new_err(format!("temperature must be positive, got {temperature}")));
+            }
+            let nodes = EntropyNodes::new(nodes, temperature).map_err(value_error)?;
+            Ok(Arc::new(Softmax::new(temperature, precision, nodes).map_err(value_error)?))
+        }
+        other => Err(PyValueError::new_err(format!("unknown gate {other:?}; known: \"softmax\""))),
+    }
+}

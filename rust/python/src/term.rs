@@ -1,0 +1,213 @@
+use crate::convert::{detached, matrix, to_py1, to_py2, value_error, vector};
+use crate::evaluation::{all_parts, loss_parts, ArrowSchur, Evaluation};
+use crate::layout::SaeRowLayout;
+use crate::rho::SaeManifoldRho;
+use crate::specs;
+use numpy::{PyArray1, PyArray2, PyReadonlyArray2, PyReadonlyArrayDyn};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use sae_core::{Elimination, EvaluationOptions, Problem, SaeManifoldTerm as Core, State};
+use std::sync::Arc;
+
+/// A dictionary at a state: immutable, cheap to copy; evaluating it gives a new one.
+#[pyclass(frozen, module = "sae_rs._core")]
+#[derive(Clone)]
+pub struct SaeManifoldTerm {
+    pub core: Core,
+}
+
+fn elimination(name: &str) -> PyResult<Option<Elimination>> {
+    match name {
+        "auto" => Ok(None),
+        "primal" => Ok(Some(Elimination::Primal)),
+        "dual" => Ok(Some(Elimination::Dual)),
+        "complement" => Ok(Some(Elimination::Complement)),
+        other => Err(PyValueError::new_err(format!(
+            "elimination must be \"auto\", \"primal\", \"dual\" or \"complement\", got {other:?}"
+        ))),
+    }
+}
+
+fn support_lists(support: &PyReadonlyArray2<'_, bool>, n: usize, k: usize) -> PyResult<Vec<Vec<u32>>> {
+    let mask = support.as_array();
+    if mask.shape() != [n, k] {
+        return Err(PyValueError::new_err(format!("support has shape {:?}, expected [{n}, {k}]", mask.shape())));
+    }
+    let list = |row: ndarray::ArrayView1<'_, bool>| row.iter().zip(0..).filter(|(on, _)| **on).map(|(_, k)| k).collect();
+    Ok(mask.rows().into_iter().map(list).collect())
+}
+
+#[pymethods]
+impl SaeManifoldTerm {
+    #[new]
+    #[pyo3(signature = (X, atoms, gate, logits, coords, decoders, *, support=None, weights=None, center=true))]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
+    fn new(
+        X: PyReadonlyArray2<'_, f64>,
+        atoms: Vec<Bound<'_, PyDict>>,
+        gate: &Bound<'_, PyDict>,
+        logits: PyReadonlyArray2<'_, f64>,
+        coords: Vec<PyReadonlyArray2<'_, f64>>,
+        decoders: Vec<PyReadonlyArray2<'_, f64>>,
+        support: Option<PyReadonlyArray2<'_, bool>>,
+        weights: Option<PyReadonlyArrayDyn<'_, f64>>,
+        center: bool,
+    ) -> PyResult<Self> {
+        let atoms = specs::atoms(&atoms)?;
+        let gate = specs::gate(gate, atoms.len())?;
+        let (n, k) = (X.as_array().nrows(), atoms.len());
+        let lists = support.map(|s| support_lists(&s, n, k)).transpose()?;
+        if decoders.len() != k {
+            return Err(PyValueError::new_err(format!("decoders has {} entries, expected {k}", decoders.len())));
+        }
+        let p = X.as_array().ncols();
+        for (i, (block, atom)) in decoders.iter().zip(&atoms).enumerate() {
+            let (found, expected) = (block.as_array().dim(), (atom.width(), p));
+            if found != expected {
+                return Err(PyValueError::new_err(format!("decoders[{i}] has shape {found:?}, expected {expected:?}")));
+            }
+        }
+        let views: Vec<_> = decoders.iter().map(|b| b.as_array()).collect();
+        let stacked = ndarray::concatenate(ndarray::Axis(0), &views).map_err(|e| PyValueError::new_err(e.to_string()))?;
+        let problem = Problem::new(matrix(&X), weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
+        let coords = coords.iter().map(matrix).collect();
+        let state = State::new(&problem, matrix(&logits), coords, stacked, lists).map_err(value_error)?;
+        Ok(Self { core: Core::new(Arc::new(problem), state) })
+    }
+
+    #[getter]
+    fn n_rows(&self) -> usize {
+        self.core.problem.n_rows()
+    }
+    #[getter]
+    fn n_outputs(&self) -> usize {
+        self.core.problem.n_outputs()
+    }
+    #[getter]
+    fn n_atoms(&self) -> usize {
+        self.core.problem.n_atoms()
+    }
+    #[getter]
+    fn mean<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
+        PyArray1::from_array(py, self.core.problem.mean())
+    }
+    #[getter]
+    fn logits<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<f64>> {
+        to_py2(py, &self.core.state.logits)
+    }
+    #[getter]
+    fn coords<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyArray2<f64>>> {
+        self.core.state.coords.iter().map(|c| to_py2(py, c)).collect()
+    }
+    #[getter]
+    fn decoders<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyArray2<f64>>> {
+        let decoder = |k| to_py2(py, &self.core.state.decoder(&self.core.problem, k).to_owned());
+        (0..self.core.problem.n_atoms()).map(decoder).collect()
+    }
+    #[getter]
+    fn gates<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<f64>> {
+        to_py2(py, &self.core.state.gates(&self.core.problem))
+    }
+    #[getter]
+    fn support<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<bool>> {
+        let mut mask = ndarray::Array2::from_elem((self.n_rows(), self.n_atoms()), false);
+        for i in 0..self.n_rows() {
+            self.core.state.support(i).iter().for_each(|&k| mask[[i, k as usize]] = true);
+        }
+        PyArray2::from_array(py, &mask)
+    }
+
+    fn loss<'py>(&self, py: Python<'py>, rho: &SaeManifoldRho) -> PyResult<Bound<'py, PyDict>> {
+        let loss = self.core.loss(&rho.core).map_err(value_error)?;
+        let out = loss_parts(py, &loss)?;
+        out.set_item("total", loss.total())?;
+        Ok(out)
+    }
+
+    #[pyo3(signature = (rho, *, tol=1e-10, max_inner=200, elimination="auto", gradient=true, threads=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn evaluate(
+        &self,
+        py: Python<'_>,
+        rho: &SaeManifoldRho,
+        tol: f64,
+        max_inner: usize,
+        elimination: &str,
+        gradient: bool,
+        threads: Option<usize>,
+    ) -> PyResult<Evaluation> {
+        let options = EvaluationOptions {
+            tolerance: tol,
+            max_inner,
+            elimination: self::elimination(elimination)?,
+            gradient,
+        };
+        let core = detached(py, threads, |interrupted| self.core.evaluate(&rho.core, &options, interrupted))?;
+        Ok(Evaluation { core: core.map_err(value_error)? })
+    }
+
+    /// The evidence V at converged inner variables.
+    fn reml_criterion(&self, py: Python<'_>, rho: &SaeManifoldRho) -> PyResult<f64> {
+        Ok(self.evaluate(py, rho, 1e-10, 200, "auto", false, None)?.core.value)
+    }
+
+    fn criterion_as_atoms<'py>(&self, py: Python<'py>, rho: &SaeManifoldRho) -> PyResult<Bound<'py, PyDict>> {
+        let (loss, parts) = self.core.criterion_as_atoms(&rho.core).map_err(value_error)?;
+        all_parts(py, &loss, &parts)
+    }
+
+    fn analytic_outer_rho_gradient<'py>(
+        &self,
+        py: Python<'py>,
+        rho: &SaeManifoldRho,
+    ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        Ok(to_py1(py, &self.core.analytic_outer_rho_gradient(&rho.core).map_err(value_error)?))
+    }
+
+    /// Derivative of V - L in the inner variables: rows' variables, then the border.
+    fn logdet_theta_adjoint<'py>(
+        &self,
+        py: Python<'py>,
+        rho: &SaeManifoldRho,
+    ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        let step = self.core.logdet_theta_adjoint(&rho.core).map_err(value_error)?;
+        let mut out = step.local;
+        out.extend(step.border.iter());
+        Ok(to_py1(py, &out))
+    }
+
+    #[pyo3(signature = (rho, layout=None))]
+    fn assemble_arrow_schur(&self, rho: &SaeManifoldRho, layout: Option<&SaeRowLayout>) -> PyResult<ArrowSchur> {
+        let core = self.core.assemble_arrow_schur(&rho.core, layout.map(|l| &l.core)).map_err(value_error)?;
+        Ok(ArrowSchur { core })
+    }
+
+    #[pyo3(signature = (memory_budget=None))]
+    fn plan<'py>(&self, py: Python<'py>, memory_budget: Option<usize>) -> PyResult<Bound<'py, PyDict>> {
+        let plan = self.core.plan(None);
+        let out = PyDict::new(py);
+        out.set_item("elimination", plan.elimination.name())?;
+        out.set_item("method", "dense")?;
+        out.set_item("dense_size", plan.dense_size)?;
+        out.set_item("chunk_rows", self.n_rows())?;
+        out.set_item("bytes", plan.bytes)?;
+        if let Some(budget) = memory_budget.filter(|&b| b < plan.bytes) {
+            return Err(PyValueError::new_err(format!(
+                "the problem needs about {} bytes, more than the memory budget of {budget} bytes",
+                plan.bytes
+            )));
+        }
+        Ok(out)
+    }
+
+    fn __copy__(&self) -> Self {
+        self.clone()
+    }
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> Self {
+        self.clone()
+    }
+    fn __repr__(&self) -> String {
+        format!("SaeManifoldTerm(n_rows={}, n_outputs={}, n_atoms={})", self.n_rows(), self.n_outputs(), self.n_atoms())
+    }
+}

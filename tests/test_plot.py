@@ -12,6 +12,7 @@ import pytest
 import sae_rs
 from planted import fitted_mean, fitted_one, fitted_two, one_circle, two_circles
 from sae_rs.demo import label_order
+from sae_rs.names import place_names
 from sae_rs.plot import cyclic_colours
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -89,6 +90,21 @@ class TestColours:
         colours = cyclic_colours(np.linspace(0.0, 2.0 * np.pi, 100))
         assert ((colours >= 0.0) & (colours <= 1.0)).all()
         np.testing.assert_allclose(colours[0], colours[-1], atol=1e-12)
+
+
+class TestPlaceNames:
+    def test_names_in_a_crowd_keep_clear_of_each_other(self) -> None:
+        points = np.array([[0.0, 0.0], [3.0, 1.0], [-2.0, 2.0], [1.0, -4.0], [60.0, 0.0]])
+        sizes = np.tile([40.0, 13.0], (5, 1))
+        centres = points + place_names(points, sizes)
+        for j in range(5):
+            for i in range(j):
+                assert (np.abs(centres[i] - centres[j]) >= sizes[j] - 1e-9).any()
+
+    def test_a_lone_name_goes_straight_outwards(self) -> None:
+        points = np.array([[100.0, 0.0], [-100.0, 0.0]])
+        offsets = place_names(points, np.array([[40.0, 13.0], [20.0, 13.0]]))
+        np.testing.assert_allclose(offsets, [[26.0, 0.0], [-16.0, 0.0]], atol=1e-12)
 
 
 class TestLabelOrder:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .names import place_names
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -25,6 +27,8 @@ LEAST_CLASS_GATE = 0.5
 # More points than this hide each other; an even subset is drawn.
 MOST_POINTS = 5000
 PANEL_INCHES = 4.6
+# Type of the names in points; the width is that of a usual letter.
+FONT_SIZE, LETTER_WIDTH, LINE_HEIGHT = 10.0, 6.4, 13.0
 
 
 def plot_atom(model: ManifoldSAE, k: int, labels: ArrayLike | None = None, ax: Axes | None = None) -> Axes:
@@ -65,9 +69,9 @@ def plot_atom(model: ManifoldSAE, k: int, labels: ArrayLike | None = None, ax: A
     colours = np.column_stack([cyclic_colours(model.coords_[k][shown, 0]), 0.85 * np.clip(gate[shown], 0.0, 1.0)])
     ax.scatter(rows[shown, 0], rows[shown, 1], s=16, c=colours, linewidths=0, zorder=2)
     ax.plot(line[:, 0], line[:, 1], color=INK, linewidth=1.6, zorder=3, solid_joinstyle="round")
+    _style(ax, curve.points - model.mean_ - plane.T @ centre, plane)
     if names is not None:
         _write_names(ax, rows, names, gate)
-    _style(ax, curve.points - model.mean_ - plane.T @ centre, plane)
     ax.set_title(f"{model._atoms[k].kind} {k}   ·   mean gate {gate.mean():.2f}", color=INK, fontsize=11, pad=10)
     return ax
 
@@ -146,26 +150,29 @@ def _draw_band(ax: Axes, line: FloatArray, sd: FloatArray) -> None:
 
 
 def _write_names(ax: Axes, rows: FloatArray, names: NDArray[np.str_], gate: FloatArray) -> None:
-    """Write each class name beside the mean of its rows, pushed outwards and outlined so that points do not hide it."""
+    """Mark the mean of each class that uses the atom and write its name beside it, outlined to stay readable."""
     from matplotlib import patheffects
 
+    classes = [name for name in np.unique(names) if gate[names == name].mean() >= LEAST_CLASS_GATE]
+    if not classes:
+        return
+    means = np.array([np.average(rows[names == name], axis=0, weights=gate[names == name]) for name in classes])
+    ax.scatter(means[:, 0], means[:, 1], s=34, color=PAPER, edgecolors=INK, linewidths=1.4, zorder=4)
+    ax.apply_aspect()  # the scale of the axes decides which names collide
+    points = ax.transData.transform(means) * 72.0 / ax.figure.dpi
+    sizes = np.array([[LETTER_WIDTH * len(name), LINE_HEIGHT] for name in classes])
     halo: list[patheffects.AbstractPathEffect] = [patheffects.withStroke(linewidth=3.0, foreground=PAPER)]
-    for name in np.unique(names):
-        members = names == name
-        if gate[members].mean() < LEAST_CLASS_GATE:
-            continue
-        x, y = np.average(rows[members], axis=0, weights=gate[members])
-        ax.scatter([x], [y], s=34, color=PAPER, edgecolors=INK, linewidths=1.4, zorder=4)
-        away = math.atan2(y, x)
+    for name, mean, offset in zip(classes, means, place_names(points, sizes), strict=True):
         text = ax.annotate(
             name,
-            (x, y),
-            xytext=(11.0 * math.cos(away), 11.0 * math.sin(away)),
+            mean,
+            xytext=offset,
             textcoords="offset points",
-            ha="left" if math.cos(away) > 0.35 else "right" if math.cos(away) < -0.35 else "center",
-            va="bottom" if math.sin(away) > 0.35 else "top" if math.sin(away) < -0.35 else "center",
+            ha="center",
+            va="center",
             color=INK,
-            fontsize=10,
+            fontsize=FONT_SIZE,
+            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.7, "shrinkA": 0.0, "shrinkB": 4.0},
             zorder=5,
         )
         text.set_path_effects(halo)

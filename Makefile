@@ -1,4 +1,4 @@
-# Every target works from a clean clone: it needs Rust, and a Python with venv. Nothing outside .venv and target is touched.
+# Every target works from a clean clone with Rust and a Python that has venv. All that is installed goes to .venv.
 
 PYTHON ?= python3
 VENV := .venv

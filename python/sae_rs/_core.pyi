@@ -208,4 +208,6 @@ def encode_rows(
     gate: _Spec,
     decoders: Sequence[_Floats],
     rho: SaeManifoldRho,
+    *,
+    threads: int | None = ...,
 ) -> tuple[_Floats, list[_Floats], _Floats, _Bools, _Floats, NDArray[np.uint8]]: ...

@@ -93,7 +93,7 @@ class ManifoldSAE(Parameters):
     random_state : int, numpy Generator or RandomState, or None, default 0
         Seed of the starting points; the same seed gives the same fit. None draws a fresh one.
     n_jobs : int or None
-        Threads of the fit; None and −1 use all cores. The result does not depend on it.
+        Threads of fitting and encoding; None and −1 use all cores. The result does not depend on it.
     memory_budget : int, str or None
         Bytes, or text such as "2GiB": a larger problem is refused before anything is allocated.
     progress : None, bool or callable
@@ -357,6 +357,7 @@ class ManifoldSAE(Parameters):
             self._gate.spec(len(self._atoms)),
             self.decoders_,
             self.rho_,
+            threads=check_n_jobs(self.n_jobs),
         )
         return Encoding(gates, wrap_coords(self._atoms, coords), logits, support, objective, status)
 

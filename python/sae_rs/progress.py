@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,14 +64,14 @@ class _Lines:
     """One line on standard error for each evaluation."""
 
     def __call__(self, event: FitProgress) -> None:
-        print(f"{event.stage} {event.evaluation}/{event.max_outer}: {_describe(event)}", file=sys.stderr, flush=True)
+        print(f"{event.stage} {event.evaluation}: {_describe(event)}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Nothing to tidy up."""
 
 
 class _Bar:
-    """A tqdm bar over the outer evaluations."""
+    """A tqdm bar that counts evaluations; how many a fit needs is not known before."""
 
     def __init__(self, tqdm: Any) -> None:
         self._tqdm = tqdm
@@ -78,7 +79,7 @@ class _Bar:
 
     def __call__(self, event: FitProgress) -> None:
         if self._bar is None:
-            self._bar = self._tqdm(total=event.max_outer, unit="evaluation", file=sys.stderr)
+            self._bar = self._tqdm(unit=" evaluations", file=sys.stderr)
         self._bar.set_description(event.stage)
         self._bar.set_postfix_str(_describe(event), refresh=False)
         self._bar.update(max(event.evaluation - self._bar.n, 0))
@@ -90,7 +91,8 @@ class _Bar:
 
 
 def _describe(event: FitProgress) -> str:
-    return f"evidence {event.value:.6g}, gradient {event.gradient_norm:.2g}"
+    gradient = "" if math.isnan(event.gradient_norm) else f", gradient {event.gradient_norm:.2g}"
+    return f"evidence {event.value:.6g}{gradient}"
 
 
 def _renderer() -> _Bar | _Lines:

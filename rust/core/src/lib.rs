@@ -16,6 +16,7 @@
 
 mod arrow;
 mod atoms;
+mod encode;
 mod errors;
 mod evidence;
 mod gates;
@@ -27,12 +28,14 @@ mod priors;
 mod problem;
 mod rho;
 mod row;
+mod seeds;
 mod special;
 mod state;
 mod term;
 
 pub use arrow::{plan, ArrowSchur, Elimination, Ending, Factored, Frame, Plan, Step, System};
 pub use atoms::{Atom, Axis, BasisJet, Circle, Generator};
+pub use encode::{refresh, Encoder, Encoding, RowState};
 pub use errors::ShapeError;
 pub use evidence::{evidence_adjoint, gradient, log_det_adjoint, Adjoint, Evidence, EvidenceParts, Gradient};
 pub use gates::{EntropyNodes, Gate, GatePrior, GateRow, Softmax};
@@ -44,6 +47,7 @@ pub use priors::{coordinate_prior, CoordinatePrior, DecoderPrior};
 pub use problem::{Problem, COMPACT_RIDGE};
 pub use rho::{ArdSharing, SaeManifoldRho};
 pub use row::{AtomView, Chunk, Linearised, LossParts, RowView};
+pub use seeds::{seeds, Seed};
 pub use special::{compact_term, ln_bessel_i0};
 pub use state::{State, SUPPORT_CUTOFF};
 pub use term::{Evaluation, EvaluationOptions, SaeManifoldTerm};

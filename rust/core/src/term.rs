@@ -129,6 +129,28 @@ impl SaeManifoldTerm {
         Ok(out)
     }
 
+    /// First guesses, most promising first, each with strengths that suit it.
+    pub fn seeds(
+        problem: Arc<Problem>,
+        n_init: usize,
+        random_state: u64,
+    ) -> Result<Vec<(Self, SaeManifoldRho)>, ShapeError> {
+        let seeds = crate::seeds::seeds(&problem, n_init, random_state)?;
+        Ok(seeds.into_iter().map(|s| (Self::new(problem.clone(), s.state), s.rho)).collect())
+    }
+
+    /// This term with every row re-encoded by its own decoders, and the number of rows that changed basin or support;
+    /// `None` when interrupted.
+    pub fn refreshed(
+        &self,
+        rho: &SaeManifoldRho,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Option<(Self, usize)>, ShapeError> {
+        self.check(rho)?;
+        let refreshed = crate::encode::refresh(&self.problem, &self.state, rho, interrupted)?;
+        Ok(refreshed.map(|(state, changed)| (Self::new(self.problem.clone(), state), changed)))
+    }
+
     fn factored_here(&self, rho: &SaeManifoldRho) -> Result<(Factored, Evidence), ShapeError> {
         self.check(rho)?;
         let elimination = self.plan(None).elimination;

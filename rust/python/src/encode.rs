@@ -1,10 +1,11 @@
-use crate::convert::{matrix, to_py2};
+use crate::convert::{detached, matrix, to_py2, value_error};
+use crate::rho::SaeManifoldRho;
 use crate::specs;
-use numpy::{PyArray2, PyArrayDyn, PyReadonlyArray2};
+use numpy::{PyArray1, PyArray2, PyArrayDyn, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sae_core::{Atom, BasisJet};
+use sae_core::{Atom, BasisJet, Encoder};
 
 fn coordinates(atom: &dyn Atom, t: &PyReadonlyArray2<'_, f64>) -> PyResult<ndarray::Array2<f64>> {
     let t = matrix(t);
@@ -69,6 +70,60 @@ pub fn basis_jets<'py>(
     Ok((next(0), next(1), next(2), next(3)))
 }
 
-/// Placeholder signature until the encoder lands.
+type Encoded<'py> = (
+    Bound<'py, PyArray2<f64>>,
+    Vec<Bound<'py, PyArray2<f64>>>,
+    Bound<'py, PyArray2<f64>>,
+    Bound<'py, PyArray2<bool>>,
+    Bound<'py, PyArray1<f64>>,
+    Bound<'py, PyArray1<u8>>,
+);
+
+/// Encodes rows with frozen decoders and strengths: (gates, coords, logits, support, objective, status); status 0 is
+/// converged, 1 the bound on iterations.
 #[pyfunction]
-pub fn encode_rows() {}
+#[pyo3(signature = (X, mean, atoms, gate, decoders, rho, *, threads=None))]
+#[allow(non_snake_case, clippy::too_many_arguments)]
+pub fn encode_rows<'py>(
+    py: Python<'py>,
+    X: PyReadonlyArray2<'py, f64>,
+    mean: PyReadonlyArray1<'py, f64>,
+    atoms: Vec<Bound<'py, PyDict>>,
+    gate: &Bound<'py, PyDict>,
+    decoders: Vec<PyReadonlyArray2<'py, f64>>,
+    rho: &SaeManifoldRho,
+    threads: Option<usize>,
+) -> PyResult<Encoded<'py>> {
+    let atoms = specs::atoms(&atoms)?;
+    let gate = specs::gate(gate, atoms.len())?;
+    let p = X.as_array().ncols();
+    if mean.len() != p {
+        return Err(PyValueError::new_err(format!("mean has length {}, expected {p}", mean.len())));
+    }
+    for (k, block) in decoders.iter().enumerate() {
+        if block.as_array().ncols() != p {
+            let found = block.as_array().ncols();
+            return Err(PyValueError::new_err(format!("decoders[{k}] has {found} columns, expected {p}")));
+        }
+    }
+    let views: Vec<_> = decoders.iter().map(|b| b.as_array()).collect();
+    let stacked = ndarray::concatenate(ndarray::Axis(0), &views).map_err(|e| PyValueError::new_err(e.to_string()))?;
+    let encoder = Encoder::new(atoms, gate, rho.core.clone(), stacked).map_err(value_error)?;
+    let rows = matrix(&X) - &mean.as_array();
+    let encoded = detached(py, threads, |interrupted| encoder.encode(rows.view(), interrupted))?;
+    // a `None` comes with a pending signal, which `detached` has raised
+    let encoded = encoded.ok_or_else(|| PyValueError::new_err("encoding was interrupted"))?;
+    let mut support = ndarray::Array2::from_elem(encoded.gates.dim(), false);
+    for (i, list) in encoded.supports.iter().enumerate() {
+        list.iter().for_each(|&k| support[[i, k as usize]] = true);
+    }
+    let status: Vec<u8> = encoded.converged.iter().map(|c| u8::from(!c)).collect();
+    Ok((
+        to_py2(py, &encoded.gates),
+        encoded.coords.iter().map(|c| to_py2(py, c)).collect(),
+        to_py2(py, &encoded.logits),
+        PyArray2::from_array(py, &support),
+        PyArray1::from_slice(py, &encoded.objective),
+        PyArray1::from_slice(py, &status),
+    ))
+}

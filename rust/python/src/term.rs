@@ -76,6 +76,38 @@ impl SaeManifoldTerm {
         Ok(Self { core: Core::new(Arc::new(problem), state) })
     }
 
+    /// First guesses for a problem, most promising first: a list of (term, rho).
+    #[staticmethod]
+    #[pyo3(signature = (X, atoms, gate, *, weights=None, center=true, n_init=4, random_state=0, threads=None))]
+    #[allow(non_snake_case, clippy::too_many_arguments)]
+    fn seeds(
+        py: Python<'_>,
+        X: PyReadonlyArray2<'_, f64>,
+        atoms: Vec<Bound<'_, PyDict>>,
+        gate: &Bound<'_, PyDict>,
+        weights: Option<PyReadonlyArrayDyn<'_, f64>>,
+        center: bool,
+        n_init: usize,
+        random_state: u64,
+        threads: Option<usize>,
+    ) -> PyResult<Vec<(Self, SaeManifoldRho)>> {
+        let atoms = specs::atoms(&atoms)?;
+        let gate = specs::gate(gate, atoms.len())?;
+        let problem = Problem::new(matrix(&X), weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
+        let seeds = detached(py, threads, |_| Core::seeds(Arc::new(problem), n_init, random_state))?;
+        let wrap = |(core, rho)| (Self { core }, SaeManifoldRho { core: rho });
+        Ok(seeds.map_err(value_error)?.into_iter().map(wrap).collect())
+    }
+
+    /// This term with every row re-encoded by its own decoders, and the number of rows that changed.
+    #[pyo3(signature = (rho, *, threads=None))]
+    fn refreshed(&self, py: Python<'_>, rho: &SaeManifoldRho, threads: Option<usize>) -> PyResult<(Self, usize)> {
+        let refreshed = detached(py, threads, |interrupted| self.core.refreshed(&rho.core, interrupted))?;
+        // a `None` comes with a pending signal, which `detached` has raised
+        let (core, changed) = refreshed.map_err(value_error)?.unwrap_or_else(|| (self.core.clone(), 0));
+        Ok((Self { core }, changed))
+    }
+
     #[getter]
     fn n_rows(&self) -> usize {
         self.core.problem.n_rows()

@@ -173,6 +173,7 @@ class _Fit:
         self.n_iterations = 0
         self.n_rounds = 0
         self.support_changes = 0
+        self.sparsity_floor = SPARSITY_BOUNDS[0]
         self.best: _Point | None = None
 
     # Units and limits of the search ----------------------------------------------------------------------------------
@@ -188,7 +189,7 @@ class _Fit:
         n_ard = size - 2 - len(self.ranks)
         level = float(np.log(self.variance))
         pairs = [
-            SPARSITY_BOUNDS,
+            (self.sparsity_floor, SPARSITY_BOUNDS[1]),
             *[SMOOTH_BOUNDS] * len(self.ranks),
             *[ARD_BOUNDS] * n_ard,
             (level + DISPERSION_BOUNDS[0], level + DISPERSION_BOUNDS[1]),
@@ -238,6 +239,16 @@ class _Fit:
                 self.keep(point)
                 raise _Stopped
         return point
+
+    def above_floor(self, point: _Point) -> _Point:
+        """Bound the sparsity strength by what the point's supports allow, and move the point up to it."""
+        floor = point.evaluation.term.sparsity_floor(point.rho, *SPARSITY_BOUNDS)
+        self.sparsity_floor = SPARSITY_BOUNDS[0] if floor is None else floor
+        flat = point.flat
+        if flat[0] >= self.sparsity_floor:
+            return point
+        flat[0] = self.sparsity_floor
+        return self.fine(point.evaluation.term, point.rho.from_flat(flat))
 
     def keep(self, point: _Point) -> None:
         """Remember the point when it is the best so far."""
@@ -382,6 +393,7 @@ def _run(fit: _Fit, seeds: list[tuple[_core.SaeManifoldTerm, _core.SaeManifoldRh
         return "infeasible"
     point = fit.fine(point.evaluation.term, point.rho)
     while True:
+        point = fit.above_floor(point)
         fit.keep(point)
         if len(point.evaluation.gradient) == 0:
             return "infeasible"
@@ -409,9 +421,11 @@ def _start(
     for log_sparse in SPARSITY_STARTS:
         flat = best.flat
         flat[0] = log_sparse
-        point = fit.coarse(best.evaluation.term, best.rho.from_flat(flat))
-        term, changed = point.evaluation.term.refreshed(point.rho, threads=fit.threads)
-        tried.append(fit.coarse(term, point.rho) if changed else point)
+        start = best.rho.from_flat(flat)
+        term, _ = best.evaluation.term.refreshed(start, threads=fit.threads)
+        point = fit.coarse(term, start)
+        term, changed = point.evaluation.term.refreshed(start, threads=fit.threads)
+        tried.append(fit.coarse(term, start) if changed else point)
     return min(tried, key=lambda point: point.evaluation.value)
 
 

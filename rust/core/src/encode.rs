@@ -26,6 +26,11 @@ const ALONE: usize = 3;
 /// A candidate replaces the state a row is in when its objective is lower by this part: below it is rounding.
 const BETTER: f64 = 1e-9;
 
+/// What a supported coordinate must earn in nats. A gate near zero lets its coordinate turn to whatever noise the row
+/// has in the atom's plane, for a gain below this that the marginal likelihood, which averages over the coordinate, does
+/// not see; a coordinate that the data do identify earns many times as much.
+const COORDINATE_PRICE: f64 = 1.0;
+
 /// One row's variables.
 #[derive(Clone, Debug)]
 pub struct RowState {
@@ -240,7 +245,7 @@ impl Encoder {
         let mut found: Option<RowState> = current.map(|row| self.settled(target, row));
         let mut consider = |candidate: RowState| {
             let better = found.as_ref().is_none_or(|f| {
-                candidate.objective < f.objective - BETTER * (1.0 + f.objective.abs())
+                self.score(&candidate) < self.score(f) - BETTER * (1.0 + f.objective.abs())
             });
             if better {
                 found = Some(candidate);
@@ -259,6 +264,12 @@ impl Encoder {
             consider(self.pair(target, &coords, order[0].1, k));
         }
         found.expect("at least one candidate")
+    }
+
+    /// What candidates are compared by.
+    fn score(&self, row: &RowState) -> f64 {
+        let coordinates: usize = row.support.iter().map(|&k| self.atoms[k as usize].dim()).sum();
+        row.objective + COORDINATE_PRICE * coordinates as f64
     }
 
     /// A candidate that starts at given logits, with the main atom at its own best coordinate and the other atoms
@@ -621,6 +632,49 @@ impl Encoder {
         }
         energy
     }
+}
+
+/// The smallest sparsity strength (logarithm, within `bounds`) at which rows that use one atom alone still do.
+///
+/// Such a row's logits feel their prior only. Below the floor that prior lifts the other gates over the cutoff, so the
+/// row's support would no longer agree with its gates. `None` when no row uses one of several atoms alone.
+pub fn sparsity_floor(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    bounds: (f64, f64),
+) -> Result<Option<f64>, ShapeError> {
+    /// Bisections: more than enough for the floor to be exact to rounding of the cutoff.
+    const BISECTIONS: usize = 40;
+    if problem.n_free() == 0 {
+        return Ok(None);
+    }
+    let mut alone = vec![false; problem.n_atoms()];
+    for row in 0..problem.n_rows() {
+        if let [k] = state.support(row) {
+            alone[*k as usize] = true;
+        }
+    }
+    if !alone.contains(&true) {
+        return Ok(None);
+    }
+    let stays = |log_sparse: f64| -> Result<bool, ShapeError> {
+        let mut rho = rho.clone();
+        rho.log_lambda_sparse = log_sparse;
+        let gate = problem.shared_gate().clone();
+        let encoder = Encoder::new(problem.atoms().to_vec(), gate, rho, state.decoders.clone())?;
+        Ok(encoder.alone.iter().zip(&alone).all(|((_, support), used)| !used || support.len() == 1))
+    };
+    let (mut low, mut high) = bounds;
+    for _ in 0..BISECTIONS {
+        let middle = 0.5 * (low + high);
+        if stays(middle)? {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    Ok(Some(high))
 }
 
 /// Re-encodes every row of a state with its own decoders: supports that no longer agree with the gates are refreshed, and

@@ -35,7 +35,7 @@ mod term;
 
 pub use arrow::{plan, ArrowSchur, Elimination, Ending, Factored, Frame, Plan, Step, System};
 pub use atoms::{Atom, Axis, BasisJet, Circle, Generator};
-pub use encode::{refresh, Encoder, Encoding, RowState};
+pub use encode::{refresh, sparsity_floor, Encoder, Encoding, RowState};
 pub use errors::ShapeError;
 pub use evidence::{evidence_adjoint, gradient, log_det_adjoint, Adjoint, Evidence, EvidenceParts, Gradient};
 pub use gates::{EntropyNodes, Gate, GatePrior, GateRow, Softmax};

@@ -151,6 +151,12 @@ impl SaeManifoldTerm {
         Ok(refreshed.map(|(state, changed)| (Self::new(self.problem.clone(), state), changed)))
     }
 
+    /// The smallest `ln lambda_sparse` within `bounds` at which rows that use one atom alone still do, if there are any.
+    pub fn sparsity_floor(&self, rho: &SaeManifoldRho, bounds: (f64, f64)) -> Result<Option<f64>, ShapeError> {
+        self.check(rho)?;
+        crate::encode::sparsity_floor(&self.problem, &self.state, rho, bounds)
+    }
+
     fn factored_here(&self, rho: &SaeManifoldRho) -> Result<(Factored, Evidence), ShapeError> {
         self.check(rho)?;
         let elimination = self.plan(None).elimination;

@@ -108,6 +108,12 @@ impl SaeManifoldTerm {
         Ok((Self { core }, changed))
     }
 
+    /// The smallest `log_lambda_sparse` between `lower` and `upper` at which rows that use one atom alone still do; None
+    /// when there are none.
+    fn sparsity_floor(&self, rho: &SaeManifoldRho, lower: f64, upper: f64) -> PyResult<Option<f64>> {
+        self.core.sparsity_floor(&rho.core, (lower, upper)).map_err(value_error)
+    }
+
     #[getter]
     fn n_rows(&self) -> usize {
         self.core.problem.n_rows()

@@ -1,26 +1,22 @@
 //! Encoding rows with frozen decoders: each row on its own, deterministic, in parallel.
 //!
-//! A row's objective is its share of L. With `Q = BB'` and `b = Bz` its data part is
-//! `(phi' Q phi - 2 phi' b + |z|^2) / 2 phi_0`, so a row costs products of the basis width, not of the output width. Candidates
-//! come from a grid on every chart and from the gate's own optima; each is polished by Newton steps and the smallest
-//! objective wins.
+//! Candidates come from a grid on every chart and from the gate's own optima; each is polished by Newton steps and the best
+//! wins.
 
 use crate::atoms::{Atom, BasisJet};
 use crate::errors::ShapeError;
-use crate::gates::{Gate, GatePrior, GateRow};
-use crate::linalg::{axpy, dot, product, small_backward, small_cholesky, small_forward, Op};
-use crate::priors::coordinate_prior;
+use crate::gates::Gate;
+use crate::linalg::{dot, small_backward, small_cholesky, small_forward};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
+use crate::row::{RowSolver, RowState, Target};
 use crate::state::{State, SUPPORT_CUTOFF};
 use ndarray::{s, Array2, ArrayView1, ArrayView2};
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// Bound on Newton steps of one candidate.
+/// Newton steps that bring a grid's best point to the nearest point of its curve.
 const MAX_STEPS: usize = 60;
-/// A candidate is converged when one more step would lower its objective by less than half this squared, in nats.
-const DECREMENT: f64 = 1e-11;
 /// Atoms tried alone, and as partners of the best.
 const ALONE: usize = 3;
 /// A candidate replaces the state a row is in when its objective is lower by this part: below it is rounding.
@@ -30,18 +26,6 @@ const BETTER: f64 = 1e-9;
 /// has in the atom's plane, for a gain below this that the marginal likelihood, which averages over the coordinate, does
 /// not see; a coordinate that the data do identify earns many times as much.
 const COORDINATE_PRICE: f64 = 1.0;
-
-/// One row's variables.
-#[derive(Clone, Debug)]
-pub struct RowState {
-    /// K logits.
-    pub logits: Vec<f64>,
-    /// Coordinates of all atoms, one after the other.
-    pub coords: Vec<f64>,
-    pub support: Vec<u32>,
-    pub objective: f64,
-    pub converged: bool,
-}
 
 /// Encoded rows.
 #[derive(Clone, Debug)]
@@ -67,34 +51,10 @@ struct Grid {
 /// Frozen decoders and strengths.
 #[derive(Debug)]
 pub struct Encoder {
-    atoms: Vec<Arc<dyn Atom>>,
-    gate: Arc<dyn Gate>,
-    rho: SaeManifoldRho,
-    decoders: Array2<f64>,
-    gram: Array2<f64>,
-    offsets: Vec<usize>,
-    coord_offsets: Vec<usize>,
+    rows: RowSolver,
     grids: Vec<Grid>,
     /// Per atom, the logits of a row that uses it alone, at their prior's optimum, and the support they imply.
     alone: Vec<(Vec<f64>, Vec<u32>)>,
-}
-
-/// What a row's data enter through.
-struct Target {
-    /// B z.
-    against: Vec<f64>,
-    length: f64,
-    weight: f64,
-}
-
-/// Value, gradient and curvature of a row's objective over its free logits and the coordinates of its support.
-struct Local {
-    value: f64,
-    gradient: Vec<f64>,
-    /// Exact Hessian, row-major.
-    hessian: Vec<f64>,
-    /// Positive diagonal that damps steps.
-    scale: Vec<f64>,
 }
 
 impl Encoder {
@@ -105,20 +65,8 @@ impl Encoder {
         rho: SaeManifoldRho,
         decoders: Array2<f64>,
     ) -> Result<Self, ShapeError> {
-        let dims: Vec<usize> = atoms.iter().map(|a| a.dim()).collect();
-        rho.check(&dims)?;
-        let running = |sizes: Vec<usize>| {
-            let mut out = vec![0];
-            sizes.iter().for_each(|s| out.push(out[out.len() - 1] + s));
-            out
-        };
-        let offsets = running(atoms.iter().map(|a| a.width()).collect());
-        let coord_offsets = running(dims);
-        if decoders.nrows() != offsets[atoms.len()] {
-            return Err(ShapeError::shape("decoders", &[decoders.nrows()], &[offsets[atoms.len()]]));
-        }
-        let decoders = decoders.as_standard_layout().into_owned();
-        let gram = product((decoders.view(), Op::Plain), (decoders.view(), Op::Transposed));
+        let rows = RowSolver::new(atoms, gate, rho, decoders)?;
+        let (atoms, offsets, gram) = (&rows.atoms, &rows.offsets, &rows.gram);
         let grids = atoms
             .iter()
             .enumerate()
@@ -133,38 +81,34 @@ impl Encoder {
                 Grid { points, basis, lengths }
             })
             .collect();
-        let mut out = Self { atoms, gate, rho, decoders, gram, offsets, coord_offsets, grids, alone: Vec::new() };
-        out.alone = (0..out.atoms.len()).map(|k| out.settle_alone(k)).collect();
+        let mut out = Self { rows, grids, alone: Vec::new() };
+        out.alone = (0..out.rows.atoms.len()).map(|k| out.settle_alone(k)).collect();
         Ok(out)
-    }
-
-    fn n_free(&self) -> usize {
-        self.gate.n_free(self.atoms.len())
     }
 
     /// Logits of a row whose data do not see them, from a start that favours atom k.
     fn settle_alone(&self, k: usize) -> (Vec<f64>, Vec<u32>) {
         /// Logit lead of the favoured atom at the start: past the entropy's hump, where its pull is towards one atom.
         const LEAD: f64 = 6.0;
-        let n = self.atoms.len();
-        let free = self.n_free();
+        let n = self.rows.atoms.len();
+        let free = self.rows.n_free();
         let mut logits = vec![0.0; n];
         if k < free {
             logits[k] = LEAD;
         } else {
             logits[..free].fill(-LEAD);
         }
-        let target = Target { against: vec![0.0; self.offsets[n]], length: 0.0, weight: 0.0 };
+        let target = Target { against: vec![0.0; self.rows.offsets[n]], length: 0.0, weight: 0.0 };
         let start = RowState {
             logits,
-            coords: vec![0.0; self.coord_offsets[n]],
+            coords: vec![0.0; self.rows.coord_offsets[n]],
             support: vec![k as u32],
             objective: f64::INFINITY,
             converged: false,
         };
-        let settled = self.polish(&target, start, true);
+        let settled = self.rows.polish(&target, start, true);
         let mut support = Vec::new();
-        self.gate.significant(&settled.logits, SUPPORT_CUTOFF, &mut support);
+        self.rows.gate.significant(&settled.logits, SUPPORT_CUTOFF, &mut support);
         if !support.contains(&(k as u32)) {
             support.push(k as u32);
             support.sort_unstable();
@@ -187,10 +131,10 @@ impl Encoder {
     ) -> Option<Encoding> {
         /// Rows between two looks at the interrupt flag.
         const BATCH: usize = 4096;
-        let (m, k) = (rows.nrows(), self.atoms.len());
+        let (m, k) = (rows.nrows(), self.rows.atoms.len());
         let mut out = Encoding {
             gates: Array2::zeros((m, k)),
-            coords: self.atoms.iter().map(|a| Array2::zeros((m, a.dim()))).collect(),
+            coords: self.rows.atoms.iter().map(|a| Array2::zeros((m, a.dim()))).collect(),
             logits: Array2::zeros((m, k)),
             supports: Vec::with_capacity(m),
             objective: Vec::with_capacity(m),
@@ -205,15 +149,15 @@ impl Encoder {
             let encoded: Vec<RowState> = (start..end)
                 .into_par_iter()
                 .map(|i| {
-                    let target = self.target(rows.row(i), weight(i));
+                    let target = self.rows.target(rows.row(i), weight(i));
                     self.best(&target, current(i))
                 })
                 .collect();
             for (i, row) in (start..end).zip(encoded) {
-                self.gate.values(&row.logits, &row.support, &mut a);
+                self.rows.gate.values(&row.logits, &row.support, &mut a);
                 row.support.iter().zip(&a).for_each(|(&k, v)| out.gates[[i, k as usize]] = *v);
                 for (k, block) in out.coords.iter_mut().enumerate() {
-                    let t = &row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
+                    let t = &row.coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]];
                     block.row_mut(i).iter_mut().zip(t).for_each(|(o, t)| *o = *t);
                 }
                 out.logits.row_mut(i).iter_mut().zip(&row.logits).for_each(|(o, l)| *o = *l);
@@ -225,16 +169,12 @@ impl Encoder {
         Some(out)
     }
 
-    fn target(&self, z: ArrayView1<'_, f64>, weight: f64) -> Target {
-        Target { against: self.decoders.dot(&z).to_vec(), length: z.dot(&z), weight }
-    }
-
     /// The best candidate of one row.
     fn best(&self, target: &Target, current: Option<RowState>) -> RowState {
-        let n = self.atoms.len();
-        let origin: Vec<f64> = vec![0.0; self.offsets[n]];
+        let n = self.rows.atoms.len();
+        let origin: Vec<f64> = vec![0.0; self.rows.offsets[n]];
         // best coordinate of each atom alone, and how well it explains the row
-        let mut coords = vec![0.0; self.coord_offsets[n]];
+        let mut coords = vec![0.0; self.rows.coord_offsets[n]];
         let mut order: Vec<(f64, usize)> = Vec::with_capacity(n);
         for k in 0..n {
             let cost = self.project(target, &origin, k, 1.0, &mut coords);
@@ -268,7 +208,7 @@ impl Encoder {
 
     /// What candidates are compared by.
     fn score(&self, row: &RowState) -> f64 {
-        let coordinates: usize = row.support.iter().map(|&k| self.atoms[k as usize].dim()).sum();
+        let coordinates: usize = row.support.iter().map(|&k| self.rows.atoms[k as usize].dim()).sum();
         row.objective + COORDINATE_PRICE * coordinates as f64
     }
 
@@ -278,7 +218,7 @@ impl Encoder {
         let mut row =
             RowState { logits, coords: alone.to_vec(), support, objective: f64::INFINITY, converged: false };
         if row.support.len() > 1 {
-            let fitted = self.stacked(&row, &[main as u32]);
+            let fitted = self.rows.stacked(&row, &[main as u32]);
             for &k in row.support.clone().iter().filter(|&&k| k as usize != main) {
                 self.project(target, &fitted, k as usize, 0.0, &mut row.coords);
             }
@@ -290,13 +230,13 @@ impl Encoder {
     fn pair(&self, target: &Target, alone: &[f64], first: usize, second: usize) -> RowState {
         /// Logit lead of the two over the rest.
         const LEAD: f64 = 4.0;
-        let free = self.n_free();
-        let mut logits = vec![-LEAD; self.atoms.len()];
+        let free = self.rows.n_free();
+        let mut logits = vec![-LEAD; self.rows.atoms.len()];
         (logits[first], logits[second]) = (0.0, 0.0);
         let pinned = if free < logits.len() { logits[free] } else { 0.0 };
         logits.iter_mut().for_each(|l| *l -= pinned);
         let mut support = Vec::new();
-        self.gate.significant(&logits, SUPPORT_CUTOFF, &mut support);
+        self.rows.gate.significant(&logits, SUPPORT_CUTOFF, &mut support);
         self.candidate(target, alone, logits, support, first)
     }
 
@@ -327,25 +267,25 @@ impl Encoder {
     /// at full strength, 0 for one at vanishing strength, where only the direction matters.
     fn project(&self, target: &Target, fitted: &[f64], k: usize, length: f64, coords: &mut [f64]) -> f64 {
         let grid = &self.grids[k];
-        let rows = self.offsets[k]..self.offsets[k + 1];
-        let atom = &self.atoms[k];
+        let rows = self.rows.offsets[k]..self.rows.offsets[k + 1];
+        let atom = &self.rows.atoms[k];
         let (width, dim) = (atom.width(), atom.dim());
         let mut against: Vec<f64> = target.against[rows.clone()].to_vec();
         for (a, m) in against.iter_mut().zip(rows.clone()) {
-            *a -= dot(self.gram.row(m).as_slice().expect("standard layout"), fitted);
+            *a -= dot(self.rows.gram.row(m).as_slice().expect("standard layout"), fitted);
         }
         let cost = |g: usize| {
             let basis = grid.basis.row(g);
             length * grid.lengths[g] - 2.0 * dot(basis.as_slice().expect("standard layout"), &against)
         };
         let best = (0..grid.lengths.len()).min_by(|&a, &b| cost(a).total_cmp(&cost(b))).expect("a grid has points");
-        let t = &mut coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
+        let t = &mut coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]];
         t.copy_from_slice(grid.points.row(best).as_slice().expect("standard layout"));
         if length == 0.0 {
             return cost(best);
         }
         // Newton on 1/2 Phi Q Phi' - Phi b, as long as it descends
-        let block = self.gram.slice(s![rows.clone(), rows]);
+        let block = self.rows.gram.slice(s![rows.clone(), rows]);
         let mut jet = BasisJet::new(dim, width);
         let mut value = f64::INFINITY;
         for _ in 0..MAX_STEPS {
@@ -379,25 +319,14 @@ impl Encoder {
         value
     }
 
-    /// The stacked basis row of some atoms at full strength, at the row's coordinates.
-    fn stacked(&self, row: &RowState, atoms: &[u32]) -> Vec<f64> {
-        let mut out = vec![0.0; self.offsets[self.atoms.len()]];
-        for &k in atoms {
-            let k = k as usize;
-            let t = &row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
-            self.atoms[k].basis(t, &mut out[self.offsets[k]..self.offsets[k + 1]]);
-        }
-        out
-    }
-
     /// Polishes a row and makes its support agree with its gates: atoms that come above the cutoff enter, atoms below it
     /// leave if the row stays settled without them.
     fn settled(&self, target: &Target, row: RowState) -> RowState {
-        let mut row = self.polish(target, row, false);
+        let mut row = self.rows.polish(target, row, false);
         let mut wanted = Vec::new();
         // every round adds an atom or is the last but one
-        for _ in 0..=self.atoms.len() {
-            self.gate.significant(&row.logits, SUPPORT_CUTOFF, &mut wanted);
+        for _ in 0..=self.rows.atoms.len() {
+            self.rows.gate.significant(&row.logits, SUPPORT_CUTOFF, &mut wanted);
             let entering: Vec<u32> = wanted.iter().copied().filter(|k| !row.support.contains(k)).collect();
             if !entering.is_empty() {
                 let fitted = self.weighted(&row);
@@ -406,7 +335,7 @@ impl Encoder {
                 }
                 row.support.extend(entering);
                 row.support.sort_unstable();
-                row = self.polish(target, row, false);
+                row = self.rows.polish(target, row, false);
                 continue;
             }
             if wanted.len() == row.support.len() {
@@ -414,8 +343,8 @@ impl Encoder {
             }
             let mut smaller = row.clone();
             smaller.support.clone_from(&wanted);
-            let smaller = self.polish(target, smaller, false);
-            self.gate.significant(&smaller.logits, SUPPORT_CUTOFF, &mut wanted);
+            let smaller = self.rows.polish(target, smaller, false);
+            self.rows.gate.significant(&smaller.logits, SUPPORT_CUTOFF, &mut wanted);
             if wanted.iter().any(|k| !smaller.support.contains(k)) {
                 break;
             }
@@ -427,211 +356,14 @@ impl Encoder {
     /// The row's reconstruction as a stacked basis row.
     fn weighted(&self, row: &RowState) -> Vec<f64> {
         let mut a = Vec::new();
-        self.gate.values(&row.logits, &row.support, &mut a);
-        let mut out = self.stacked(row, &row.support);
+        self.rows.gate.values(&row.logits, &row.support, &mut a);
+        let mut out = self.rows.stacked(row, &row.support);
         for (&k, a) in row.support.iter().zip(&a) {
-            out[self.offsets[k as usize]..self.offsets[k as usize + 1]].iter_mut().for_each(|v| *v *= a);
+            out[self.rows.offsets[k as usize]..self.rows.offsets[k as usize + 1]].iter_mut().for_each(|v| *v *= a);
         }
         out
     }
 
-    /// Damped Newton on the row's objective, its support held. `logits_only` leaves coordinates alone.
-    fn polish(&self, target: &Target, mut row: RowState, logits_only: bool) -> RowState {
-        let free = self.n_free();
-        let mut here = self.local(target, &row, true);
-        let mut damping = 0.0f64;
-        row.converged = false;
-        for _ in 0..MAX_STEPS {
-            let q = if logits_only { free } else { here.gradient.len() };
-            let mut step = Vec::new();
-            // the smallest damping that makes the Hessian positive definite
-            loop {
-                let n = here.gradient.len();
-                let mut matrix = vec![0.0; q * q];
-                for u in 0..q {
-                    matrix[u * q..(u + 1) * q].copy_from_slice(&here.hessian[u * n..u * n + q]);
-                    matrix[u * q + u] += damping * here.scale[u];
-                }
-                step.clear();
-                step.extend(here.gradient[..q].iter().map(|g| -g));
-                if small_cholesky(&mut matrix, q) {
-                    small_forward(&matrix, q, &mut step, 1);
-                    small_backward(&matrix, q, &mut step, 1);
-                    break;
-                }
-                damping = (4.0 * damping).max(1e-3);
-            }
-            let decrement = -dot(&step, &here.gradient[..q]);
-            if decrement <= DECREMENT * DECREMENT {
-                row.converged = true;
-                break;
-            }
-            let next = self.moved(&row, &step);
-            let there = self.local(target, &next, true);
-            let rounding = 64.0 * f64::EPSILON * (1.0 + here.value.abs() + 0.5 * target.weight * target.length / self.rho.dispersion());
-            if there.value < here.value || (decrement < rounding && there.value <= here.value + rounding) {
-                let shrunk = dot(&there.gradient[..q], &there.gradient[..q]) < dot(&here.gradient[..q], &here.gradient[..q]);
-                if decrement < rounding && !shrunk {
-                    row.converged = true;
-                    break;
-                }
-                (row, here) = (next, there);
-                damping = if damping > 1e-6 { damping / 8.0 } else { 0.0 };
-            } else if decrement < rounding {
-                row.converged = true;
-                break;
-            } else {
-                damping = (4.0 * damping).max(1e-3);
-            }
-        }
-        row.objective = here.value;
-        row
-    }
-
-    fn moved(&self, row: &RowState, step: &[f64]) -> RowState {
-        let free = self.n_free();
-        let mut next = row.clone();
-        next.logits[..free].iter_mut().zip(step).for_each(|(l, d)| *l += d);
-        let mut u = free;
-        for &k in &row.support {
-            let k = k as usize;
-            let t = &mut next.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
-            if u + t.len() > step.len() {
-                break;
-            }
-            t.iter_mut().zip(&step[u..]).for_each(|(t, d)| *t += d);
-            u += t.len();
-            self.atoms[k].retract(t);
-        }
-        next
-    }
-
-    /// The row's objective with its derivatives.
-    fn local(&self, target: &Target, row: &RowState, derivatives: bool) -> Local {
-        let free = self.n_free();
-        let m = self.offsets[self.atoms.len()];
-        let factor = target.weight / self.rho.dispersion();
-        let q = free + row.support.iter().map(|&k| self.atoms[k as usize].dim()).sum::<usize>();
-        let mut gate = GateRow::default();
-        self.gate.row(&row.logits, &row.support, &mut gate);
-        // D over the support's columns: free logits of the support map to their place among all free logits
-        let mut phi = vec![0.0; m];
-        let mut d = vec![0.0; q * m];
-        let mut jets = Vec::with_capacity(row.support.len());
-        let mut slot = free;
-        for (s, &k) in row.support.iter().enumerate() {
-            let k = k as usize;
-            let (atom, rows) = (&self.atoms[k], self.offsets[k]..self.offsets[k + 1]);
-            let mut jet = BasisJet::new(atom.dim(), atom.width());
-            atom.jet(&row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]], &mut jet);
-            axpy(gate.a[s], &jet.phi, &mut phi[rows.clone()]);
-            for f in 0..gate.free {
-                let u = row.support[f] as usize;
-                axpy(gate.da[s * gate.free + f], &jet.phi, &mut d[u * m + rows.start..u * m + rows.end]);
-            }
-            for j in 0..atom.dim() {
-                let u = slot + j;
-                axpy(gate.a[s], &jet.d1[j * atom.width()..(j + 1) * atom.width()], &mut d[u * m + rows.start..u * m + rows.end]);
-            }
-            slot += atom.dim();
-            jets.push(jet);
-        }
-        let curve: Vec<f64> = (0..m).map(|a| dot(self.gram.row(a).as_slice().expect("standard"), &phi)).collect();
-        let mut value = 0.5 * factor * (dot(&phi, &curve) - 2.0 * dot(&phi, &target.against) + target.length);
-        let slope: Vec<f64> = curve.iter().zip(&target.against).map(|(c, b)| factor * (c - b)).collect();
-        let mut out = Local { value, gradient: vec![0.0; q], hessian: vec![0.0; q * q], scale: vec![0.0; q] };
-        for u in 0..q {
-            out.gradient[u] = dot(&d[u * m..(u + 1) * m], &slope);
-        }
-        if derivatives {
-            for u in 0..q {
-                let du = &d[u * m..(u + 1) * m];
-                let through: Vec<f64> =
-                    (0..m).map(|a| factor * dot(self.gram.row(a).as_slice().expect("standard"), du)).collect();
-                for v in 0..=u {
-                    let inner = dot(&through, &d[v * m..(v + 1) * m]);
-                    out.hessian[u * q + v] = inner;
-                    out.hessian[v * q + u] = inner;
-                }
-                out.scale[u] = out.hessian[u * q + u];
-            }
-            self.add_second(row, &gate, &jets, &slope, &mut out);
-        }
-        value += self.add_priors(row, &mut out);
-        out.value = value;
-        out
-    }
-
-    /// Second derivatives of the stacked basis row against `slope`.
-    fn add_second(&self, row: &RowState, gate: &GateRow, jets: &[BasisJet], slope: &[f64], out: &mut Local) {
-        let (q, f) = (out.gradient.len(), gate.free);
-        let mut slot = self.n_free();
-        for (s, &k) in row.support.iter().enumerate() {
-            let k = k as usize;
-            let x = &slope[self.offsets[k]..self.offsets[k + 1]];
-            let (jet, dim, width) = (&jets[s], self.atoms[k].dim(), x.len());
-            let value = dot(&jet.phi, x);
-            for a in 0..f {
-                let u = row.support[a] as usize;
-                for b in 0..f {
-                    out.hessian[u * q + row.support[b] as usize] += gate.d2a[(s * f + a) * f + b] * value;
-                }
-                for j in 0..dim {
-                    let mixed = gate.da[s * f + a] * dot(&jet.d1[j * width..(j + 1) * width], x);
-                    out.hessian[u * q + slot + j] += mixed;
-                    out.hessian[(slot + j) * q + u] += mixed;
-                }
-            }
-            for j in 0..dim {
-                for l in 0..dim {
-                    let at = (j * dim + l) * width;
-                    out.hessian[(slot + j) * q + slot + l] += gate.a[s] * dot(&jet.d2[at..at + width], x);
-                }
-            }
-            slot += dim;
-        }
-    }
-
-    /// Adds the priors' gradient and curvature; returns their energy.
-    fn add_priors(&self, row: &RowState, out: &mut Local) -> f64 {
-        let (q, free) = (out.gradient.len(), self.n_free());
-        let mut energy = 0.0;
-        if free > 0 {
-            let (lambda, precision) = (self.rho.lambda_sparse(), self.gate.logit_precision());
-            let mut prior = GatePrior::default();
-            self.gate.prior(&row.logits, &mut prior);
-            energy += lambda * prior.energy;
-            let mut unit = vec![0.0; free];
-            let mut column = vec![0.0; free];
-            for u in 0..free {
-                let l = row.logits[u];
-                energy += 0.5 * precision * l * l;
-                out.gradient[u] += lambda * prior.gradient[u] + precision * l;
-                out.scale[u] += lambda * prior.majoriser[u] + precision;
-                (unit[u], column) = (1.0, vec![0.0; free]);
-                self.gate.prior_hessian_apply(&row.logits, lambda, &unit, &mut column);
-                unit[u] = 0.0;
-                column[u] += precision;
-                (0..free).for_each(|v| out.hessian[v * q + u] += column[v]);
-            }
-        }
-        let mut slot = free;
-        for (k, atom) in self.atoms.iter().enumerate() {
-            let supported = row.support.contains(&(k as u32));
-            for (j, axis) in atom.axes().iter().enumerate() {
-                let term = coordinate_prior(*axis, self.rho.ard(k, j), row.coords[self.coord_offsets[k] + j]);
-                energy += term.energy;
-                if supported {
-                    out.gradient[slot + j] += term.gradient;
-                    out.hessian[(slot + j) * q + slot + j] += term.curvature;
-                    // a flat coordinate still needs a scale for its damping
-                    out.scale[slot + j] += term.majoriser + crate::problem::COMPACT_RIDGE;
-                }
-            }
-            slot += if supported { atom.dim() } else { 0 };
-        }
-        energy
-    }
 }
 
 /// The smallest sparsity strength (logarithm, within `bounds`) at which rows that use one atom alone still do.
@@ -687,15 +419,7 @@ pub fn refresh(
 ) -> Result<Option<(State, usize)>, ShapeError> {
     let gate = problem.shared_gate().clone();
     let encoder = Encoder::new(problem.atoms().to_vec(), gate, rho.clone(), state.decoders.clone())?;
-    let current = |i: usize| {
-        Some(RowState {
-            logits: state.logits.row(i).to_vec(),
-            coords: state.coords.iter().flat_map(|c| c.row(i).to_vec()).collect(),
-            support: state.support(i).to_vec(),
-            objective: f64::INFINITY,
-            converged: false,
-        })
-    };
+    let current = |i: usize| Some(state.row(i));
     let weight = |i: usize| problem.weight(i);
     let Some(encoded) = encoder.encode_from(problem.data(), current, weight, interrupted) else { return Ok(None) };
     let mut changed = 0;

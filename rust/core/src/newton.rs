@@ -4,12 +4,18 @@
 //! `H + UU'`, inside a trust region in that metric. The metric is affine-invariant, so no learning rate is needed;
 //! negative curvature is followed to the boundary; near the solution steps are full Newton steps. The gauge is fixed by
 //! `UU'`, so steps never drift along an orbit.
+//!
+//! One step length for all rows is the length that the most curved row allows. Where a step disappoints, rows are
+//! therefore first minimised on their own with the decoders held, each at its own pace, and the decoders solved again; both
+//! can only lower L.
 
-use crate::arrow::{conjugate_gradients, Elimination, Ending, Factored, Step, System};
+use crate::arrow::{conjugate_gradients, Curvature, Elimination, Ending, Factored, Step, System};
 use crate::linalg::Cholesky;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
+use crate::row::{RowSolver, RowState};
 use crate::state::State;
+use rayon::prelude::*;
 
 /// What numerical work can end in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +55,7 @@ pub struct InnerOptions {
 #[derive(Clone, Debug)]
 pub struct Inner {
     pub state: State,
-    /// The factorisation at the state; `None` when infeasible.
+    /// The stiffened factorisation at the state; `None` when infeasible.
     pub factored: Option<Factored>,
     pub status: Status,
     pub iterations: usize,
@@ -65,6 +71,9 @@ const ACCEPT: f64 = 1e-4;
 /// Decoders are solved again in closed form when that brings at least this part of what the step brought.
 const POLISH: f64 = 0.1;
 
+/// Rows are relaxed only while the decrement is above this: below it they are at their minima to a fraction of a nat.
+const RELAX_ABOVE: f64 = 0.1;
+
 /// Minimises L over the inner variables from a state.
 pub fn solve(
     problem: &Problem,
@@ -74,7 +83,7 @@ pub fn solve(
     interrupted: &dyn Fn() -> bool,
 ) -> Inner {
     let mut inner = Inner {
-        factored: Factored::new(problem, &state, rho, options.elimination),
+        factored: Factored::new(problem, &state, rho, options.elimination, Curvature::Stiffened),
         state,
         status: Status::IterationLimit,
         iterations: 0,
@@ -82,6 +91,8 @@ pub fn solve(
         decrement: f64::INFINITY,
     };
     let mut radius: Option<f64> = None;
+    // rows far from their own minima show at once; after that, a disappointing step does
+    let mut relax = true;
     loop {
         let Some(factored) = &inner.factored else {
             inner.status = Status::Infeasible;
@@ -104,6 +115,18 @@ pub fn solve(
             return inner;
         }
         inner.iterations += 1;
+
+        if relax {
+            relax = false;
+            if inner.decrement > RELAX_ABOVE {
+                if let Some((state, factored)) = relaxed(problem, &inner.state, factored, rho, options) {
+                    inner.state = state;
+                    inner.factored = Some(factored);
+                    radius = None;
+                    continue;
+                }
+            }
+        }
 
         let mut bound = radius.unwrap_or(2.0 * inner.decrement);
         let mut descent = gradient.clone();
@@ -141,6 +164,7 @@ pub fn solve(
             } else if radius.is_some() {
                 radius = Some(bound);
             }
+            relax |= ratio < 0.25 || step.ending == Ending::NegativeCurvature;
             if let Some(system) = system.filter(|_| ratio > ACCEPT) {
                 break accept(problem, rho, options, trial, system, actual);
             }
@@ -162,6 +186,33 @@ pub fn solve(
     }
 }
 
+/// Every row at its own minimum for the decoders as they are, then the decoders solved again. `None` when that does not
+/// lower L.
+fn relaxed(
+    problem: &Problem,
+    state: &State,
+    factored: &Factored,
+    rho: &SaeManifoldRho,
+    options: &InnerOptions,
+) -> Option<(State, Factored)> {
+    let gate = problem.shared_gate().clone();
+    let solver = RowSolver::new(problem.atoms().to_vec(), gate, rho.clone(), state.decoders.clone()).ok()?;
+    let rows: Vec<RowState> = (0..problem.n_rows())
+        .into_par_iter()
+        .map(|i| {
+            let target = solver.target(problem.data().row(i), problem.weight(i));
+            solver.polish(&target, state.row(i), false)
+        })
+        .collect();
+    let mut next = state.clone();
+    rows.iter().enumerate().for_each(|(i, row)| next.set_row(i, row));
+    let system = System::new(problem, &next, rho, options.elimination.frame(&next.decoders))?;
+    let (next, system) = polished(problem, rho, options, &next, &system, 0.0).unwrap_or((next, system));
+    (system.lin.loss.total() < factored.system.lin.loss.total()).then_some(())?;
+    let factored = Factored::from_system(problem, &next, rho, options.elimination, Curvature::Stiffened, system)?;
+    Some((next, factored))
+}
+
 fn flat(step: &Step) -> &[f64] {
     step.border.as_slice().expect("standard layout")
 }
@@ -175,7 +226,7 @@ fn refined(
     system: Option<System>,
     decrement: f64,
 ) -> Option<(State, Factored)> {
-    let factored = Factored::from_system(problem, &trial, rho, options.elimination, system?)?;
+    let factored = Factored::from_system(problem, &trial, rho, options.elimination, Curvature::Stiffened, system?)?;
     let gradient = factored.system.gradient();
     let next = gradient.dot(&factored.solve(problem, &trial, rho, &gradient)).max(0.0).sqrt();
     (next < 0.5 * decrement).then_some((trial, factored))
@@ -194,7 +245,7 @@ fn accept(
         Some(better) => better,
         None => (trial, system),
     };
-    let factored = Factored::from_system(problem, &trial, rho, options.elimination, system)?;
+    let factored = Factored::from_system(problem, &trial, rho, options.elimination, Curvature::Stiffened, system)?;
     Some((trial, factored))
 }
 

@@ -3,6 +3,7 @@
 use crate::errors::{check_finite, ShapeError};
 use crate::layout::SaeRowLayout;
 use crate::problem::Problem;
+use crate::row::RowState;
 use ndarray::{s, Array1, Array2};
 use std::sync::Arc;
 
@@ -75,6 +76,28 @@ impl State {
 
     pub fn support(&self, row: usize) -> &[u32] {
         self.support.active_atoms(row)
+    }
+
+    /// One row's variables.
+    pub fn row(&self, i: usize) -> RowState {
+        RowState {
+            logits: self.logits.row(i).to_vec(),
+            coords: self.coords.iter().flat_map(|c| c.row(i).to_vec()).collect(),
+            support: self.support(i).to_vec(),
+            objective: f64::INFINITY,
+            converged: false,
+        }
+    }
+
+    /// Replaces one row's logits and coordinates.
+    pub fn set_row(&mut self, i: usize, row: &RowState) {
+        self.logits.row_mut(i).iter_mut().zip(&row.logits).for_each(|(o, l)| *o = *l);
+        let mut rest = &row.coords[..];
+        for block in &mut self.coords {
+            let (own, next) = rest.split_at(block.ncols());
+            block.row_mut(i).iter_mut().zip(own).for_each(|(o, t)| *o = *t);
+            rest = next;
+        }
     }
 
     /// Whether any row's support has the atom.

@@ -1,6 +1,6 @@
 //! A problem with a state: the value object that the outer loop moves.
 
-use crate::arrow::{plan, ArrowSchur, Elimination, Ending, Factored, Frame, Plan, Step};
+use crate::arrow::{plan, ArrowSchur, Curvature, Elimination, Ending, Factored, Frame, Plan, Step};
 use crate::errors::ShapeError;
 use crate::evidence::{gradient, log_det_adjoint, Evidence, EvidenceParts};
 use crate::layout::SaeRowLayout;
@@ -112,14 +112,17 @@ impl SaeManifoldTerm {
         let Some(factored) = inner.factored else { return Ok(out) };
         let state = &out.term.state;
         out.loss = factored.system.lin.loss;
-        let Some(evidence) = Evidence::new(problem, state, rho, &factored) else {
+        let Factored { system, factor: stiffened } = factored;
+        let found = Factored::from_system(problem, state, rho, elimination, Curvature::Evidence, system)
+            .and_then(|factored| Evidence::new(problem, state, rho, &factored).map(|evidence| (factored, evidence)));
+        let Some((factored, evidence)) = found else {
             out.status = Status::Infeasible;
             return Ok(out);
         };
         out.parts = evidence.parts;
         out.value = evidence.value;
         if options.gradient && inner.status != Status::Interrupted {
-            let slope = gradient(problem, state, rho, &factored, &evidence, interrupted);
+            let slope = gradient(problem, state, rho, (&factored, &stiffened), &evidence, interrupted);
             out.gradient = slope.value;
             out.adjoint = Some(slope.ending);
             if slope.ending == Ending::Interrupted {
@@ -161,7 +164,7 @@ impl SaeManifoldTerm {
         self.check(rho)?;
         let elimination = self.plan(None).elimination;
         let infeasible = || ShapeError::value("the curvature at this state and these strengths is not positive definite");
-        let factored = Factored::new(&self.problem, &self.state, rho, elimination).ok_or_else(infeasible)?;
+        let factored = Factored::new(&self.problem, &self.state, rho, elimination, Curvature::Evidence).ok_or_else(infeasible)?;
         let evidence = Evidence::new(&self.problem, &self.state, rho, &factored).ok_or_else(infeasible)?;
         Ok((factored, evidence))
     }
@@ -181,7 +184,8 @@ impl SaeManifoldTerm {
     /// The gradient of V in the strengths, taking this state as converged.
     pub fn analytic_outer_rho_gradient(&self, rho: &SaeManifoldRho) -> Result<Vec<f64>, ShapeError> {
         let (factored, evidence) = self.factored_here(rho)?;
-        Ok(gradient(&self.problem, &self.state, rho, &factored, &evidence, &|| false).value)
+        let factors = (&factored, &factored.factor);
+        Ok(gradient(&self.problem, &self.state, rho, factors, &evidence, &|| false).value)
     }
 
     /// The arrow written out.

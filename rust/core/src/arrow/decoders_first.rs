@@ -4,7 +4,7 @@
 //! `(G (x) I + UU')^-1 = G^-1 (x) I - Z K^-1 Z'`, `Z = G^-1 U`, `K = I + U'Z`,
 //! `S_t[i, j] = A_i delta_ij - (phi_i' G^-1 phi_j)(L_i L_j') w_i w_j/phi^2 + (C_i Z) K^-1 (C_j Z)'`.
 
-use super::factor::RowTraces;
+use super::factor::{Curvature, RowTraces};
 use super::rows_first::decoupled_logits;
 use super::{Step, System};
 use crate::linalg::{axpy, dot, product, Cholesky, Op};
@@ -72,7 +72,13 @@ fn gather(problem: &Problem, state: &State, system: &System, local: &[f64]) -> V
 }
 
 impl DecodersFirst {
-    pub(super) fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, system: &System) -> Option<Self> {
+    pub(super) fn new(
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        curvature: Curvature,
+        system: &System,
+    ) -> Option<Self> {
         let gram = Cholesky::new(system.lin.gram.view())?;
         let rows = stack(problem, state, rho, system);
         let gauge: Vec<Array2<f64>> = system
@@ -113,9 +119,10 @@ impl DecodersFirst {
         for chunk in &system.lin.chunks {
             for (_, view, _) in System::rows_of(problem, state, chunk) {
                 let at = rows.starts[view.row];
+                let block = curvature.block(&view);
                 for u in 0..view.q {
                     for v in 0..view.q {
-                        local[[at + u, at + v]] += view.curvature[u * view.q + v];
+                        local[[at + u, at + v]] += block[u * view.q + v];
                     }
                 }
             }

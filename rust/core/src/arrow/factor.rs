@@ -38,6 +38,29 @@ impl Elimination {
     }
 }
 
+/// Which curvature is factored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Curvature {
+    /// H: what the evidence's determinants are of.
+    Evidence,
+    /// H with the positive part of each coordinate's second derivative against the residual added to its diagonal: closer
+    /// to the exact Hessian where a weak gate leaves a coordinate to the residual, so it steps and preconditions better.
+    Stiffened,
+}
+
+impl Curvature {
+    /// The row's block, q x q.
+    pub(super) fn block(self, view: &RowView<'_>) -> Vec<f64> {
+        let mut block = view.curvature.to_vec();
+        if self == Self::Stiffened {
+            for u in view.free..view.q {
+                block[u * view.q + u] += view.second[u * view.q + u].max(0.0);
+            }
+        }
+        block
+    }
+}
+
 /// The parts of `X = (H + UU')^-1` that a row's traces need, in the frame's channels.
 #[derive(Clone, Debug, Default)]
 pub struct RowTraces {
@@ -56,6 +79,39 @@ pub enum Factor {
     DecodersFirst(DecodersFirst),
 }
 
+impl Factor {
+    /// `None` when the curvature is not positive definite in floating point.
+    pub fn new(
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        elimination: Elimination,
+        curvature: Curvature,
+        system: &System,
+    ) -> Option<Self> {
+        Some(match elimination {
+            Elimination::Primal | Elimination::Complement => {
+                Self::RowsFirst(RowsFirst::new(problem, state, rho, curvature, system)?)
+            }
+            Elimination::Dual => Self::DecodersFirst(DecodersFirst::new(problem, state, rho, curvature, system)?),
+        })
+    }
+
+    fn log_det(&self) -> f64 {
+        match self {
+            Self::RowsFirst(f) => f.log_det,
+            Self::DecodersFirst(f) => f.log_det,
+        }
+    }
+
+    pub fn solve(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, system: &System, rhs: &Step) -> Step {
+        match self {
+            Self::RowsFirst(f) => f.solve(problem, state, rho, system, rhs),
+            Self::DecodersFirst(f) => f.solve(problem, state, rho, system, rhs),
+        }
+    }
+}
+
 /// A system with its factorisation.
 #[derive(Clone, Debug)]
 pub struct Factored {
@@ -65,9 +121,15 @@ pub struct Factored {
 
 impl Factored {
     /// Linearises and factors at a state. `None` when the curvature is not positive definite in floating point.
-    pub fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, elimination: Elimination) -> Option<Self> {
+    pub fn new(
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        elimination: Elimination,
+        curvature: Curvature,
+    ) -> Option<Self> {
         let system = System::new(problem, state, rho, elimination.frame(&state.decoders))?;
-        Self::from_system(problem, state, rho, elimination, system)
+        Self::from_system(problem, state, rho, elimination, curvature, system)
     }
 
     pub fn from_system(
@@ -75,31 +137,21 @@ impl Factored {
         state: &State,
         rho: &SaeManifoldRho,
         elimination: Elimination,
+        curvature: Curvature,
         system: System,
     ) -> Option<Self> {
-        let factor = match elimination {
-            Elimination::Primal | Elimination::Complement => {
-                Factor::RowsFirst(RowsFirst::new(problem, state, rho, &system)?)
-            }
-            Elimination::Dual => Factor::DecodersFirst(DecodersFirst::new(problem, state, rho, &system)?),
-        };
+        let factor = Factor::new(problem, state, rho, elimination, curvature, &system)?;
         Some(Self { system, factor })
     }
 
     /// `ln |H + UU'|`.
     pub fn log_det(&self) -> f64 {
-        match &self.factor {
-            Factor::RowsFirst(f) => f.log_det,
-            Factor::DecodersFirst(f) => f.log_det,
-        }
+        self.factor.log_det()
     }
 
     /// Solves with `H + UU'`.
     pub fn solve(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, rhs: &Step) -> Step {
-        match &self.factor {
-            Factor::RowsFirst(f) => f.solve(problem, state, rho, &self.system, rhs),
-            Factor::DecodersFirst(f) => f.solve(problem, state, rho, &self.system, rhs),
-        }
+        self.factor.solve(problem, state, rho, &self.system, rhs)
     }
 
     /// What the traces need beyond the factors themselves.

@@ -22,7 +22,7 @@ mod system;
 
 pub use conjugate_gradients::{conjugate_gradients, Ending};
 pub use dense::ArrowSchur;
-pub use factor::{Elimination, Factored, RowTraces};
+pub use factor::{Curvature, Elimination, Factor, Factored, RowTraces};
 pub use frame::Frame;
 pub use gauge::{Gauge, GaugeColumn};
 pub use plan::{plan, Plan};

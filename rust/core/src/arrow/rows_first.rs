@@ -4,7 +4,7 @@
 //! product of packed `phi phi'` against packed `K`. In a frame of r < p channels the other p - r contribute
 //! `ln |G|` each.
 
-use super::factor::RowTraces;
+use super::factor::{Curvature, RowTraces};
 use super::{Step, System};
 use crate::linalg::{
     axpy, dot, gemm, product, small_backward, small_cholesky, small_forward, Cholesky, Op,
@@ -42,7 +42,13 @@ fn solve_block(l: &[f64], q: usize, b: &mut [f64], width: usize) {
 }
 
 impl RowsFirst {
-    pub(super) fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, system: &System) -> Option<Self> {
+    pub(super) fn new(
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        curvature: Curvature,
+        system: &System,
+    ) -> Option<Self> {
         let (m, r) = (problem.width(), system.lin.frame.rank());
         let (mm, rr) = (packed_len(m), packed_len(r));
         let plan = Chunks::new(problem.n_rows(), 8 * mm * rr);
@@ -51,7 +57,7 @@ impl RowsFirst {
             let mut blocks = Vec::with_capacity(chunks.len());
             let (mut ln, mut feasible) = (0.0, true);
             for c in chunks {
-                match eliminate_chunk(problem, state, rho, system, &system.lin.chunks[c], &mut total) {
+                match eliminate_chunk(problem, state, rho, curvature, system, &system.lin.chunks[c], &mut total) {
                     Some((factors, ln_det)) => {
                         blocks.push(factors);
                         ln += ln_det;
@@ -188,6 +194,7 @@ fn eliminate_chunk(
     problem: &Problem,
     state: &State,
     rho: &SaeManifoldRho,
+    curvature: Curvature,
     system: &System,
     chunk: &Chunk,
     total: &mut Array2<f64>,
@@ -200,7 +207,7 @@ fn eliminate_chunk(
     for (index, view, _) in System::rows_of(problem, state, chunk) {
         let q = view.q;
         let at = factors.len();
-        factors.extend_from_slice(view.curvature);
+        factors.extend(curvature.block(&view));
         let l = &mut factors[at..];
         if !small_cholesky(l, q) {
             return None;

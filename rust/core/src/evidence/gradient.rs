@@ -2,7 +2,7 @@
 
 use super::adjoint::evidence_adjoint;
 use super::value::{ard_slopes, Evidence};
-use crate::arrow::{conjugate_gradients, Ending, Factored, Step};
+use crate::arrow::{conjugate_gradients, Ending, Factor, Factored, Step};
 use crate::gates::GatePrior;
 use crate::linalg::{axpy, dot};
 use crate::priors::coordinate_prior;
@@ -24,19 +24,19 @@ pub struct Gradient {
     pub iterations: usize,
 }
 
-/// The exact gradient of V at a converged state.
+/// The exact gradient of V at a converged state, from the factor of H and one that preconditions the adjoint solve.
 pub fn gradient(
     problem: &Problem,
     state: &State,
     rho: &SaeManifoldRho,
-    factored: &Factored,
+    (factored, preconditioner): (&Factored, &Factor),
     evidence: &Evidence,
     interrupted: &dyn Fn() -> bool,
 ) -> Gradient {
     let adjoint = evidence_adjoint(problem, state, rho, factored, evidence);
     let solution = conjugate_gradients(
         |x| factored.system.apply_exact(problem, state, rho, x),
-        |x| factored.solve(problem, state, rho, x),
+        |x| preconditioner.solve(problem, state, rho, &factored.system, x),
         &adjoint.theta,
         ADJOINT_TOLERANCE,
         MAX_ADJOINT,

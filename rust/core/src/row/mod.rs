@@ -8,7 +8,9 @@
 //! support. The free logits of atoms outside the support feel their prior alone.
 
 mod linearise;
+mod solver;
 mod tape;
 
 pub use linearise::{linearise, Linearised, LossParts};
+pub use solver::{RowSolver, RowState, Target};
 pub use tape::{AtomView, Chunk, Chunks, RowView};

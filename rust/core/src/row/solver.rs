@@ -1,0 +1,306 @@
+//! One row on its own: its share of L with decoders held, and its minimisation.
+//!
+//! With `Q = BB'` and `b = Bz` the data part of a row's objective is `(phi' Q phi - 2 phi' b + |z|^2) / 2 phi_0`, so a row
+//! costs products of the basis width, not of the output width.
+
+use crate::atoms::{Atom, BasisJet};
+use crate::errors::ShapeError;
+use crate::gates::{Gate, GatePrior, GateRow};
+use crate::linalg::{axpy, dot, product, small_backward, small_cholesky, small_forward, Op};
+use crate::priors::coordinate_prior;
+use crate::rho::SaeManifoldRho;
+use ndarray::{Array2, ArrayView1};
+use std::sync::Arc;
+
+/// Bound on Newton steps of one candidate.
+const MAX_STEPS: usize = 60;
+/// A candidate is converged when one more step would lower its objective by less than half this squared, in nats.
+const DECREMENT: f64 = 1e-11;
+/// One row's variables.
+#[derive(Clone, Debug)]
+pub struct RowState {
+    /// K logits.
+    pub logits: Vec<f64>,
+    /// Coordinates of all atoms, one after the other.
+    pub coords: Vec<f64>,
+    pub support: Vec<u32>,
+    pub objective: f64,
+    pub converged: bool,
+}
+
+/// What a row's data enter through.
+pub struct Target {
+    /// B z.
+    pub against: Vec<f64>,
+    /// |z|^2.
+    pub length: f64,
+    pub weight: f64,
+}
+
+/// Value, gradient and curvature of a row's objective over its free logits and the coordinates of its support.
+struct Local {
+    value: f64,
+    gradient: Vec<f64>,
+    /// Exact Hessian, row-major.
+    hessian: Vec<f64>,
+    /// Positive diagonal that damps steps.
+    scale: Vec<f64>,
+}
+
+/// Frozen decoders and strengths, and rows solved with them.
+#[derive(Debug)]
+pub struct RowSolver {
+    pub atoms: Vec<Arc<dyn Atom>>,
+    pub gate: Arc<dyn Gate>,
+    pub rho: SaeManifoldRho,
+    /// Stacked, M x p.
+    pub decoders: Array2<f64>,
+    /// Q = BB'.
+    pub gram: Array2<f64>,
+    /// Rows of each atom in the stacked decoder.
+    pub offsets: Vec<usize>,
+    /// Coordinates of each atom in a row's coordinates.
+    pub coord_offsets: Vec<usize>,
+}
+
+impl RowSolver {
+    pub fn new(
+        atoms: Vec<Arc<dyn Atom>>,
+        gate: Arc<dyn Gate>,
+        rho: SaeManifoldRho,
+        decoders: Array2<f64>,
+    ) -> Result<Self, ShapeError> {
+        let dims: Vec<usize> = atoms.iter().map(|a| a.dim()).collect();
+        rho.check(&dims)?;
+        let running = |sizes: Vec<usize>| {
+            let mut out = vec![0];
+            sizes.iter().for_each(|s| out.push(out[out.len() - 1] + s));
+            out
+        };
+        let offsets = running(atoms.iter().map(|a| a.width()).collect());
+        let coord_offsets = running(dims);
+        if decoders.nrows() != offsets[atoms.len()] {
+            return Err(ShapeError::shape("decoders", &[decoders.nrows()], &[offsets[atoms.len()]]));
+        }
+        let decoders = decoders.as_standard_layout().into_owned();
+        let gram = product((decoders.view(), Op::Plain), (decoders.view(), Op::Transposed));
+        Ok(Self { atoms, gate, rho, decoders, gram, offsets, coord_offsets })
+    }
+
+    pub fn n_free(&self) -> usize {
+        self.gate.n_free(self.atoms.len())
+    }
+
+    pub fn target(&self, z: ArrayView1<'_, f64>, weight: f64) -> Target {
+        Target { against: self.decoders.dot(&z).to_vec(), length: z.dot(&z), weight }
+    }
+
+    /// The stacked basis row of some atoms at full strength, at the row's coordinates.
+    pub fn stacked(&self, row: &RowState, atoms: &[u32]) -> Vec<f64> {
+        let mut out = vec![0.0; self.offsets[self.atoms.len()]];
+        for &k in atoms {
+            let k = k as usize;
+            let t = &row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
+            self.atoms[k].basis(t, &mut out[self.offsets[k]..self.offsets[k + 1]]);
+        }
+        out
+    }
+
+    /// Damped Newton on the row's objective, its support held. `logits_only` leaves coordinates alone.
+    pub fn polish(&self, target: &Target, mut row: RowState, logits_only: bool) -> RowState {
+        let free = self.n_free();
+        let mut here = self.local(target, &row, true);
+        let mut damping = 0.0f64;
+        row.converged = false;
+        for _ in 0..MAX_STEPS {
+            let q = if logits_only { free } else { here.gradient.len() };
+            let mut step = Vec::new();
+            // the smallest damping that makes the Hessian positive definite
+            loop {
+                let n = here.gradient.len();
+                let mut matrix = vec![0.0; q * q];
+                for u in 0..q {
+                    matrix[u * q..(u + 1) * q].copy_from_slice(&here.hessian[u * n..u * n + q]);
+                    matrix[u * q + u] += damping * here.scale[u];
+                }
+                step.clear();
+                step.extend(here.gradient[..q].iter().map(|g| -g));
+                if small_cholesky(&mut matrix, q) {
+                    small_forward(&matrix, q, &mut step, 1);
+                    small_backward(&matrix, q, &mut step, 1);
+                    break;
+                }
+                damping = (4.0 * damping).max(1e-3);
+            }
+            let decrement = -dot(&step, &here.gradient[..q]);
+            if decrement <= DECREMENT * DECREMENT {
+                row.converged = true;
+                break;
+            }
+            let next = self.moved(&row, &step);
+            let there = self.local(target, &next, true);
+            let rounding = 64.0 * f64::EPSILON * (1.0 + here.value.abs() + 0.5 * target.weight * target.length / self.rho.dispersion());
+            if there.value < here.value || (decrement < rounding && there.value <= here.value + rounding) {
+                let shrunk = dot(&there.gradient[..q], &there.gradient[..q]) < dot(&here.gradient[..q], &here.gradient[..q]);
+                if decrement < rounding && !shrunk {
+                    row.converged = true;
+                    break;
+                }
+                (row, here) = (next, there);
+                damping = if damping > 1e-6 { damping / 8.0 } else { 0.0 };
+            } else if decrement < rounding {
+                row.converged = true;
+                break;
+            } else {
+                damping = (4.0 * damping).max(1e-3);
+            }
+        }
+        row.objective = here.value;
+        row
+    }
+
+    fn moved(&self, row: &RowState, step: &[f64]) -> RowState {
+        let free = self.n_free();
+        let mut next = row.clone();
+        next.logits[..free].iter_mut().zip(step).for_each(|(l, d)| *l += d);
+        let mut u = free;
+        for &k in &row.support {
+            let k = k as usize;
+            let t = &mut next.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
+            if u + t.len() > step.len() {
+                break;
+            }
+            t.iter_mut().zip(&step[u..]).for_each(|(t, d)| *t += d);
+            u += t.len();
+            self.atoms[k].retract(t);
+        }
+        next
+    }
+
+    /// The row's objective with its derivatives.
+    fn local(&self, target: &Target, row: &RowState, derivatives: bool) -> Local {
+        let free = self.n_free();
+        let m = self.offsets[self.atoms.len()];
+        let factor = target.weight / self.rho.dispersion();
+        let q = free + row.support.iter().map(|&k| self.atoms[k as usize].dim()).sum::<usize>();
+        let mut gate = GateRow::default();
+        self.gate.row(&row.logits, &row.support, &mut gate);
+        // D over the support's columns: free logits of the support map to their place among all free logits
+        let mut phi = vec![0.0; m];
+        let mut d = vec![0.0; q * m];
+        let mut jets = Vec::with_capacity(row.support.len());
+        let mut slot = free;
+        for (s, &k) in row.support.iter().enumerate() {
+            let k = k as usize;
+            let (atom, rows) = (&self.atoms[k], self.offsets[k]..self.offsets[k + 1]);
+            let mut jet = BasisJet::new(atom.dim(), atom.width());
+            atom.jet(&row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]], &mut jet);
+            axpy(gate.a[s], &jet.phi, &mut phi[rows.clone()]);
+            for f in 0..gate.free {
+                let u = row.support[f] as usize;
+                axpy(gate.da[s * gate.free + f], &jet.phi, &mut d[u * m + rows.start..u * m + rows.end]);
+            }
+            for j in 0..atom.dim() {
+                let u = slot + j;
+                axpy(gate.a[s], &jet.d1[j * atom.width()..(j + 1) * atom.width()], &mut d[u * m + rows.start..u * m + rows.end]);
+            }
+            slot += atom.dim();
+            jets.push(jet);
+        }
+        let curve: Vec<f64> = (0..m).map(|a| dot(self.gram.row(a).as_slice().expect("standard"), &phi)).collect();
+        let mut value = 0.5 * factor * (dot(&phi, &curve) - 2.0 * dot(&phi, &target.against) + target.length);
+        let slope: Vec<f64> = curve.iter().zip(&target.against).map(|(c, b)| factor * (c - b)).collect();
+        let mut out = Local { value, gradient: vec![0.0; q], hessian: vec![0.0; q * q], scale: vec![0.0; q] };
+        for u in 0..q {
+            out.gradient[u] = dot(&d[u * m..(u + 1) * m], &slope);
+        }
+        if derivatives {
+            for u in 0..q {
+                let du = &d[u * m..(u + 1) * m];
+                let through: Vec<f64> =
+                    (0..m).map(|a| factor * dot(self.gram.row(a).as_slice().expect("standard"), du)).collect();
+                for v in 0..=u {
+                    let inner = dot(&through, &d[v * m..(v + 1) * m]);
+                    out.hessian[u * q + v] = inner;
+                    out.hessian[v * q + u] = inner;
+                }
+                out.scale[u] = out.hessian[u * q + u];
+            }
+            self.add_second(row, &gate, &jets, &slope, &mut out);
+        }
+        value += self.add_priors(row, &mut out);
+        out.value = value;
+        out
+    }
+
+    /// Second derivatives of the stacked basis row against `slope`.
+    fn add_second(&self, row: &RowState, gate: &GateRow, jets: &[BasisJet], slope: &[f64], out: &mut Local) {
+        let (q, f) = (out.gradient.len(), gate.free);
+        let mut slot = self.n_free();
+        for (s, &k) in row.support.iter().enumerate() {
+            let k = k as usize;
+            let x = &slope[self.offsets[k]..self.offsets[k + 1]];
+            let (jet, dim, width) = (&jets[s], self.atoms[k].dim(), x.len());
+            let value = dot(&jet.phi, x);
+            for a in 0..f {
+                let u = row.support[a] as usize;
+                for b in 0..f {
+                    out.hessian[u * q + row.support[b] as usize] += gate.d2a[(s * f + a) * f + b] * value;
+                }
+                for j in 0..dim {
+                    let mixed = gate.da[s * f + a] * dot(&jet.d1[j * width..(j + 1) * width], x);
+                    out.hessian[u * q + slot + j] += mixed;
+                    out.hessian[(slot + j) * q + u] += mixed;
+                }
+            }
+            for j in 0..dim {
+                for l in 0..dim {
+                    let at = (j * dim + l) * width;
+                    out.hessian[(slot + j) * q + slot + l] += gate.a[s] * dot(&jet.d2[at..at + width], x);
+                }
+            }
+            slot += dim;
+        }
+    }
+
+    /// Adds the priors' gradient and curvature; returns their energy.
+    fn add_priors(&self, row: &RowState, out: &mut Local) -> f64 {
+        let (q, free) = (out.gradient.len(), self.n_free());
+        let mut energy = 0.0;
+        if free > 0 {
+            let (lambda, precision) = (self.rho.lambda_sparse(), self.gate.logit_precision());
+            let mut prior = GatePrior::default();
+            self.gate.prior(&row.logits, &mut prior);
+            energy += lambda * prior.energy;
+            let mut unit = vec![0.0; free];
+            let mut column = vec![0.0; free];
+            for u in 0..free {
+                let l = row.logits[u];
+                energy += 0.5 * precision * l * l;
+                out.gradient[u] += lambda * prior.gradient[u] + precision * l;
+                out.scale[u] += lambda * prior.majoriser[u] + precision;
+                (unit[u], column) = (1.0, vec![0.0; free]);
+                self.gate.prior_hessian_apply(&row.logits, lambda, &unit, &mut column);
+                unit[u] = 0.0;
+                column[u] += precision;
+                (0..free).for_each(|v| out.hessian[v * q + u] += column[v]);
+            }
+        }
+        let mut slot = free;
+        for (k, atom) in self.atoms.iter().enumerate() {
+            let supported = row.support.contains(&(k as u32));
+            for (j, axis) in atom.axes().iter().enumerate() {
+                let term = coordinate_prior(*axis, self.rho.ard(k, j), row.coords[self.coord_offsets[k] + j]);
+                energy += term.energy;
+                if supported {
+                    out.gradient[slot + j] += term.gradient;
+                    out.hessian[(slot + j) * q + slot + j] += term.curvature;
+                    // a flat coordinate still needs a scale for its damping
+                    out.scale[slot + j] += term.majoriser + crate::problem::COMPACT_RIDGE;
+                }
+            }
+            slot += if supported { atom.dim() } else { 0 };
+        }
+        energy
+    }
+}

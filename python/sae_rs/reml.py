@@ -40,8 +40,16 @@ COARSE_TOL = 1e-3
 FINE_TOL = 1e-9
 # Inner iterations that a start gets before the best one goes on.
 COARSE_INNER = 15
-# Infeasible trials after which a search gives up; each quarters its box.
-MAX_INFEASIBLE = 12
+# Half-width of the box in ρ that one run of the minimiser may cross: a factor of 20 in any strength.
+BOX = 3.0
+# Boxes of one search; an infeasible trial quarters the box.
+MAX_BOXES = 12
+# Evaluations allowed for each outer iteration, over the whole fit.
+EVALUATIONS_PER_ITERATION = 2
+# Evaluations of one line search; a smooth V needs two or three, and where an inner optimum vanishes no number helps.
+MAX_LINE_SEARCH = 8
+# A search has stalled when an iteration lowers V by less than this part of the tolerance.
+STALLED = 1e-2
 # Searches with a refresh of the supports after each; more than a few mean that rows keep changing places.
 MAX_ROUNDS = 8
 
@@ -262,17 +270,20 @@ class _Fit:
     def search(self, start: _Point) -> tuple[_Point, str]:
         """Minimise V from an evaluated point, supports held; returns the end and why it ended.
 
-        An infeasible trial is rejected, not given a made-up value: the search goes on from the last accepted point, in
-        a box that keeps the trial out.
+        The search runs in boxes, each around the end of the last, since a first step says little about a distant ρ. An
+        infeasible trial is rejected, not given a made-up value: the search goes on from the last accepted point in a box
+        that keeps the trial out.
         """
-        here, width = start, np.inf
-        # each infeasible trial quarters the box: a handful reach the length of a converged step
-        for _ in range(MAX_INFEASIBLE):
+        here, width = start, BOX
+        for _ in range(MAX_BOXES):
             try:
-                return self._minimise(here, width)
+                here, status = self._minimise(here, width)
             except _InfeasibleTrial as trial:
                 here, width = trial.accepted, 0.25 * trial.step
-        return here, "infeasible"
+                continue
+            if status != "box":
+                return here, status
+        return here, "infeasible" if width < BOX else "iteration_limit"
 
     def _minimise(self, start: _Point, width: float) -> tuple[_Point, str]:
         flat, curvature = start.flat, self.curvature(len(start.flat))
@@ -312,14 +323,20 @@ class _Fit:
             callback=on_iteration,
             options={
                 "maxiter": max(self.max_outer - self.n_iterations, 1),
-                "maxfun": 20 * self.max_outer,
-                # the projected gradient decides, in nats; a small decrease of V alone is no convergence
-                "ftol": 0.0,
+                "maxfun": max(EVALUATIONS_PER_ITERATION * self.max_outer - self.n_evaluations, 1),
+                # the projected gradient decides; this only ends a search that no longer gets anywhere
+                "maxls": MAX_LINE_SEARCH,
+                "ftol": STALLED * self.tol / max(abs(float(start.evaluation.value)), sigma),
                 "gtol": self.gradient_bound / np.sqrt(sigma * len(flat)),
             },
         )
         if self.scaled_norm(accepted) <= self.gradient_bound:
             return accepted, "converged"
+        outer_lower, outer_upper = self.bounds(len(flat))
+        end = accepted.flat
+        at_box = ((end <= lower) & (lower > outer_lower)) | ((end >= upper) & (upper < outer_upper))
+        if np.any(at_box) and width == BOX:
+            return accepted, "box"
         return accepted, "iteration_limit" if result.status == 1 else "line_search"
 
 

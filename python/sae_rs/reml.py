@@ -28,7 +28,7 @@ from .gates import Gate
 FloatArray = NDArray[np.float64]
 
 # V has local optima in the sparsity strength: the search starts from the best of these.
-SPARSITY_STARTS = (0.0, 2.0, 4.0)
+SPARSITY_STARTS = (4.0, 2.0, 0.0)
 # Strengths outside are the same model to rounding: e^12 times the noise pins what it penalises, e^-30 frees it.
 SMOOTH_BOUNDS = (-30.0, 30.0)
 SPARSITY_BOUNDS = (-6.0, 12.0)
@@ -38,8 +38,9 @@ DISPERSION_BOUNDS = (-60.0, 2.0)
 # Inner tolerances: while choosing among starts, and while following the gradient.
 COARSE_TOL = 1e-3
 FINE_TOL = 1e-9
-# Inner iterations that a start gets before the best one goes on.
+# Inner iterations that a seed gets before the best one goes on, and that a weaker sparsity gets to look better.
 COARSE_INNER = 15
+GLANCE_INNER = 5
 # Half-width of the box in ρ that one run of the minimiser may cross: a factor of 20 in any strength.
 BOX = 3.0
 # Boxes of one search; an infeasible trial quarters the box.
@@ -225,9 +226,16 @@ class _Fit:
 
     # Evaluations -----------------------------------------------------------------------------------------------------
 
-    def coarse(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> _Point:
+    def settled(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho, max_inner: int) -> _Point:
+        """A loosely converged V whose supports suit ρ."""
+        term, _ = term.refreshed(rho, threads=self.threads)
+        point = self.coarse(term, rho, max_inner)
+        term, changed = point.evaluation.term.refreshed(rho, threads=self.threads)
+        return self.coarse(term, rho, max_inner) if changed else point
+
+    def coarse(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho, max_inner: int) -> _Point:
         """A loosely converged V, to compare starts."""
-        inner = min(COARSE_INNER, self.max_inner)
+        inner = min(max_inner, self.max_inner)
         evaluation = term.evaluate(rho, tol=COARSE_TOL, max_inner=inner, gradient=False, threads=self.threads)
         return self._counted("start", _Point(rho, evaluation))
 
@@ -430,20 +438,27 @@ def _start(
     fit: _Fit, seeds: list[tuple[_core.SaeManifoldTerm, _core.SaeManifoldRho]], rho: _core.SaeManifoldRho | None
 ) -> _Point:
     """The best of the seeds, each converged loosely at strengths that suit it, then of the sparsity strengths."""
-    found = [fit.coarse(term, rho if rho is not None else own) for term, own in seeds]
-    best = min(found, key=lambda point: point.evaluation.value)
-    if rho is not None or best.evaluation.term.n_atoms == 1:
-        return best
-    tried = []
-    for log_sparse in SPARSITY_STARTS:
-        flat = best.flat
-        flat[0] = log_sparse
-        start = best.rho.from_flat(flat)
-        term, _ = best.evaluation.term.refreshed(start, threads=fit.threads)
-        point = fit.coarse(term, start)
-        term, changed = point.evaluation.term.refreshed(start, threads=fit.threads)
-        tried.append(fit.coarse(term, start) if changed else point)
-    return min(tried, key=lambda point: point.evaluation.value)
+    if rho is not None:
+        return min((fit.settled(term, rho, COARSE_INNER) for term, _ in seeds), key=_value)
+    if seeds[0][0].n_atoms == 1:
+        return min((fit.coarse(term, own, COARSE_INNER) for term, own in seeds), key=_value)
+    # seeds are hard clusterings: they are compared where gates are sparse, which is also where rows are cheapest
+    sparsest, *others = SPARSITY_STARTS
+    tried = [min((fit.settled(term, _with_sparsity(own, sparsest), COARSE_INNER) for term, own in seeds), key=_value)]
+    for log_sparse in others:
+        best = tried[0]
+        tried.append(fit.settled(best.evaluation.term, _with_sparsity(best.rho, log_sparse), GLANCE_INNER))
+    return min(tried, key=_value)
+
+
+def _value(point: _Point) -> float:
+    return float(point.evaluation.value)
+
+
+def _with_sparsity(rho: _core.SaeManifoldRho, log_sparse: float) -> _core.SaeManifoldRho:
+    flat = np.array(rho.to_flat())
+    flat[0] = log_sparse
+    return rho.from_flat(flat)
 
 
 def _result(fit: _Fit, status: str) -> FitResult:

@@ -40,6 +40,8 @@ pub trait Gate: Send + Sync + std::fmt::Debug {
     fn row(&self, logits: &[f64], support: &[u32], out: &mut GateRow);
     /// Atoms whose weight among all K exceeds `cutoff` times the largest (never empty).
     fn significant(&self, logits: &[f64], cutoff: f64, support: &mut Vec<u32>);
+    /// How far above a row's leading logit another must lie to take this share of the row from it (negative below 1/2).
+    fn logit_of_share(&self, share: f64) -> f64;
     /// Energy, gradient and majoriser at unit strength.
     fn prior(&self, logits: &[f64], out: &mut GatePrior);
     /// `out += factor * Hessian * v` over the free logits, at unit strength.

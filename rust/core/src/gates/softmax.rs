@@ -166,6 +166,10 @@ impl Gate for Softmax {
         );
     }
 
+    fn logit_of_share(&self, share: f64) -> f64 {
+        (share / (1.0 - share)).ln() / self.inverse_temperature
+    }
+
     fn prior(&self, logits: &[f64], out: &mut GatePrior) {
         (out.gradient.clear(), out.majoriser.clear());
         out.energy = 0.0;

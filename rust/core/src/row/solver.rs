@@ -109,7 +109,7 @@ impl RowSolver {
     /// Damped Newton on the row's objective, its support held. `logits_only` leaves coordinates alone.
     pub fn polish(&self, target: &Target, mut row: RowState, logits_only: bool) -> RowState {
         let free = self.n_free();
-        let mut here = self.local(target, &row, true);
+        let mut here = self.local(target, &row);
         let mut damping = 0.0f64;
         row.converged = false;
         for _ in 0..MAX_STEPS {
@@ -138,7 +138,7 @@ impl RowSolver {
                 break;
             }
             let next = self.moved(&row, &step);
-            let there = self.local(target, &next, true);
+            let there = self.local(target, &next);
             let rounding = 64.0 * f64::EPSILON * (1.0 + here.value.abs() + 0.5 * target.weight * target.length / self.rho.dispersion());
             if there.value < here.value || (decrement < rounding && there.value <= here.value + rounding) {
                 let shrunk = dot(&there.gradient[..q], &there.gradient[..q]) < dot(&here.gradient[..q], &here.gradient[..q]);
@@ -178,16 +178,17 @@ impl RowSolver {
     }
 
     /// The row's objective with its derivatives.
-    fn local(&self, target: &Target, row: &RowState, derivatives: bool) -> Local {
+    fn local(&self, target: &Target, row: &RowState) -> Local {
         let free = self.n_free();
         let m = self.offsets[self.atoms.len()];
         let factor = target.weight / self.rho.dispersion();
         let q = free + row.support.iter().map(|&k| self.atoms[k as usize].dim()).sum::<usize>();
         let mut gate = GateRow::default();
         self.gate.row(&row.logits, &row.support, &mut gate);
-        // D over the support's columns: free logits of the support map to their place among all free logits
+        // columns of Q through each atom's basis row and its derivatives: all of Q D' is sums of these
         let mut phi = vec![0.0; m];
         let mut d = vec![0.0; q * m];
+        let mut through = vec![0.0; q * m];
         let mut jets = Vec::with_capacity(row.support.len());
         let mut slot = free;
         for (s, &k) in row.support.iter().enumerate() {
@@ -196,40 +197,54 @@ impl RowSolver {
             let mut jet = BasisJet::new(atom.dim(), atom.width());
             atom.jet(&row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]], &mut jet);
             axpy(gate.a[s], &jet.phi, &mut phi[rows.clone()]);
-            for f in 0..gate.free {
-                let u = row.support[f] as usize;
-                axpy(gate.da[s * gate.free + f], &jet.phi, &mut d[u * m + rows.start..u * m + rows.end]);
+            if gate.free > 0 {
+                let seen = self.gram_times(k, &jet.phi);
+                for f in 0..gate.free {
+                    // free logits of the support have their place among all free logits
+                    let u = row.support[f] as usize;
+                    let da = gate.da[s * gate.free + f];
+                    axpy(da, &jet.phi, &mut d[u * m + rows.start..u * m + rows.end]);
+                    axpy(da, &seen, &mut through[u * m..(u + 1) * m]);
+                }
             }
             for j in 0..atom.dim() {
                 let u = slot + j;
-                axpy(gate.a[s], &jet.d1[j * atom.width()..(j + 1) * atom.width()], &mut d[u * m + rows.start..u * m + rows.end]);
+                let d1 = &jet.d1[j * atom.width()..(j + 1) * atom.width()];
+                axpy(gate.a[s], d1, &mut d[u * m + rows.start..u * m + rows.end]);
+                axpy(gate.a[s], &self.gram_times(k, d1), &mut through[u * m..(u + 1) * m]);
             }
             slot += atom.dim();
             jets.push(jet);
         }
-        let curve: Vec<f64> = (0..m).map(|a| dot(self.gram.row(a).as_slice().expect("standard"), &phi)).collect();
+        let mut curve = vec![0.0; m];
+        for (s, &k) in row.support.iter().enumerate() {
+            axpy(gate.a[s], &self.gram_times(k as usize, &jets[s].phi), &mut curve);
+        }
         let mut value = 0.5 * factor * (dot(&phi, &curve) - 2.0 * dot(&phi, &target.against) + target.length);
         let slope: Vec<f64> = curve.iter().zip(&target.against).map(|(c, b)| factor * (c - b)).collect();
         let mut out = Local { value, gradient: vec![0.0; q], hessian: vec![0.0; q * q], scale: vec![0.0; q] };
         for u in 0..q {
             out.gradient[u] = dot(&d[u * m..(u + 1) * m], &slope);
-        }
-        if derivatives {
-            for u in 0..q {
-                let du = &d[u * m..(u + 1) * m];
-                let through: Vec<f64> =
-                    (0..m).map(|a| factor * dot(self.gram.row(a).as_slice().expect("standard"), du)).collect();
-                for v in 0..=u {
-                    let inner = dot(&through, &d[v * m..(v + 1) * m]);
-                    out.hessian[u * q + v] = inner;
-                    out.hessian[v * q + u] = inner;
-                }
-                out.scale[u] = out.hessian[u * q + u];
+            for v in 0..=u {
+                let inner = factor * dot(&through[u * m..(u + 1) * m], &d[v * m..(v + 1) * m]);
+                out.hessian[u * q + v] = inner;
+                out.hessian[v * q + u] = inner;
             }
-            self.add_second(row, &gate, &jets, &slope, &mut out);
+            out.scale[u] = out.hessian[u * q + u];
         }
+        self.add_second(row, &gate, &jets, &slope, &mut out);
         value += self.add_priors(row, &mut out);
         out.value = value;
+        out
+    }
+
+    /// Q times a stacked vector that is `x` on atom k's rows and zero elsewhere.
+    fn gram_times(&self, k: usize, x: &[f64]) -> Vec<f64> {
+        let mut out = vec![0.0; self.gram.nrows()];
+        for (value, m) in x.iter().zip(self.offsets[k]..) {
+            // Q is symmetric, so its rows are its columns
+            axpy(*value, self.gram.row(m).as_slice().expect("standard layout"), &mut out);
+        }
         out
     }
 

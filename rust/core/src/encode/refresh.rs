@@ -1,0 +1,92 @@
+//! Keeping a fit's rows in agreement with how the same rows would be encoded.
+
+use super::Encoder;
+use crate::errors::ShapeError;
+use crate::problem::Problem;
+use crate::rho::SaeManifoldRho;
+use crate::state::State;
+
+/// The smallest sparsity strength (logarithm, within `bounds`) at which rows that use one atom alone still do.
+///
+/// Such a row's logits feel their prior only. Below the floor that prior lifts the other gates over the cutoff, so the
+/// row's support would no longer agree with its gates. `None` when no row uses one of several atoms alone.
+pub fn sparsity_floor(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    bounds: (f64, f64),
+) -> Result<Option<f64>, ShapeError> {
+    /// Bisections: more than enough for the floor to be exact to rounding of the cutoff.
+    const BISECTIONS: usize = 40;
+    if problem.n_free() == 0 {
+        return Ok(None);
+    }
+    let mut alone = vec![false; problem.n_atoms()];
+    for row in 0..problem.n_rows() {
+        if let [k] = state.support(row) {
+            alone[*k as usize] = true;
+        }
+    }
+    if !alone.contains(&true) {
+        return Ok(None);
+    }
+    let stays = |log_sparse: f64| -> Result<bool, ShapeError> {
+        let mut rho = rho.clone();
+        rho.log_lambda_sparse = log_sparse;
+        let gate = problem.shared_gate().clone();
+        let encoder = Encoder::new(problem.atoms().to_vec(), gate, rho, state.decoders.clone())?;
+        Ok(encoder.alone.iter().zip(&alone).all(|(row, used)| !used || row.support.len() == 1))
+    };
+    let (mut low, mut high) = bounds;
+    for _ in 0..BISECTIONS {
+        let middle = 0.5 * (low + high);
+        if stays(middle)? {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    Ok(Some(high))
+}
+
+/// Re-encodes every row of a state with its own decoders: supports that no longer agree with the gates are refreshed, and
+/// a row that fits better elsewhere moves there. Returns the number of rows that changed, or `None` when interrupted.
+pub fn refresh(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<Option<(State, usize)>, ShapeError> {
+    let gate = problem.shared_gate().clone();
+    let encoder = Encoder::new(problem.atoms().to_vec(), gate, rho.clone(), state.decoders.clone())?;
+    let current = |i: usize| Some(state.row(i));
+    let weight = |i: usize| problem.weight(i);
+    let Some(encoded) = encoder.encode_from(problem.data(), current, weight, interrupted) else { return Ok(None) };
+    let mut changed = 0;
+    let mut next = state.clone();
+    /// A coordinate or gate that moves by less than this has stayed in its basin.
+    const SAME_BASIN: f64 = 1e-3;
+    let gates = state.gates(problem);
+    for i in 0..problem.n_rows() {
+        let far = |k: usize| {
+            let moved: f64 = (0..encoded.coords[k].ncols())
+                .map(|j| (encoded.coords[k][[i, j]] - state.coords[k][[i, j]]).sin().abs())
+                .fold(0.0, f64::max);
+            (encoded.gates[[i, k]] - gates[[i, k]]).abs() > SAME_BASIN || moved > SAME_BASIN
+        };
+        let moved = encoded.supports[i].iter().any(|&k| far(k as usize));
+        if encoded.supports[i] == state.support(i) && !moved {
+            continue;
+        }
+        changed += 1;
+        next.logits.row_mut(i).assign(&encoded.logits.row(i));
+        for (block, from) in next.coords.iter_mut().zip(&encoded.coords) {
+            block.row_mut(i).assign(&from.row(i));
+        }
+    }
+    if changed == 0 {
+        return Ok(Some((next, 0)));
+    }
+    let next = next.with_support(problem, encoded.supports)?;
+    Ok(Some((next, changed)))
+}

@@ -38,6 +38,10 @@ DISPERSION_BOUNDS = (-60.0, 2.0)
 # Inner tolerances: while choosing among starts, and while following the gradient.
 COARSE_TOL = 1e-3
 FINE_TOL = 1e-9
+# With more rows than this a sample of the next size is fitted first: it finds the atoms and their strengths, and what
+# is left for all rows is a few evaluations.
+SAMPLE_ABOVE = 16384
+SAMPLE_ROWS = 4096
 # Inner iterations that a seed gets before the best one goes on, and that a weaker sparsity gets to look better.
 COARSE_INNER = 15
 GLANCE_INNER = 5
@@ -159,15 +163,61 @@ class _Point:
         return np.asarray(self.rho.to_flat())
 
 
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """What is fitted: rows, atoms, gate and weights."""
+
+    X: FloatArray
+    atoms: Sequence[Atom]
+    gate: Gate
+    weights: FloatArray | None
+    center: bool
+
+    def seeds(
+        self, n_init: int, random_state: int, threads: int | None
+    ) -> list[tuple[_core.SaeManifoldTerm, _core.SaeManifoldRho]]:
+        return _core.SaeManifoldTerm.seeds(
+            self.X,
+            [atom.spec() for atom in self.atoms],
+            self.gate.spec(len(self.atoms)),
+            weights=self.weights,
+            center=self.center,
+            n_init=n_init,
+            random_state=random_state,
+            threads=threads,
+        )
+
+    def take(self, rows: NDArray[np.intp]) -> _Problem:
+        weights = None if self.weights is None else self.weights[rows]
+        return _Problem(self.X[rows], self.atoms, self.gate, weights, self.center)
+
+    def encoded(
+        self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho, threads: int | None
+    ) -> _core.SaeManifoldTerm:
+        """All rows, encoded by the decoders of a term that has seen some of them."""
+        specs, gate = [atom.spec() for atom in self.atoms], self.gate.spec(len(self.atoms))
+        _, coords, logits, support, _, _ = _core.encode_rows(
+            self.X, term.mean, specs, gate, term.decoders, rho, threads=threads
+        )
+        return _core.SaeManifoldTerm(
+            self.X,
+            specs,
+            gate,
+            logits,
+            coords,
+            term.decoders,
+            support=support,
+            weights=self.weights,
+            center=self.center,
+        )
+
+
 class _Fit:
     """One fit: the evaluations of V with their bookkeeping, and the best point so far."""
 
     def __init__(
         self,
-        ranks: Sequence[int],
-        n_rows: int,
-        n_outputs: int,
-        variance: float,
+        problem: _Problem,
         *,
         max_outer: int,
         max_inner: int,
@@ -175,7 +225,10 @@ class _Fit:
         threads: int | None,
         progress: Callable[[FitProgress], object] | None,
     ) -> None:
-        self.ranks, self.n_rows, self.n_outputs, self.variance = ranks, n_rows, n_outputs, variance
+        self.problem = problem
+        self.n_rows, self.n_outputs = problem.X.shape
+        self.ranks = [int(np.linalg.matrix_rank(atom.roughness())) for atom in problem.atoms]
+        self.variance = _column_variance(problem.X)
         self.max_outer, self.max_inner, self.tol = max_outer, max_inner, tol
         self.threads, self.progress = threads, progress
         self.n_evaluations = 0
@@ -184,6 +237,17 @@ class _Fit:
         self.support_changes = 0
         self.sparsity_floor = SPARSITY_BOUNDS[0]
         self.best: _Point | None = None
+
+    def on(self, problem: _Problem) -> _Fit:
+        """A fit of another problem with the same settings."""
+        return _Fit(
+            problem,
+            max_outer=self.max_outer,
+            max_inner=self.max_inner,
+            tol=self.tol,
+            threads=self.threads,
+            progress=self.progress,
+        )
 
     # Units and limits of the search ----------------------------------------------------------------------------------
 
@@ -311,6 +375,9 @@ class _Fit:
                 point = self.fine(accepted.evaluation.term, rho)
                 if len(point.evaluation.gradient) != len(flat):
                     raise _InfeasibleTrial(accepted, float(np.max(np.abs(point.flat - accepted.flat))))
+                # the minimiser ends a line search at its best trial; two are enough to have it at hand
+                while len(trials) > 2:
+                    del trials[max(trials, key=lambda key: float(trials[key].evaluation.value))]
                 trials[x.tobytes()] = point
             evaluation = point.evaluation
             return float(evaluation.value) / sigma, np.asarray(evaluation.gradient) / (unit * sigma)
@@ -387,32 +454,36 @@ def fit_dictionary(
     """
     if not atoms:
         return _mean_only(X, weights, center)
-    specs, gate_spec = [atom.spec() for atom in atoms], gate.spec(len(atoms))
-    fit = _Fit(
-        [int(np.linalg.matrix_rank(atom.roughness())) for atom in atoms],
-        X.shape[0],
-        X.shape[1],
-        _column_variance(X),
-        max_outer=max_outer,
-        max_inner=max_inner,
-        tol=tol,
-        threads=threads,
-        progress=progress,
-    )
+    problem = _Problem(X, atoms, gate, weights, center)
+    fit = _Fit(problem, max_outer=max_outer, max_inner=max_inner, tol=tol, threads=threads, progress=progress)
     try:
-        seeds = _core.SaeManifoldTerm.seeds(
-            X, specs, gate_spec, weights=weights, center=center, n_init=n_init, random_state=random_state, threads=threads
-        )
-        status = _run(fit, seeds, rho)
+        status = _refine(fit, _begin(fit, rho, n_init, random_state))
     except _Stopped:
         status = "stopped"
     return _result(fit, status)
 
 
-def _run(fit: _Fit, seeds: list[tuple[_core.SaeManifoldTerm, _core.SaeManifoldRho]], rho: Any) -> str:
-    """Choose a start, then search and refresh until nothing changes; returns the status."""
-    point = _start(fit, seeds, rho)
-    del seeds
+def _begin(fit: _Fit, rho: _core.SaeManifoldRho | None, n_init: int, random_state: int) -> _Point:
+    """A first point, loosely converged; of many rows a sample finds it, and its decoders encode the others."""
+    problem = fit.problem
+    if len(problem.X) <= SAMPLE_ABOVE:
+        return _start(fit, problem.seeds(n_init, random_state, fit.threads), rho)
+    chosen = np.random.default_rng(random_state).choice(len(problem.X), SAMPLE_ROWS, replace=False)
+    chosen.sort()
+    sample = fit.on(problem.take(chosen))
+    try:
+        point = _start(sample, sample.problem.seeds(n_init, random_state, fit.threads), rho)
+        if np.isfinite(point.evaluation.value):
+            _refine(sample, point)
+    finally:
+        fit.n_evaluations = sample.n_evaluations
+    best = sample.best or point
+    term = problem.encoded(best.evaluation.term, best.rho, fit.threads)
+    return fit.coarse(term, best.rho, COARSE_INNER)
+
+
+def _refine(fit: _Fit, point: _Point) -> str:
+    """Search and refresh until nothing changes; returns the status."""
     if not np.isfinite(point.evaluation.value):
         fit.best = point
         return "infeasible"

@@ -113,8 +113,10 @@ def decoder_precision(atom: Atom, smoothness: float, dispersion: float, mean_var
 
 def principal_plane(atom: Atom, decoder: FloatArray) -> NDArray[Any]:
     """Directions (2, p) in which the decoded set varies most, most first; zero rows where there are fewer than two."""
-    points = decode_atom(atom, decoder, atom.grid(PLANE_GRID))
-    _, _, directions = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
+    basis = _core.basis(atom.spec(), atom.grid(PLANE_GRID))
+    # the triangular factor stands in for all grid points: as many rows as the basis has columns
+    triangle = np.linalg.qr(basis - basis.mean(axis=0), mode="r")
+    _, _, directions = np.linalg.svd(triangle @ decoder, full_matrices=False)
     plane = np.zeros((2, decoder.shape[1]))
     found = directions[:2]
     # The sign of a singular vector is arbitrary; fixing it makes pictures the same on every machine.

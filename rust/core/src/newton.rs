@@ -52,7 +52,7 @@ pub struct InnerOptions {
 }
 
 /// The end of an inner solve.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Inner {
     pub state: State,
     /// The stiffened factorisation at the state; `None` when infeasible.
@@ -66,6 +66,8 @@ pub struct Inner {
 
 /// Conjugate gradients of one Newton step are cut here; what is left is done by the next step.
 const MAX_CG: usize = 60;
+/// First radius of the trust region, in decrements: the length of a step of the preconditioner alone is one.
+const FIRST_RADIUS: f64 = 4.0;
 /// A trust-region step is taken when it brings this part of the predicted descent.
 const ACCEPT: f64 = 1e-4;
 /// Decoders are solved again in closed form when that brings at least this part of what the step brought.
@@ -94,7 +96,7 @@ pub fn solve(
     // rows far from their own minima show at once; after that, a disappointing step does
     let mut relax = true;
     loop {
-        let Some(factored) = &inner.factored else {
+        let Some(factored) = inner.factored.take() else {
             inner.status = Status::Infeasible;
             return inner;
         };
@@ -103,75 +105,85 @@ pub fn solve(
         let downhill = factored.solve(problem, &inner.state, rho, &gradient);
         inner.decrement = gradient.dot(&downhill).max(0.0).sqrt();
         let scale = (1.0 + loss.abs()).sqrt();
-        if inner.decrement <= options.tolerance * scale {
-            inner.status = Status::Converged;
-            return inner;
-        }
-        if inner.iterations == options.max_iterations {
-            return inner;
-        }
-        if interrupted() {
-            inner.status = Status::Interrupted;
+        let ending = if inner.decrement <= options.tolerance * scale {
+            Some(Status::Converged)
+        } else if inner.iterations == options.max_iterations {
+            Some(Status::IterationLimit)
+        } else if interrupted() {
+            Some(Status::Interrupted)
+        } else {
+            None
+        };
+        if let Some(status) = ending {
+            inner.status = status;
+            inner.factored = Some(factored);
             return inner;
         }
         inner.iterations += 1;
 
-        if relax {
-            relax = false;
-            if inner.decrement > RELAX_ABOVE {
-                if let Some((state, factored)) = relaxed(problem, &inner.state, factored, rho, options) {
+        if std::mem::take(&mut relax) && inner.decrement > RELAX_ABOVE {
+            drop(factored);
+            if let Some((state, factored)) = relaxed(problem, &inner.state, loss, rho, options) {
+                inner.state = state;
+                inner.factored = Some(factored);
+                radius = None;
+            } else {
+                inner.factored = Factored::new(problem, &inner.state, rho, options.elimination, Curvature::Stiffened);
+            }
+            continue;
+        }
+
+        // below this a difference of two values of L is rounding: the gradient decides, and no region is needed
+        let rounding = 64.0 * f64::EPSILON * (1.0 + loss.abs());
+        let tiny = 0.5 * inner.decrement * inner.decrement <= rounding;
+        let bound = if tiny { f64::INFINITY } else { radius.unwrap_or(FIRST_RADIUS * inner.decrement) };
+        let mut descent = gradient;
+        descent.scale(-1.0);
+        let step = conjugate_gradients(
+            |x| factored.system.apply_exact(problem, &inner.state, rho, x),
+            |x| factored.solve(problem, &inner.state, rho, x),
+            &descent,
+            (inner.decrement / scale).clamp(1e-12, 0.1),
+            MAX_CG,
+            bound,
+            interrupted,
+        );
+        inner.cg_iterations += step.iterations;
+        if step.ending == Ending::Interrupted {
+            inner.status = Status::Interrupted;
+            inner.factored = Some(factored);
+            return inner;
+        }
+        let predicted = descent.dot(&step.x) - 0.5 * step.x.dot(&step.ax);
+        // one linearisation at a time: a rejected step, which is rare, makes this one again
+        drop(factored);
+        let trial = inner.state.stepped(problem, &step.x.local, flat(&step.x), 1.0);
+        let system = System::new(problem, &trial, rho, options.elimination.frame(&trial.decoders));
+        if tiny || predicted <= rounding {
+            match refined(problem, rho, options, trial, system, inner.decrement) {
+                Some((state, factored)) => {
                     inner.state = state;
                     inner.factored = Some(factored);
-                    radius = None;
                     continue;
+                }
+                None => {
+                    inner.status = Status::RoundingLimit;
+                    inner.factored = Factored::new(problem, &inner.state, rho, options.elimination, Curvature::Stiffened);
+                    return inner;
                 }
             }
         }
-
-        let mut bound = radius.unwrap_or(2.0 * inner.decrement);
-        let mut descent = gradient.clone();
-        descent.scale(-1.0);
-        let forcing = (inner.decrement / scale).clamp(1e-12, 0.1);
-        let accepted = loop {
-            let step = conjugate_gradients(
-                |x| factored.system.apply_exact(problem, &inner.state, rho, x),
-                |x| factored.solve(problem, &inner.state, rho, x),
-                &descent,
-                forcing,
-                MAX_CG,
-                bound,
-                interrupted,
-            );
-            inner.cg_iterations += step.iterations;
-            if step.ending == Ending::Interrupted {
-                inner.status = Status::Interrupted;
-                return inner;
-            }
-            let predicted = descent.dot(&step.x) - 0.5 * step.x.dot(&step.ax);
-            let trial = inner.state.stepped(problem, &step.x.local, flat(&step.x), 1.0);
-            let system = System::new(problem, &trial, rho, options.elimination.frame(&trial.decoders));
-            // below this a difference of two values of L is rounding, and the gradient decides instead
-            let rounding = 64.0 * f64::EPSILON * (1.0 + loss.abs());
-            if predicted <= rounding {
-                break refined(problem, rho, options, trial, system, inner.decrement);
-            }
-            let actual = system.as_ref().map_or(f64::NEG_INFINITY, |s| loss - s.lin.loss.total());
-            let ratio = actual / predicted;
-            if ratio > 0.75 && step.length > 0.99 * bound {
-                radius = Some(3.0 * bound);
-            } else if ratio < 0.25 {
-                radius = Some(0.25 * step.length);
-            } else if radius.is_some() {
-                radius = Some(bound);
-            }
-            relax |= ratio < 0.25 || step.ending == Ending::NegativeCurvature;
-            if let Some(system) = system.filter(|_| ratio > ACCEPT) {
-                break accept(problem, rho, options, trial, system, actual);
-            }
-            bound = 0.25 * step.length;
-            if bound.is_nan() || bound <= f64::EPSILON * inner.decrement.min(1.0) {
-                break None;
-            }
+        let actual = system.as_ref().map_or(f64::NEG_INFINITY, |s| loss - s.lin.loss.total());
+        let ratio = actual / predicted;
+        if ratio > 0.75 && step.length > 0.99 * bound {
+            radius = Some(3.0 * bound);
+        } else if ratio < 0.25 {
+            radius = Some(0.25 * step.length);
+        }
+        relax = ratio < 0.25 || step.ending == Ending::NegativeCurvature;
+        let accepted = match system.filter(|_| ratio > ACCEPT) {
+            Some(system) => accept(problem, rho, options, trial, system, actual),
+            None => None,
         };
         match accepted {
             Some((state, factored)) => {
@@ -179,8 +191,12 @@ pub fn solve(
                 inner.factored = Some(factored);
             }
             None => {
-                inner.status = Status::RoundingLimit;
-                return inner;
+                inner.factored = Factored::new(problem, &inner.state, rho, options.elimination, Curvature::Stiffened);
+                // a radius at rounding of the state: no step of any length descends
+                if radius.is_none_or(|r| r <= f64::EPSILON * inner.decrement.min(1.0)) {
+                    inner.status = Status::RoundingLimit;
+                    return inner;
+                }
             }
         }
     }
@@ -191,7 +207,7 @@ pub fn solve(
 fn relaxed(
     problem: &Problem,
     state: &State,
-    factored: &Factored,
+    loss: f64,
     rho: &SaeManifoldRho,
     options: &InnerOptions,
 ) -> Option<(State, Factored)> {
@@ -207,8 +223,8 @@ fn relaxed(
     let mut next = state.clone();
     rows.iter().enumerate().for_each(|(i, row)| next.set_row(i, row));
     let system = System::new(problem, &next, rho, options.elimination.frame(&next.decoders))?;
-    let (next, system) = polished(problem, rho, options, &next, &system, 0.0).unwrap_or((next, system));
-    (system.lin.loss.total() < factored.system.lin.loss.total()).then_some(())?;
+    let (next, system) = polished(problem, rho, options, next, system, 0.0)?;
+    (system.lin.loss.total() < loss).then_some(())?;
     let factored = Factored::from_system(problem, &next, rho, options.elimination, Curvature::Stiffened, system)?;
     Some((next, factored))
 }
@@ -241,22 +257,19 @@ fn accept(
     system: System,
     actual: f64,
 ) -> Option<(State, Factored)> {
-    let (trial, system) = match polished(problem, rho, options, &trial, &system, POLISH * actual) {
-        Some(better) => better,
-        None => (trial, system),
-    };
+    let (trial, system) = polished(problem, rho, options, trial, system, POLISH * actual)?;
     let factored = Factored::from_system(problem, &trial, rho, options.elimination, Curvature::Stiffened, system)?;
     Some((trial, factored))
 }
 
 /// For fixed logits and coordinates L is quadratic in the decoders, with Hessian `G (x) I`: one solve minimises it, and
-/// its gain `1/2 <g, G^-1 g>` is known before it is taken.
+/// its gain `1/2 <g, G^-1 g>` is known before it is taken. Taken when it is at least `least_gain`.
 fn polished(
     problem: &Problem,
     rho: &SaeManifoldRho,
     options: &InnerOptions,
-    state: &State,
-    system: &System,
+    mut state: State,
+    system: System,
     least_gain: f64,
 ) -> Option<(State, System)> {
     let gram = Cholesky::new(system.lin.gram.view())?;
@@ -264,11 +277,11 @@ fn polished(
     gram.solve(&mut step.view_mut());
     let gain = 0.5 * step.iter().zip(&system.lin.border_gradient).map(|(s, g)| s * g).sum::<f64>();
     if gain.is_nan() || gain < least_gain {
-        return None;
+        return Some((state, system));
     }
-    let mut better = state.clone();
-    better.decoders -= &step;
-    let frame = options.elimination.frame(&better.decoders);
-    let system_at = System::new(problem, &better, rho, frame)?;
-    (system_at.lin.loss.total() <= system.lin.loss.total()).then_some((better, system_at))
+    drop(system);
+    state.decoders -= &step;
+    let frame = options.elimination.frame(&state.decoders);
+    let system = System::new(problem, &state, rho, frame)?;
+    Some((state, system))
 }

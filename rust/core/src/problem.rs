@@ -38,7 +38,9 @@ impl Problem {
             return Err(ShapeError::value("a dictionary needs at least one atom"));
         }
         check_finite("data", data.view())?;
-        data = data.as_standard_layout().into_owned();
+        if !data.is_standard_layout() {
+            data = data.as_standard_layout().into_owned();
+        }
         let mean = if centre { data.mean_axis(NdAxis(0)).expect("n > 0") } else { Array1::zeros(p) };
         if centre {
             data -= &mean;

@@ -109,8 +109,8 @@ pub fn encode_rows<'py>(
     let views: Vec<_> = decoders.iter().map(|b| b.as_array()).collect();
     let stacked = ndarray::concatenate(ndarray::Axis(0), &views).map_err(|e| PyValueError::new_err(e.to_string()))?;
     let encoder = Encoder::new(atoms, gate, rho.core.clone(), stacked).map_err(value_error)?;
-    let rows = matrix(&X) - &mean.as_array();
-    let encoded = detached(py, threads, |interrupted| encoder.encode(rows.view(), interrupted))?;
+    let (rows, mean) = (X.as_array(), mean.as_array());
+    let encoded = detached(py, threads, |interrupted| encoder.encode(rows, mean, interrupted))?;
     // a `None` comes with a pending signal, which `detached` has raised
     let encoded = encoded.ok_or_else(|| PyValueError::new_err("encoding was interrupted"))?;
     let mut support = ndarray::Array2::from_elem(encoded.gates.dim(), false);

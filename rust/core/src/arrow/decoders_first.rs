@@ -15,7 +15,7 @@ use crate::state::State;
 use ndarray::{s, Array2};
 
 /// The factor of decoders first.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct DecodersFirst {
     gram: Cholesky,
     /// Z columns over the border in the frame, each M x r.

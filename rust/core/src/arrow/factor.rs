@@ -73,7 +73,7 @@ pub struct RowTraces {
 }
 
 /// A factorisation.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Factor {
     RowsFirst(RowsFirst),
     DecodersFirst(DecodersFirst),
@@ -113,7 +113,7 @@ impl Factor {
 }
 
 /// A system with its factorisation.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Factored {
     pub system: System,
     pub factor: Factor,

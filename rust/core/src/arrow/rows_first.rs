@@ -16,7 +16,7 @@ use crate::state::State;
 use ndarray::{Array2, ArrayView2};
 
 /// The factor of rows first.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RowsFirst {
     /// Cholesky factors of the rows' blocks, laid end to end per chunk.
     blocks: Vec<Vec<f64>>,

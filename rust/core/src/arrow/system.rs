@@ -44,7 +44,7 @@ fn slice(a: &Array2<f64>) -> &[f64] {
 }
 
 /// The objective at a state with the blocks of its arrow.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct System {
     pub lin: Linearised,
     pub gauge: Gauge,

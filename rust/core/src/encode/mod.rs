@@ -15,7 +15,7 @@ use crate::linalg::dot;
 use crate::rho::SaeManifoldRho;
 use crate::row::{RowSolver, RowState, Target};
 use crate::state::SUPPORT_CUTOFF;
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView1, ArrayView2};
 use nearest::{nearest, Grid};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -113,15 +113,21 @@ impl Encoder {
         Alone { logits: settled.logits, support, energy: settled.objective }
     }
 
-    /// Encodes centred rows (m x p).
-    pub fn encode(&self, rows: ArrayView2<'_, f64>, interrupted: &dyn Fn() -> bool) -> Option<Encoding> {
-        self.encode_from(rows, |_| None, |_| 1.0, interrupted)
+    /// Encodes rows (m x p) after subtracting `mean` (p). `None` when interrupted.
+    pub fn encode(
+        &self,
+        rows: ArrayView2<'_, f64>,
+        mean: ArrayView1<'_, f64>,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Option<Encoding> {
+        self.encode_from(rows, mean, |_| None, |_| 1.0, interrupted)
     }
 
     /// Encodes rows with the state each is in as one more candidate. `None` when interrupted.
     fn encode_from(
         &self,
         rows: ArrayView2<'_, f64>,
+        mean: ArrayView1<'_, f64>,
         current: impl Fn(usize) -> Option<RowState> + Sync,
         weight: impl Fn(usize) -> f64 + Sync,
         interrupted: &dyn Fn() -> bool,
@@ -146,7 +152,7 @@ impl Encoder {
             let encoded: Vec<RowState> = (start..end)
                 .into_par_iter()
                 .map(|i| {
-                    let target = self.rows.target(rows.row(i), weight(i));
+                    let target = self.rows.target((&rows.row(i) - &mean).view(), weight(i));
                     self.best(&target, current(i))
                 })
                 .collect();

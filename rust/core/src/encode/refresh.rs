@@ -5,6 +5,7 @@ use crate::errors::ShapeError;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
+use ndarray::Array1;
 
 /// The smallest sparsity strength (logarithm, within `bounds`) at which rows that use one atom alone still do.
 ///
@@ -61,7 +62,8 @@ pub fn refresh(
     let encoder = Encoder::new(problem.atoms().to_vec(), gate, rho.clone(), state.decoders.clone())?;
     let current = |i: usize| Some(state.row(i));
     let weight = |i: usize| problem.weight(i);
-    let Some(encoded) = encoder.encode_from(problem.data(), current, weight, interrupted) else { return Ok(None) };
+    let zero = Array1::zeros(problem.n_outputs());
+    let Some(encoded) = encoder.encode_from(problem.data(), zero.view(), current, weight, interrupted) else { return Ok(None) };
     let mut changed = 0;
     let mut next = state.clone();
     /// A coordinate or gate that moves by less than this has stayed in its basin.

@@ -44,7 +44,7 @@ impl LossParts {
 }
 
 /// The objective at a state, with its gradient and the parts of its curvature.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Linearised {
     pub chunks: Vec<Chunk>,
     pub plan: Chunks,
@@ -196,6 +196,7 @@ fn linearise_chunk(
         add_prior_curvature(problem, state, rho, &mut chunk, index, &sums.logit_curvature, scratch);
     }
     sums.loss.data_fit = 0.5 * phi_inverse * sums.loss.residual;
+    chunk.shrink();
     chunk
 }
 

@@ -43,12 +43,12 @@ impl Chunks {
 }
 
 /// The linearisation of the rows of one chunk.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Chunk {
     /// Position among the chunks.
     pub index: usize,
     pub rows: Range<usize>,
-    /// Weighted basis rows (rows x M), zero off the support.
+    /// Stacked basis rows phi_i (rows x M), zero off the support.
     pub phi: Array2<f64>,
     tapes: Vec<RowTape>,
     basis: Vec<f64>,
@@ -62,14 +62,24 @@ pub struct Chunk {
 /// Where one row's parts lie in its chunk.
 #[derive(Clone, Debug)]
 struct RowTape {
-    basis: usize,
-    basis_d1: usize,
-    gate: usize,
-    gate_d1: usize,
-    blocks: usize,
-    jacobian: usize,
-    free: usize,
-    q: usize,
+    basis: u32,
+    basis_d1: u32,
+    gate: u32,
+    gate_d1: u32,
+    blocks: u32,
+    jacobian: u32,
+    free: u16,
+    q: u16,
+}
+
+/// Offsets within a chunk fit a `u32` by far.
+fn offset(len: usize) -> u32 {
+    u32::try_from(len).expect("a chunk's parts stay below 2^32 entries")
+}
+
+/// Local variables of a row fit a `u16`.
+fn count(len: usize) -> u16 {
+    u16::try_from(len).expect("a row has fewer than 65,536 coupled variables")
 }
 
 /// One linearised row.
@@ -115,14 +125,14 @@ impl Chunk {
     /// Appends a row: its gate, and the basis rows of its support laid end to end. Its blocks are set later.
     pub(super) fn push(&mut self, gate: &GateRow, basis: &[f64], basis_d1: &[f64], q: usize, rank: usize) {
         self.tapes.push(RowTape {
-            basis: self.basis.len(),
-            basis_d1: self.basis_d1.len(),
-            gate: self.gate.len(),
-            gate_d1: self.gate_d1.len(),
-            blocks: self.blocks.len(),
-            jacobian: self.jacobians.len(),
-            free: gate.free,
-            q,
+            basis: offset(self.basis.len()),
+            basis_d1: offset(self.basis_d1.len()),
+            gate: offset(self.gate.len()),
+            gate_d1: offset(self.gate_d1.len()),
+            blocks: offset(self.blocks.len()),
+            jacobian: offset(self.jacobians.len()),
+            free: count(gate.free),
+            q: count(q),
         });
         self.basis.extend_from_slice(basis);
         self.basis_d1.extend_from_slice(basis_d1);
@@ -133,15 +143,24 @@ impl Chunk {
     }
 
     pub(super) fn set_blocks(&mut self, index: usize, curvature: &[f64], second: &[f64]) {
-        let at = self.tapes[index].blocks;
+        let at = self.tapes[index].blocks as usize;
         let size = curvature.len();
         self.blocks[at..at + size].copy_from_slice(curvature);
         self.blocks[at + size..at + 2 * size].copy_from_slice(second);
     }
 
     pub(super) fn set_jacobian(&mut self, index: usize, jacobian: &[f64]) {
-        let at = self.tapes[index].jacobian;
+        let at = self.tapes[index].jacobian as usize;
         self.jacobians[at..at + jacobian.len()].copy_from_slice(jacobian);
+    }
+
+    /// Gives back what the buffers have grown beyond their content.
+    pub(super) fn shrink(&mut self) {
+        for buffer in
+            [&mut self.basis, &mut self.basis_d1, &mut self.gate, &mut self.gate_d1, &mut self.blocks, &mut self.jacobians]
+        {
+            buffer.shrink_to_fit();
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -159,21 +178,24 @@ impl Chunk {
         let support = state.support(row);
         let width = support.iter().map(|&k| problem.atoms()[k as usize].width()).sum::<usize>();
         let d1 = support.iter().map(|&k| atom_size(problem, k)).sum::<usize>();
-        let (s, q) = (support.len(), tape.q);
+        let (s, q, free) = (support.len(), usize::from(tape.q), usize::from(tape.free));
+        let part = |values: &'a [f64], from: u32, len: usize| &values[from as usize..from as usize + len];
+        let jacobian_end = self.tapes.get(index + 1).map_or(self.jacobians.len(), |t| t.jacobian as usize);
+        let blocks = part(&self.blocks, tape.blocks, 2 * q * q);
         RowView {
             problem,
             row,
             support,
             coord_starts: state.layout_of_rows().coord_starts(row),
-            free: tape.free,
+            free,
             q,
-            basis: &self.basis[tape.basis..tape.basis + width],
-            basis_d1: &self.basis_d1[tape.basis_d1..tape.basis_d1 + d1],
-            gate: &self.gate[tape.gate..tape.gate + s],
-            gate_d1: &self.gate_d1[tape.gate_d1..tape.gate_d1 + s * tape.free],
-            curvature: &self.blocks[tape.blocks..tape.blocks + q * q],
-            second: &self.blocks[tape.blocks + q * q..tape.blocks + 2 * q * q],
-            jacobian: &self.jacobians[tape.jacobian..self.tapes.get(index + 1).map_or(self.jacobians.len(), |t| t.jacobian)],
+            basis: part(&self.basis, tape.basis, width),
+            basis_d1: part(&self.basis_d1, tape.basis_d1, d1),
+            gate: part(&self.gate, tape.gate, s),
+            gate_d1: part(&self.gate_d1, tape.gate_d1, s * free),
+            curvature: &blocks[..q * q],
+            second: &blocks[q * q..],
+            jacobian: &self.jacobians[tape.jacobian as usize..jacobian_end],
         }
     }
 }

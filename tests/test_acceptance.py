@@ -410,18 +410,26 @@ class TestEvidence:
 # Large fits
 
 
-LARGE_FIT = """
-import resource, sys
+MEMORY = """
 import numpy as np
 import sae_rs
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    # not getrusage, which carries over the peak of the process that started this one
+    lines = open("/proc/self/status").read().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
+# what a small fit takes is the interpreter's
 sae_rs.ManifoldSAE(n_atoms=1).fit(np.random.default_rng(1).standard_normal((60, 5)))
+before = peak()
+"""
+
+LARGE_DATA = """
+import numpy as np
+import sae_rs
+
 rng = np.random.default_rng(0)
 plane = np.linalg.qr(rng.standard_normal((64, 2)))[0].T
-before = peak()
 angle = rng.uniform(0.0, 2.0 * np.pi, 100_000)
 X = rng.standard_normal((100_000, 64))
 X *= 0.05
@@ -431,9 +439,9 @@ for rows in range(0, len(X), 1000):
 """
 
 INTERRUPTED_FIT = (
-    LARGE_FIT
+    LARGE_DATA
     + """
-model = sae_rs.ManifoldSAE(n_atoms=2)
+model = sae_rs.ManifoldSAE(n_atoms=3)
 print("ready", flush=True)
 try:
     model.fit(X)
@@ -445,7 +453,8 @@ else:
 )
 
 MEASURED_FIT = (
-    LARGE_FIT
+    MEMORY
+    + LARGE_DATA
     + """
 model = sae_rs.ManifoldSAE(n_atoms=1).fit(X)
 print(model.converged_, (peak() - before) / X.nbytes, flush=True)
@@ -455,7 +464,7 @@ print(model.converged_, (peak() - before) / X.nbytes, flush=True)
 
 class TestLargeFits:
     @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT reaches a child process on POSIX systems only")
-    @pytest.mark.parametrize("after", [0.3, 1.5])
+    @pytest.mark.parametrize("after", [0.3, 4.0])
     def test_interrupt_ends_a_fit_at_once_and_leaves_no_trace(self, after: float) -> None:
         with subprocess.Popen([sys.executable, "-c", INTERRUPTED_FIT], stdout=subprocess.PIPE, text=True) as child:
             try:
@@ -473,6 +482,7 @@ class TestLargeFits:
         assert waited < 2.0
 
     @slow
+    @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory where Linux keeps it")
     def test_hundred_thousand_rows_fit_in_four_times_their_memory(self) -> None:
         done = subprocess.run([sys.executable, "-c", MEASURED_FIT], capture_output=True, text=True, check=True)
         converged, ratio = done.stdout.split()

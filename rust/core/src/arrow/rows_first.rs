@@ -105,15 +105,23 @@ impl RowsFirst {
         log_det.is_finite().then_some(Self { blocks, schur, gram, log_det })
     }
 
-    /// `A^-1 b` over all local variables.
-    fn solve_rows(&self, problem: &Problem, state: &State, system: &System, b: &[f64]) -> Vec<f64> {
+    /// `A^-1 b` over all local variables, and `C' A^-1 b` in the frame.
+    fn forward(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        system: &System,
+        b: &[f64],
+    ) -> (Vec<f64>, Array2<f64>) {
         let layout = state.layout_of_rows();
-        let free = problem.n_free();
-        let (out, _) = system.map_rows(problem, state, (0, 0), |chunk, out, _| {
+        let (free, r, inverse) = (problem.n_free(), system.lin.frame.rank(), 1.0 / rho.dispersion());
+        system.map_rows(problem, state, (problem.width(), r), |chunk, out, sum| {
             let factors = &self.blocks[chunk.index];
             let origin = layout.block(chunk.rows.start).start;
+            let mut pulled = Array2::<f64>::zeros((chunk.len(), r));
             let (mut at, mut x) = (0, Vec::new());
-            for (_, view, block) in System::rows_of(problem, state, chunk) {
+            for (index, view, block) in System::rows_of(problem, state, chunk) {
                 let rhs = &b[origin + block.start..origin + block.end];
                 let out = &mut out[block];
                 // logits outside the support are diagonal; those inside are overwritten below
@@ -124,8 +132,47 @@ impl RowsFirst {
                 x.clear();
                 x.extend((0..view.q).map(|u| rhs[view.position(u)]));
                 solve_block(&factors[at..at + view.q * view.q], view.q, &mut x, 1);
+                let factor = problem.weight(view.row) * inverse;
+                let mut row = pulled.row_mut(index);
+                let row = row.as_slice_mut().expect("standard layout");
                 for (u, v) in x.iter().enumerate() {
                     out[view.position(u)] = *v;
+                    axpy(factor * v, &view.jacobian[u * r..(u + 1) * r], row);
+                }
+                at += view.q * view.q;
+            }
+            gemm(&mut sum.view_mut(), true, 1.0, (chunk.phi.view(), Op::Transposed), (pulled.view(), Op::Plain));
+        })
+    }
+
+    /// `x - A^-1 C y` over all local variables, for border columns y in the frame.
+    fn backward(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        system: &System,
+        x: &[f64],
+        y: &Array2<f64>,
+    ) -> Vec<f64> {
+        let layout = state.layout_of_rows();
+        let (r, inverse) = (system.lin.frame.rank(), 1.0 / rho.dispersion());
+        let (out, _) = system.map_rows(problem, state, (0, 0), |chunk, out, _| {
+            let factors = &self.blocks[chunk.index];
+            let origin = layout.block(chunk.rows.start).start;
+            out.copy_from_slice(&x[origin..origin + out.len()]);
+            let seen = product((chunk.phi.view(), Op::Plain), (y.view(), Op::Plain));
+            let (mut at, mut moved) = (0, Vec::new());
+            for (index, view, block) in System::rows_of(problem, state, chunk) {
+                let factor = problem.weight(view.row) * inverse;
+                let seen = seen.row(index);
+                let seen = seen.as_slice().expect("standard layout");
+                moved.clear();
+                moved.extend(view.jacobian.chunks_exact(r).map(|l| factor * dot(l, seen)));
+                solve_block(&factors[at..at + view.q * view.q], view.q, &mut moved, 1);
+                let out = &mut out[block];
+                for (u, v) in moved.iter().enumerate() {
+                    out[view.position(u)] -= v;
                 }
                 at += view.q * view.q;
             }
@@ -143,12 +190,10 @@ impl RowsFirst {
     ) -> Step {
         let frame = &system.lin.frame;
         let (mut inside, rest) = frame.split(&rhs.border);
-        let mut local = self.solve_rows(problem, state, system, &rhs.local);
-        inside -= &system.couple_transposed(problem, state, rho, &local);
+        let (local, coupled) = self.forward(problem, state, rho, system, &rhs.local);
+        inside -= &coupled;
         self.schur.solve_vec(inside.as_slice_mut().expect("standard layout"));
-        let back = system.couple(problem, state, rho, &inside);
-        let back = self.solve_rows(problem, state, system, &back);
-        axpy(-1.0, &back, &mut local);
+        let local = self.backward(problem, state, rho, system, &local, &inside);
         let mut border = frame.lift(&inside);
         if let Some(mut rest) = rest {
             self.gram.solve(&mut rest.view_mut());
@@ -203,6 +248,7 @@ fn eliminate_chunk(
     let mut outer = Array2::<f64>::zeros((chunk.len(), packed_len(m)));
     let mut inner = Array2::<f64>::zeros((chunk.len(), packed_len(r)));
     let (mut factors, mut ln_det) = (Vec::new(), 0.0);
+    let inverse = 1.0 / rho.dispersion();
     let mut whitened = Vec::new();
     for (index, view, _) in System::rows_of(problem, state, chunk) {
         let q = view.q;
@@ -216,7 +262,7 @@ fn eliminate_chunk(
         whitened.clear();
         whitened.extend_from_slice(view.jacobian);
         small_forward(l, q, &mut whitened, r);
-        let scale = (problem.weight(view.row) / rho.dispersion()).powi(2);
+        let scale = (problem.weight(view.row) * inverse).powi(2);
         let mut inner = inner.row_mut(index);
         let inner = inner.as_slice_mut().expect("standard layout");
         for w in whitened.chunks_exact(r) {
@@ -269,6 +315,7 @@ impl BorderInverse {
         let mut at = 0;
         let mut gathered = Array2::<f64>::zeros((0, 0));
         let mut traces = RowTraces::default();
+        let inverse = 1.0 / rho.dispersion();
         for (index, view, _) in System::rows_of(problem, state, chunk) {
             if index % batch == 0 {
                 let end = (index + batch).min(chunk.len());
@@ -281,7 +328,7 @@ impl BorderInverse {
             let q = view.q;
             let l = &factors[at..at + q * q];
             at += q * q;
-            let factor = problem.weight(view.row) / rho.dispersion();
+            let factor = problem.weight(view.row) * inverse;
 
             let mut solved = view.jacobian.to_vec();
             solve_block(l, q, &mut solved, r);

@@ -126,11 +126,11 @@ impl System {
 
     /// `C x`: the rows' share of a border vector given in the frame (M x r).
     pub(super) fn couple(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, border: &Array2<f64>) -> Vec<f64> {
-        let r = self.lin.frame.rank();
+        let (r, inverse) = (self.lin.frame.rank(), 1.0 / rho.dispersion());
         let (local, _) = self.map_rows(problem, state, (0, 0), |chunk, out, _| {
             let seen = product((chunk.phi.view(), Op::Plain), (border.view(), Op::Plain));
             for (index, view, block) in Self::rows_of(problem, state, chunk) {
-                let factor = problem.weight(view.row) / rho.dispersion();
+                let factor = problem.weight(view.row) * inverse;
                 let seen = &slice(&seen)[index * r..(index + 1) * r];
                 for u in 0..view.q {
                     out[block.start + view.position(u)] = factor * dot(&view.jacobian[u * r..(u + 1) * r], seen);
@@ -142,13 +142,13 @@ impl System {
 
     /// `C' x`: the border's share of a local vector, in the frame (M x r).
     pub(super) fn couple_transposed(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, local: &[f64]) -> Array2<f64> {
-        let r = self.lin.frame.rank();
+        let (r, inverse) = (self.lin.frame.rank(), 1.0 / rho.dispersion());
         let layout = state.layout_of_rows();
         let (_, border) = self.map_rows(problem, state, (problem.width(), r), |chunk, _, sum| {
             let origin = layout.block(chunk.rows.start).start;
             let mut pulled = Array2::<f64>::zeros((chunk.len(), r));
             for (index, view, block) in Self::rows_of(problem, state, chunk) {
-                let factor = problem.weight(view.row) / rho.dispersion();
+                let factor = problem.weight(view.row) * inverse;
                 let mut row = pulled.row_mut(index);
                 let row = row.as_slice_mut().expect("standard layout");
                 for u in 0..view.q {
@@ -172,6 +172,7 @@ impl System {
         let q = product((b.view(), Op::Plain), (b.view(), Op::Transposed));
         let bv = product((b.view(), Op::Plain), (x.border.view(), Op::Transposed));
         let mixed = &bv + &bv.t();
+        let inverse = 1.0 / rho.dispersion();
         let layout = state.layout_of_rows();
         let (local, sums) = self.map_rows(problem, state, (m, m + p), |chunk, out, sum| {
             let origin = layout.block(chunk.rows.start).start;
@@ -189,7 +190,7 @@ impl System {
             gemm(&mut against.view_mut(), true, -1.0, (z, Op::Plain), (x.border.view(), Op::Transposed));
             let mut pulled = Vec::new();
             for (index, view, at) in Self::rows_of(problem, state, chunk) {
-                let factor = problem.weight(view.row) / rho.dispersion();
+                let factor = problem.weight(view.row) * inverse;
                 let block = &x.local[origin + at.start..origin + at.end];
                 let out = &mut out[at];
                 v.clear();

@@ -196,7 +196,7 @@ impl Encoder {
             };
             if alone.support.len() == 1 && !self.ard {
                 // the logits feel their prior alone, and the coordinate is at the curve's nearest point: nothing to polish
-                let factor = 0.5 * target.weight / self.rows.rho.dispersion();
+                let factor = 0.5 * target.weight * self.rows.inverse_dispersion;
                 let objective = alone.energy + factor * (cost + target.length);
                 self.consider(&mut found, RowState { objective, converged: true, ..row });
             } else {
@@ -268,7 +268,7 @@ impl Encoder {
     fn richer(&self, target: &Target, row: &RowState) -> Option<RowState> {
         /// A mixture with less than this of an atom is noise in its plane; with more, the new atom would be the main one.
         const SHARES: (f64, f64) = (0.02, 0.9);
-        let factor = target.weight / self.rows.rho.dispersion();
+        let factor = target.weight * self.rows.inverse_dispersion;
         let fitted = self.weighted(row);
         let curve: Vec<f64> =
             self.rows.gram.rows().into_iter().map(|q| dot(q.as_slice().expect("standard layout"), &fitted)).collect();

@@ -131,7 +131,17 @@ fn half_traces(
             let chunk = &system.lin.chunks[c];
             let moved: Vec<Array2<f64>> =
                 inverse.border.iter().map(|y| product((chunk.phi.view(), Op::Plain), (y.view(), Op::Plain))).collect();
-            let mut work = RowWork { problem, state, rho, factored, inverse, chunk, moved, scratch: Scratch::default() };
+            let mut work = RowWork {
+                problem,
+                state,
+                rho,
+                inverse_dispersion: 1.0 / rho.dispersion(),
+                factored,
+                inverse,
+                chunk,
+                moved,
+                scratch: Scratch::default(),
+            };
             selected.visit_rows(problem, state, rho, factored, chunk, |index, view, traces| {
                 work.row(index, view, traces, &mut sums);
             });
@@ -159,6 +169,7 @@ struct RowWork<'a> {
     problem: &'a Problem,
     state: &'a State,
     rho: &'a SaeManifoldRho,
+    inverse_dispersion: f64,
     factored: &'a Factored,
     inverse: &'a Inverse<'a>,
     chunk: &'a Chunk,
@@ -182,7 +193,7 @@ struct Scratch {
 impl RowWork<'_> {
     fn row(&mut self, index: usize, view: &RowView<'_>, traces: &RowTraces, sums: &mut Sums) {
         let r = self.factored.system.lin.frame.rank();
-        let factor = self.problem.weight(view.row) / self.rho.dispersion();
+        let factor = self.problem.weight(view.row) * self.inverse_dispersion;
         self.effective_inverse(index, view, traces, r);
         let scratch = &mut self.scratch;
         let phi = self.chunk.phi.row(index);

@@ -184,7 +184,7 @@ fn linearise_chunk(
 
     for (index, row) in rows.enumerate() {
         let against = against.row(index);
-        row_terms(problem, state, rho, frame, &mut chunk, index, against.as_slice().expect("contiguous"), scratch);
+        row_terms(problem, state, frame, &mut chunk, index, phi_inverse, against.as_slice().expect("contiguous"), scratch);
         let block = sums.local_gradient.len();
         sums.local_gradient.resize(block + state.layout_of_rows().row_q_active(row), 0.0);
         let view = chunk.row(problem, state, index);
@@ -240,10 +240,10 @@ fn evaluate_bases(problem: &Problem, state: &State, rank: usize, chunk: &mut Chu
 fn row_terms(
     problem: &Problem,
     state: &State,
-    rho: &SaeManifoldRho,
     frame: &Frame,
     chunk: &mut Chunk,
     index: usize,
+    phi_inverse: f64,
     against: &[f64],
     scratch: &mut Scratch,
 ) {
@@ -256,7 +256,7 @@ fn row_terms(
     scratch.jacobian.clear();
     scratch.jacobian.resize(q * r, 0.0);
     view.write_jacobian(&frame.reduced, &mut scratch.jacobian);
-    let factor = problem.weight(view.row) / rho.dispersion();
+    let factor = problem.weight(view.row) * phi_inverse;
     scratch.curvature.clear();
     scratch.curvature.resize(q * q, 0.0);
     for u in 0..q {

@@ -53,6 +53,8 @@ pub struct RowSolver {
     pub atoms: Vec<Arc<dyn Atom>>,
     pub gate: Arc<dyn Gate>,
     pub rho: SaeManifoldRho,
+    /// 1/phi.
+    pub inverse_dispersion: f64,
     /// Stacked, M x p.
     pub decoders: Array2<f64>,
     /// Q = BB'.
@@ -84,7 +86,7 @@ impl RowSolver {
         }
         let decoders = decoders.as_standard_layout().into_owned();
         let gram = product((decoders.view(), Op::Plain), (decoders.view(), Op::Transposed));
-        Ok(Self { atoms, gate, rho, decoders, gram, offsets, coord_offsets })
+        Ok(Self { atoms, gate, inverse_dispersion: 1.0 / rho.dispersion(), rho, decoders, gram, offsets, coord_offsets })
     }
 
     pub fn n_free(&self) -> usize {
@@ -139,7 +141,7 @@ impl RowSolver {
             }
             let next = self.moved(&row, &step);
             let there = self.local(target, &next);
-            let rounding = 64.0 * f64::EPSILON * (1.0 + here.value.abs() + 0.5 * target.weight * target.length / self.rho.dispersion());
+            let rounding = 64.0 * f64::EPSILON * (1.0 + here.value.abs() + 0.5 * target.weight * target.length * self.inverse_dispersion);
             if there.value < here.value || (decrement < rounding && there.value <= here.value + rounding) {
                 let shrunk = dot(&there.gradient[..q], &there.gradient[..q]) < dot(&here.gradient[..q], &here.gradient[..q]);
                 if decrement < rounding && !shrunk {
@@ -181,7 +183,7 @@ impl RowSolver {
     fn local(&self, target: &Target, row: &RowState) -> Local {
         let free = self.n_free();
         let m = self.offsets[self.atoms.len()];
-        let factor = target.weight / self.rho.dispersion();
+        let factor = target.weight * self.inverse_dispersion;
         let q = free + row.support.iter().map(|&k| self.atoms[k as usize].dim()).sum::<usize>();
         let mut gate = GateRow::default();
         self.gate.row(&row.logits, &row.support, &mut gate);

@@ -176,11 +176,10 @@ impl Chunk {
         let tape = &self.tapes[index];
         let row = self.rows.start + index;
         let support = state.support(row);
-        let width = support.iter().map(|&k| problem.atoms()[k as usize].width()).sum::<usize>();
-        let d1 = support.iter().map(|&k| atom_size(problem, k)).sum::<usize>();
         let (s, q, free) = (support.len(), usize::from(tape.q), usize::from(tape.free));
         let part = |values: &'a [f64], from: u32, len: usize| &values[from as usize..from as usize + len];
-        let jacobian_end = self.tapes.get(index + 1).map_or(self.jacobians.len(), |t| t.jacobian as usize);
+        let next = self.tapes.get(index + 1);
+        let upto = |values: &'a [f64], from: u32, end: Option<u32>| &values[from as usize..end.map_or(values.len(), |e| e as usize)];
         let blocks = part(&self.blocks, tape.blocks, 2 * q * q);
         RowView {
             problem,
@@ -189,20 +188,15 @@ impl Chunk {
             coord_starts: state.layout_of_rows().coord_starts(row),
             free,
             q,
-            basis: part(&self.basis, tape.basis, width),
-            basis_d1: part(&self.basis_d1, tape.basis_d1, d1),
+            basis: upto(&self.basis, tape.basis, next.map(|t| t.basis)),
+            basis_d1: upto(&self.basis_d1, tape.basis_d1, next.map(|t| t.basis_d1)),
             gate: part(&self.gate, tape.gate, s),
             gate_d1: part(&self.gate_d1, tape.gate_d1, s * free),
             curvature: &blocks[..q * q],
             second: &blocks[q * q..],
-            jacobian: &self.jacobians[tape.jacobian as usize..jacobian_end],
+            jacobian: upto(&self.jacobians, tape.jacobian, next.map(|t| t.jacobian)),
         }
     }
-}
-
-fn atom_size(problem: &Problem, k: u32) -> usize {
-    let atom = &problem.atoms()[k as usize];
-    atom.width() * atom.dim()
 }
 
 /// One atom of a row's support.

@@ -45,6 +45,11 @@ SAMPLE_ROWS = 4096
 # Inner iterations that a seed gets before the best one goes on, and that a weaker sparsity gets to look better.
 COARSE_INNER = 15
 GLANCE_INNER = 5
+# Outer iterations that each start gets before the best goes on.
+GLANCE_OUTER = 3
+# A start is given up when its V is behind by this many nats an entry of the data: the noise level would have to be off by
+# half to explain it.
+HOPELESS = 0.1
 # Half-width of the box in ρ that one run of the minimiser may cross: a factor of 20 in any strength.
 BOX = 3.0
 # Boxes of one search; an infeasible trial quarters the box.
@@ -107,6 +112,8 @@ class Certificate:
         Searches, each followed by a refresh of the supports.
     support_changes : int
         Rows that the last refresh changed.
+    at_bounds : tuple of str
+        Entries of ρ that ended at a bound, such as "log_lambda_sparse" at the least sparsity that the supports allow.
     log_det : str
         How log-determinants were computed.
     elimination : str
@@ -121,6 +128,7 @@ class Certificate:
     n_evaluations: int
     n_rounds: int
     support_changes: int
+    at_bounds: tuple[str, ...]
     log_det: str
     elimination: str
 
@@ -187,9 +195,17 @@ class _Problem:
             threads=threads,
         )
 
-    def take(self, rows: NDArray[np.intp]) -> _Problem:
+    def sample(self, size: int, random_state: int) -> _Problem:
+        """Some of the rows, drawn in the order of their length, so that the draw follows the data when rows move."""
+        lengths = np.concatenate([np.square(self.X[i : i + 4096] - self.mean).sum(axis=1) for i in _blocks(self.X)])
+        order = np.argsort(lengths, kind="stable")
+        rows = order[np.sort(np.random.default_rng(random_state).choice(len(order), size, replace=False))]
         weights = None if self.weights is None else self.weights[rows]
         return _Problem(self.X[rows], self.atoms, self.gate, weights, self.center)
+
+    @property
+    def mean(self) -> FloatArray:
+        return self.X.mean(axis=0)
 
     def encoded(
         self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho, threads: int | None
@@ -210,6 +226,11 @@ class _Problem:
             weights=self.weights,
             center=self.center,
         )
+
+
+def _blocks(X: FloatArray) -> range:
+    """Starts of blocks of 4096 rows: passes over the rows make no copy of them all."""
+    return range(0, len(X), 4096)
 
 
 class _Fit:
@@ -277,6 +298,16 @@ class _Fit:
         held = ((flat <= lower) & (gradient > 0.0)) | ((flat >= upper) & (gradient < 0.0))
         return np.where(held, 0.0, gradient)
 
+    def at_bounds(self, point: _Point) -> tuple[str, ...]:
+        """Names of the entries of ρ that lie on a bound and would go further."""
+        flat = point.flat
+        lower, upper = self.bounds(len(flat))
+        n_ard = len(flat) - 2 - len(self.ranks)
+        names = ["log_lambda_sparse", *[f"log_lambda_smooth[{k}]" for k in range(len(self.ranks))]]
+        names += [f"log_ard[{j}]" for j in range(n_ard)] + ["log_dispersion"]
+        held = (flat <= lower) | (flat >= upper)
+        return tuple(name for name, at in zip(names, held, strict=True) if at)
+
     def scaled_norm(self, point: _Point) -> float:
         """sqrt(Σ g_j²/c_j) of the projected gradient; infinite without a gradient."""
         if len(point.evaluation.gradient) != len(point.flat):
@@ -339,7 +370,7 @@ class _Fit:
 
     # The search ------------------------------------------------------------------------------------------------------
 
-    def search(self, start: _Point) -> tuple[_Point, str]:
+    def search(self, start: _Point, max_iterations: int) -> tuple[_Point, str]:
         """Minimise V from an evaluated point, supports held; returns the end and why it ended.
 
         The search runs in boxes, each around the end of the last, since a first step says little about a distant ρ. An
@@ -349,7 +380,7 @@ class _Fit:
         here, width = start, BOX
         for _ in range(MAX_BOXES):
             try:
-                here, status = self._minimise(here, width)
+                here, status = self._minimise(here, width, max_iterations)
             except _InfeasibleTrial as trial:
                 here, width = trial.accepted, 0.25 * trial.step
                 continue
@@ -357,7 +388,7 @@ class _Fit:
                 return here, status
         return here, "infeasible" if width < BOX else "iteration_limit"
 
-    def _minimise(self, start: _Point, width: float) -> tuple[_Point, str]:
+    def _minimise(self, start: _Point, width: float, max_iterations: int) -> tuple[_Point, str]:
         flat, curvature = start.flat, self.curvature(len(start.flat))
         lower, upper = self.bounds(len(flat))
         lower, upper = np.maximum(lower, flat - width), np.minimum(upper, flat + width)
@@ -397,7 +428,7 @@ class _Fit:
             bounds=list(zip(lower * unit, upper * unit, strict=True)),
             callback=on_iteration,
             options={
-                "maxiter": max(self.max_outer - self.n_iterations, 1),
+                "maxiter": max(min(max_iterations, self.max_outer - self.n_iterations), 1),
                 "maxfun": max(EVALUATIONS_PER_ITERATION * self.max_outer - self.n_evaluations, 1),
                 # the projected gradient decides; this only ends a search that no longer gets anywhere
                 "maxls": MAX_LINE_SEARCH,
@@ -468,17 +499,22 @@ def _begin(fit: _Fit, rho: _core.SaeManifoldRho | None, n_init: int, random_stat
     problem = fit.problem
     if len(problem.X) <= SAMPLE_ABOVE:
         return _start(fit, problem.seeds(n_init, random_state, fit.threads), rho)
-    chosen = np.random.default_rng(random_state).choice(len(problem.X), SAMPLE_ROWS, replace=False)
-    chosen.sort()
-    sample = fit.on(problem.take(chosen))
+    sample = fit.on(problem.sample(SAMPLE_ROWS, random_state))
+    stopped = False
     try:
-        point = _start(sample, sample.problem.seeds(n_init, random_state, fit.threads), rho)
-        if np.isfinite(point.evaluation.value):
-            _refine(sample, point)
-    finally:
-        fit.n_evaluations = sample.n_evaluations
-    best = sample.best or point
+        _refine(sample, _start(sample, sample.problem.seeds(n_init, random_state, fit.threads), rho))
+    except _Stopped:
+        stopped = True
+    best = sample.best
+    if best is None:
+        raise _Stopped
+    fit.n_evaluations = sample.n_evaluations
     term = problem.encoded(best.evaluation.term, best.rho, fit.threads)
+    if stopped:
+        # the sample's end, seen on all rows: nobody is asked again
+        fit.progress = None
+        fit.keep(fit.coarse(term, best.rho, COARSE_INNER))
+        raise _Stopped
     return fit.coarse(term, best.rho, COARSE_INNER)
 
 
@@ -493,7 +529,7 @@ def _refine(fit: _Fit, point: _Point) -> str:
         fit.keep(point)
         if len(point.evaluation.gradient) == 0:
             return "infeasible"
-        point, status = fit.search(point)
+        point, status = fit.search(point, fit.max_outer)
         fit.n_rounds += 1
         term, fit.support_changes = point.evaluation.term.refreshed(point.rho, threads=fit.threads)
         if fit.support_changes == 0:
@@ -515,11 +551,32 @@ def _start(
         return min((fit.coarse(term, own, COARSE_INNER) for term, own in seeds), key=_value)
     # seeds are hard clusterings: they are compared where gates are sparse, which is also where rows are cheapest
     sparsest, *others = SPARSITY_STARTS
-    tried = [min((fit.settled(term, _with_sparsity(own, sparsest), COARSE_INNER) for term, own in seeds), key=_value)]
+    found = [fit.settled(term, _with_sparsity(own, sparsest), COARSE_INNER) for term, own in seeds]
+    tried = [_promising(fit, sorted(found, key=_value))]
     for log_sparse in others:
         best = tried[0]
         tried.append(fit.settled(best.evaluation.term, _with_sparsity(best.rho, log_sparse), GLANCE_INNER))
     return min(tried, key=_value)
+
+
+def _promising(fit: _Fit, found: list[_Point]) -> _Point:
+    """The best of some starts after a few steps of the search, since a start's own strengths say little about it.
+
+    A start that lies so far behind that no strengths bring it back gets none.
+    """
+    hopeless = HOPELESS * fit.n_rows * fit.n_outputs
+    best: _Point | None = None
+    for start in found:
+        if best is not None and not _value(start) < _value(best) + hopeless:
+            continue
+        point = fit.above_floor(fit.fine(start.evaluation.term, start.rho)) if len(found) > 1 else start
+        if len(point.evaluation.gradient):
+            point, _ = fit.search(point, GLANCE_OUTER)
+        if best is None or _value(point) < _value(best):
+            best = point
+    assert best is not None
+    fit.best, fit.n_iterations = None, 0
+    return best
 
 
 def _value(point: _Point) -> float:
@@ -555,6 +612,7 @@ def _result(fit: _Fit, status: str) -> FitResult:
         n_evaluations=fit.n_evaluations,
         n_rounds=fit.n_rounds,
         support_changes=fit.support_changes,
+        at_bounds=fit.at_bounds(point),
         log_det="exact",
         elimination=evaluation.elimination,
     )
@@ -573,7 +631,7 @@ def _result(fit: _Fit, status: str) -> FitResult:
 def _column_variance(X: FloatArray) -> float:
     """Mean variance of the columns, in one pass over chunks of rows."""
     mean = X.mean(axis=0)
-    total = sum(float(np.square(X[i : i + 4096] - mean).sum()) for i in range(0, len(X), 4096))
+    total = sum(float(np.square(X[i : i + 4096] - mean).sum()) for i in _blocks(X))
     return total / X.size
 
 
@@ -582,8 +640,8 @@ def _mean_only(X: FloatArray, weights: FloatArray | None, center: bool) -> FitRe
     n, p = X.shape
     mean = X.mean(axis=0) if center else np.zeros(p)
     w = np.ones(n) if weights is None else weights / np.mean(weights)
-    phi = sum(float(w[i : i + 4096] @ np.square(X[i : i + 4096] - mean).sum(axis=1)) for i in range(0, n, 4096)) / X.size
+    phi = sum(float(w[i : i + 4096] @ np.square(X[i : i + 4096] - mean).sum(axis=1)) for i in _blocks(X)) / X.size
     value = 0.5 * n * p * (np.log(2.0 * np.pi * phi) + 1.0)
-    certificate = Certificate(True, "converged", 0.0, 0.0, 0.0, 1, 0, 0, "exact", "none")
+    certificate = Certificate(True, "converged", 0.0, 0.0, 0.0, 1, 0, 0, (), "exact", "none")
     rho = _core.SaeManifoldRho(0.0, [], [], "per_atom", float(np.log(phi)))
     return FitResult(None, rho, value, np.zeros(2), {"data_fit": value}, True, "converged", certificate)

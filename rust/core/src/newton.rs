@@ -45,7 +45,7 @@ impl Status {
 /// Settings of the inner solve.
 #[derive(Clone, Copy, Debug)]
 pub struct InnerOptions {
-    /// Bound on the Newton decrement relative to sqrt(1 + |L|), both in nats.
+    /// Bound on the Newton decrement relative to sqrt(n p), both in nats^1/2.
     pub tolerance: f64,
     pub max_iterations: usize,
     pub elimination: Elimination,
@@ -93,6 +93,8 @@ pub fn solve(
         decrement: f64::INFINITY,
     };
     let mut radius: Option<f64> = None;
+    // what a chi-squared of all entries is typically of; unlike |L| it does not move with the data's unit
+    let scale = ((problem.n_rows() * problem.n_outputs()) as f64).sqrt();
     // rows far from their own minima show at once; after that, a disappointing step does
     let mut relax = true;
     loop {
@@ -104,7 +106,6 @@ pub fn solve(
         let gradient = factored.system.gradient();
         let downhill = factored.solve(problem, &inner.state, rho, &gradient);
         inner.decrement = gradient.dot(&downhill).max(0.0).sqrt();
-        let scale = (1.0 + loss.abs()).sqrt();
         let ending = if inner.decrement <= options.tolerance * scale {
             Some(Status::Converged)
         } else if inner.iterations == options.max_iterations {

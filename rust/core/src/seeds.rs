@@ -16,8 +16,8 @@ use rand_chacha::ChaCha8Rng;
 
 /// Principal components searched for the plane of a single atom.
 const LEADING: usize = 4;
-/// Half the logit gap between a row's atom and the others at the start, in units of the temperature.
-const LOGIT_LEAD: f64 = 2.0;
+/// Share of a row that its cluster's atom gets over any other at the start: logits of plus and minus two temperatures.
+const LABEL_SHARE: f64 = 0.982;
 /// Restarts of the clustering for each seed that is kept.
 const RESTARTS: usize = 8;
 /// Bound on its sweeps; it almost always stops before.
@@ -285,9 +285,10 @@ fn guess(problem: &Problem, scores: &Array2<f64>, k: usize, subspaces: &[Subspac
     }
     let slot_of: Vec<usize> = (0..k).map(|c| rank.iter().position(|&r| r == c).expect("a permutation")).collect();
     let mut logits = Array2::zeros((n, k));
+    let lead = problem.gate().logit_of_share(LABEL_SHARE);
     for (i, &label) in labels.iter().enumerate() {
         for a in 0..k {
-            logits[[i, a]] = if a == slot_of[label] { LOGIT_LEAD } else { -LOGIT_LEAD };
+            logits[[i, a]] = if a == slot_of[label] { lead } else { 0.0 };
         }
         if problem.n_free() < k {
             let pinned = logits[[i, k - 1]];

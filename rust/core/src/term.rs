@@ -21,7 +21,7 @@ pub struct SaeManifoldTerm {
 /// Settings of an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct EvaluationOptions {
-    /// Bound on the inner decrement relative to sqrt(1 + |L|).
+    /// Bound on the inner decrement relative to sqrt(n p).
     pub tolerance: f64,
     /// Bound on inner iterations; 0 evaluates V at the state as it is.
     pub max_inner: usize,

@@ -66,15 +66,19 @@ pub fn refresh(
     let Some(encoded) = encoder.encode_from(problem.data(), zero.view(), current, weight, interrupted) else { return Ok(None) };
     let mut changed = 0;
     let mut next = state.clone();
-    /// A coordinate or gate that moves by less than this has stayed in its basin.
+    /// A gate, or a basis row, that moves by less than this has stayed in its basin.
     const SAME_BASIN: f64 = 1e-3;
     let gates = state.gates(problem);
+    let (mut here, mut there) = (Vec::new(), Vec::new());
     for i in 0..problem.n_rows() {
-        let far = |k: usize| {
-            let moved: f64 = (0..encoded.coords[k].ncols())
-                .map(|j| (encoded.coords[k][[i, j]] - state.coords[k][[i, j]]).sin().abs())
-                .fold(0.0, f64::max);
-            (encoded.gates[[i, k]] - gates[[i, k]]).abs() > SAME_BASIN || moved > SAME_BASIN
+        let mut far = |k: usize| {
+            let atom = &problem.atoms()[k];
+            for (t, phi) in [(&state.coords[k], &mut here), (&encoded.coords[k], &mut there)] {
+                phi.resize(atom.width(), 0.0);
+                atom.basis(t.row(i).as_slice().expect("standard layout"), phi);
+            }
+            let apart = here.iter().zip(&there).fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
+            (encoded.gates[[i, k]] - gates[[i, k]]).abs() > SAME_BASIN || apart > SAME_BASIN
         };
         let moved = encoded.supports[i].iter().any(|&k| far(k as usize));
         if encoded.supports[i] == state.support(i) && !moved {

@@ -179,6 +179,20 @@ class SaeManifoldTerm:
     def gates(self) -> _Floats: ...
     @property
     def support(self) -> _Bools: ...
+    @staticmethod
+    def seeds(
+        X: _Floats,
+        atoms: Sequence[_Spec],
+        gate: _Spec,
+        *,
+        weights: _Floats | None = ...,
+        center: bool = ...,
+        n_init: int = ...,
+        random_state: int = ...,
+        threads: int | None = ...,
+    ) -> list[tuple[SaeManifoldTerm, SaeManifoldRho]]: ...
+    def refreshed(self, rho: SaeManifoldRho, *, threads: int | None = ...) -> tuple[SaeManifoldTerm, int]: ...
+    def sparsity_floor(self, rho: SaeManifoldRho, lower: float, upper: float) -> float | None: ...
     def loss(self, rho: SaeManifoldRho) -> dict[str, float]: ...
     def evaluate(
         self,

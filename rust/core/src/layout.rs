@@ -140,8 +140,7 @@ impl SaeRowLayout {
                 };
                 let peak = (0..n_atoms as u32).min_by(larger).expect("at least one atom");
                 let bound = relative_cutoff * magnitude(peak);
-                let mut kept: Vec<u32> =
-                    (0..n_atoms as u32).filter(|&k| k == peak || magnitude(k) > bound).collect();
+                let mut kept: Vec<u32> = (0..n_atoms as u32).filter(|&k| k == peak || magnitude(k) > bound).collect();
                 if kept.len() > cap {
                     kept.select_nth_unstable_by(cap - 1, larger);
                     kept.truncate(cap);

@@ -13,6 +13,8 @@
 //!   is for.
 
 #![deny(unsafe_code)]
+// indices are those of the formulas, and several arrays share them
+#![allow(clippy::needless_range_loop)]
 
 mod arrow;
 mod atoms;

@@ -169,7 +169,8 @@ pub fn solve(
                 }
                 None => {
                     inner.status = Status::RoundingLimit;
-                    inner.factored = Factored::new(problem, &inner.state, rho, options.elimination, Curvature::Stiffened);
+                    inner.factored =
+                        Factored::new(problem, &inner.state, rho, options.elimination, Curvature::Stiffened);
                     return inner;
                 }
             }

@@ -137,10 +137,7 @@ fn mean_one(weights: Vec<f64>, n: usize) -> Result<Vec<f64>, ShapeError> {
         return Err(ShapeError::shape("weights", &[weights.len()], &[n]));
     }
     if let Some(i) = weights.iter().position(|w| !(*w >= 0.0 && w.is_finite())) {
-        return Err(ShapeError::value(format!(
-            "weights must be finite and not negative; entry {i} is {}",
-            weights[i]
-        )));
+        return Err(ShapeError::value(format!("weights must be finite and not negative; entry {i} is {}", weights[i])));
     }
     let mean = weights.iter().sum::<f64>() / n as f64;
     if mean <= 0.0 {

@@ -329,7 +329,8 @@ fn start(problem: &Problem, logits: Array2<f64>, coords: Vec<Array2<f64>>) -> Re
     gram.diag_mut().mapv_inplace(|v| v + ridge);
     let factor = Cholesky::new(gram.view())
         .ok_or_else(|| ShapeError::value("the data are too ill-conditioned for a first least-squares solve"))?;
-    let square: f64 = (0..n).map(|i| problem.weight(i) * problem.rows(i..i + 1).iter().map(|v| v * v).sum::<f64>()).sum();
+    let square: f64 =
+        (0..n).map(|i| problem.weight(i) * problem.rows(i..i + 1).iter().map(|v| v * v).sum::<f64>()).sum();
     let mut solved = moment.clone();
     factor.solve(&mut solved.view_mut());
     let explained: f64 = solved.iter().zip(&moment).map(|(a, b)| a * b).sum();

@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn flat_coordinate_contributes_nothing() {
         // prior ln 2pi, Laplace 1/2 ln h - 1/2 ln 2pi, and c(h): the sum vanishes with h
-        for h in [1e-6, 1e-9] {
+        for h in [1e-6f64, 1e-9] {
             let ln_2pi = (2.0 * std::f64::consts::PI).ln();
             assert!((ln_2pi + 0.5 * h.ln() - 0.5 * ln_2pi + compact_term(h).0).abs() < 2.0 * h);
         }

@@ -163,8 +163,10 @@ impl SaeManifoldTerm {
     fn factored_here(&self, rho: &SaeManifoldRho) -> Result<(Factored, Evidence), ShapeError> {
         self.check(rho)?;
         let elimination = self.plan(None).elimination;
-        let infeasible = || ShapeError::value("the curvature at this state and these strengths is not positive definite");
-        let factored = Factored::new(&self.problem, &self.state, rho, elimination, Curvature::Evidence).ok_or_else(infeasible)?;
+        let infeasible =
+            || ShapeError::value("the curvature at this state and these strengths is not positive definite");
+        let factored =
+            Factored::new(&self.problem, &self.state, rho, elimination, Curvature::Evidence).ok_or_else(infeasible)?;
         let evidence = Evidence::new(&self.problem, &self.state, rho, &factored).ok_or_else(infeasible)?;
         Ok((factored, evidence))
     }

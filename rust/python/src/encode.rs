@@ -31,7 +31,12 @@ pub fn basis<'py>(
     Ok(to_py2(py, &out))
 }
 
-type Jets<'py> = (Bound<'py, PyArrayDyn<f64>>, Bound<'py, PyArrayDyn<f64>>, Bound<'py, PyArrayDyn<f64>>, Bound<'py, PyArrayDyn<f64>>);
+type Jets<'py> = (
+    Bound<'py, PyArrayDyn<f64>>,
+    Bound<'py, PyArrayDyn<f64>>,
+    Bound<'py, PyArrayDyn<f64>>,
+    Bound<'py, PyArrayDyn<f64>>,
+);
 
 /// Basis rows with their first three derivatives: (m, M), (m, M, d), (m, M, d, d), (m, M, d, d, d).
 #[pyfunction]

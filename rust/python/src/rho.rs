@@ -38,7 +38,8 @@ impl SaeManifoldRho {
                 log_ard.len()
             )));
         }
-        let core = Core { log_lambda_sparse, log_lambda_smooth, log_ard, ard_sharing: sharing(ard_sharing)?, log_dispersion };
+        let core =
+            Core { log_lambda_sparse, log_lambda_smooth, log_ard, ard_sharing: sharing(ard_sharing)?, log_dispersion };
         if let Some(i) = core.to_flat().iter().position(|v| !v.is_finite()) {
             return Err(PyValueError::new_err(format!("rho must be finite; entry {i} is {}", core.to_flat()[i])));
         }
@@ -105,6 +106,8 @@ impl SaeManifoldRho {
     fn to_flat<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
         to_py1(py, &self.core.to_flat())
     }
+    // the name is the interface's; it makes a vector of this one's layout
+    #[allow(clippy::wrong_self_convention)]
     fn from_flat(&self, flat: PyReadonlyArrayDyn<'_, f64>) -> PyResult<Self> {
         Ok(Self { core: self.core.from_flat(&vector(&flat)).map_err(value_error)? })
     }

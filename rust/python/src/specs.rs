@@ -40,9 +40,6 @@ pub fn gate(spec: &Bound<'_, PyDict>, n_atoms: usize) -> PyResult<Arc<dyn Gate>>
                     n_atoms.max(1) - 1
                 )));
             }
-            if !(temperature > 0.0) {
-                return Err(PyValueError::new_err(format!("temperature must be positive, got {temperature}")));
-            }
             let nodes = EntropyNodes::new(nodes, temperature).map_err(value_error)?;
             Ok(Arc::new(Softmax::new(temperature, precision, nodes).map_err(value_error)?))
         }

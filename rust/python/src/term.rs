@@ -34,7 +34,8 @@ fn support_lists(support: &PyReadonlyArray2<'_, bool>, n: usize, k: usize) -> Py
     if mask.shape() != [n, k] {
         return Err(PyValueError::new_err(format!("support has shape {:?}, expected [{n}, {k}]", mask.shape())));
     }
-    let list = |row: ndarray::ArrayView1<'_, bool>| row.iter().zip(0..).filter(|(on, _)| **on).map(|(_, k)| k).collect();
+    let list =
+        |row: ndarray::ArrayView1<'_, bool>| row.iter().zip(0..).filter(|(on, _)| **on).map(|(_, k)| k).collect();
     Ok(mask.rows().into_iter().map(list).collect())
 }
 
@@ -69,8 +70,10 @@ impl SaeManifoldTerm {
             }
         }
         let views: Vec<_> = decoders.iter().map(|b| b.as_array()).collect();
-        let stacked = ndarray::concatenate(ndarray::Axis(0), &views).map_err(|e| PyValueError::new_err(e.to_string()))?;
-        let problem = Problem::new(matrix(&X), weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
+        let stacked =
+            ndarray::concatenate(ndarray::Axis(0), &views).map_err(|e| PyValueError::new_err(e.to_string()))?;
+        let problem =
+            Problem::new(matrix(&X), weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
         let coords = coords.iter().map(matrix).collect();
         let state = State::new(&problem, matrix(&logits), coords, stacked, lists).map_err(value_error)?;
         Ok(Self { core: Core::new(Arc::new(problem), state) })
@@ -93,7 +96,8 @@ impl SaeManifoldTerm {
     ) -> PyResult<Vec<(Self, SaeManifoldRho)>> {
         let atoms = specs::atoms(&atoms)?;
         let gate = specs::gate(gate, atoms.len())?;
-        let problem = Problem::new(matrix(&X), weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
+        let problem =
+            Problem::new(matrix(&X), weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
         let seeds = detached(py, threads, |_| Core::seeds(Arc::new(problem), n_init, random_state))?;
         let wrap = |(core, rho)| (Self { core }, SaeManifoldRho { core: rho });
         Ok(seeds.map_err(value_error)?.into_iter().map(wrap).collect())
@@ -175,12 +179,8 @@ impl SaeManifoldTerm {
         gradient: bool,
         threads: Option<usize>,
     ) -> PyResult<Evaluation> {
-        let options = EvaluationOptions {
-            tolerance: tol,
-            max_inner,
-            elimination: self::elimination(elimination)?,
-            gradient,
-        };
+        let options =
+            EvaluationOptions { tolerance: tol, max_inner, elimination: self::elimination(elimination)?, gradient };
         let core = detached(py, threads, |interrupted| self.core.evaluate(&rho.core, &options, interrupted))?;
         Ok(Evaluation { core: core.map_err(value_error)? })
     }
@@ -204,11 +204,7 @@ impl SaeManifoldTerm {
     }
 
     /// Derivative of V - L in the inner variables: rows' variables, then the border.
-    fn logdet_theta_adjoint<'py>(
-        &self,
-        py: Python<'py>,
-        rho: &SaeManifoldRho,
-    ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    fn logdet_theta_adjoint<'py>(&self, py: Python<'py>, rho: &SaeManifoldRho) -> PyResult<Bound<'py, PyArray1<f64>>> {
         let step = self.core.logdet_theta_adjoint(&rho.core).map_err(value_error)?;
         let mut out = step.local;
         out.extend(step.border.iter());

@@ -49,7 +49,8 @@ pub fn conjugate_gradients(
     // squared lengths in M by recurrence: |x|^2, <x, d> and |d|^2
     let (mut xx, mut xd, mut dd) = (0.0f64, 0.0f64, rz);
     let mut iterations = 0;
-    let finish = |x, ax, xx: f64, iterations, ending| Solution { x, ax, length: xx.max(0.0).sqrt(), iterations, ending };
+    let finish =
+        |x, ax, xx: f64, iterations, ending| Solution { x, ax, length: xx.max(0.0).sqrt(), iterations, ending };
     loop {
         if rz.is_nan() || rz <= target {
             return finish(x, ax, xx, iterations, Ending::Converged);

@@ -101,7 +101,8 @@ impl DecodersFirst {
             .collect();
         let j = gauge.len();
         let inner = |a: &Array2<f64>, b: &Array2<f64>| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
-        let core = Array2::from_shape_fn((j, j), |(a, b)| f64::from(u8::from(a == b)) + inner(&gauge[a], &solved_gauge[b]));
+        let core =
+            Array2::from_shape_fn((j, j), |(a, b)| f64::from(u8::from(a == b)) + inner(&gauge[a], &solved_gauge[b]));
         let core = Cholesky::new(core.view())?;
 
         let mut solved_phi = rows.phi.t().as_standard_layout().into_owned();
@@ -184,7 +185,13 @@ impl DecodersFirst {
         Step { local, border }
     }
 
-    pub(super) fn inverse(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, system: &System) -> FullInverse {
+    pub(super) fn inverse(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        system: &System,
+    ) -> FullInverse {
         let (m, r) = (problem.width(), system.lin.frame.rank());
         let rows = stack(problem, state, rho, system);
         let q = rows.jacobian.nrows();

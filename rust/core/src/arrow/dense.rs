@@ -78,7 +78,9 @@ impl ArrowSchur {
                 let kept = layout.map(|l| kept_positions(problem, of_state, l, view.row));
                 match kept {
                     None => {
-                        (out.htt.push(htt), out.gt.push(gt), out.htbeta.push(htbeta));
+                        out.htt.push(htt);
+                        out.gt.push(gt);
+                        out.htbeta.push(htbeta);
                     }
                     Some(kept) => {
                         let pick = |i: usize, j: usize| match (kept[i], kept[j]) {
@@ -89,7 +91,8 @@ impl ArrowSchur {
                         let k = kept.len();
                         out.htt.push(Array2::from_shape_fn((k, k), |(i, j)| pick(i, j)));
                         out.gt.push(kept.iter().map(|a| a.map_or(0.0, |a| gt[a])).collect());
-                        out.htbeta.push(Array2::from_shape_fn((k, m * p), |(i, b)| kept[i].map_or(0.0, |a| htbeta[[a, b]])));
+                        out.htbeta
+                            .push(Array2::from_shape_fn((k, m * p), |(i, b)| kept[i].map_or(0.0, |a| htbeta[[a, b]])));
                     }
                 }
             }

@@ -6,9 +6,7 @@
 
 use super::factor::{Curvature, RowTraces};
 use super::{Step, System};
-use crate::linalg::{
-    axpy, dot, gemm, product, small_backward, small_cholesky, small_forward, Cholesky, Op,
-};
+use crate::linalg::{axpy, dot, gemm, product, small_backward, small_cholesky, small_forward, Cholesky, Op};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{Chunk, Chunks, RowView};

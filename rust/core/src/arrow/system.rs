@@ -65,10 +65,7 @@ impl System {
 
     /// U's columns over all variables.
     pub fn gauge_columns(&self, problem: &Problem, state: &State) -> Vec<Step> {
-        let zero = Step {
-            local: vec![0.0; state.layout_of_rows().len()],
-            border: Array2::zeros(state.decoders.dim()),
-        };
+        let zero = Step { local: vec![0.0; state.layout_of_rows().len()], border: Array2::zeros(state.decoders.dim()) };
         let column = |c: &super::GaugeColumn| {
             let mut u = zero.clone();
             c.add_border(problem, 1.0, &mut u.border);
@@ -93,7 +90,8 @@ impl System {
             for c in chunks {
                 let rows = self.lin.plan.rows(c);
                 let at = local.len();
-                let len = if rows.is_empty() { 0 } else { layout.block(rows.end - 1).end - layout.block(rows.start).start };
+                let len =
+                    if rows.is_empty() { 0 } else { layout.block(rows.end - 1).end - layout.block(rows.start).start };
                 local.resize(at + len, 0.0);
                 work(&self.lin.chunks[c], &mut local[at..], &mut sum);
             }
@@ -125,7 +123,13 @@ impl System {
     }
 
     /// `C x`: the rows' share of a border vector given in the frame (M x r).
-    pub(super) fn couple(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, border: &Array2<f64>) -> Vec<f64> {
+    pub(super) fn couple(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        border: &Array2<f64>,
+    ) -> Vec<f64> {
         let (r, inverse) = (self.lin.frame.rank(), 1.0 / rho.dispersion());
         let (local, _) = self.map_rows(problem, state, (0, 0), |chunk, out, _| {
             let seen = product((chunk.phi.view(), Op::Plain), (border.view(), Op::Plain));
@@ -141,7 +145,13 @@ impl System {
     }
 
     /// `C' x`: the border's share of a local vector, in the frame (M x r).
-    pub(super) fn couple_transposed(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, local: &[f64]) -> Array2<f64> {
+    pub(super) fn couple_transposed(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        local: &[f64],
+    ) -> Array2<f64> {
         let (r, inverse) = (self.lin.frame.rank(), 1.0 / rho.dispersion());
         let layout = state.layout_of_rows();
         let (_, border) = self.map_rows(problem, state, (problem.width(), r), |chunk, _, sum| {
@@ -223,7 +233,14 @@ impl System {
 }
 
 /// Adds the exact Hessian of a row's priors times its block.
-fn apply_row_priors(problem: &Problem, state: &State, rho: &SaeManifoldRho, view: &RowView<'_>, x: &[f64], out: &mut [f64]) {
+fn apply_row_priors(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    view: &RowView<'_>,
+    x: &[f64],
+    out: &mut [f64],
+) {
     let free = problem.n_free();
     if free > 0 {
         let logits = state.logits.row(view.row);

@@ -226,9 +226,8 @@ impl Encoder {
     }
 
     fn consider(&self, found: &mut Option<RowState>, candidate: RowState) {
-        let better = found
-            .as_ref()
-            .is_none_or(|f| self.score(&candidate) < self.score(f) - BETTER * (1.0 + f.objective.abs()));
+        let better =
+            found.as_ref().is_none_or(|f| self.score(&candidate) < self.score(f) - BETTER * (1.0 + f.objective.abs()));
         if better {
             *found = Some(candidate);
         }
@@ -280,7 +279,8 @@ impl Encoder {
             for g in 0..grid.lengths.len() {
                 let basis = grid.basis.row(g);
                 let basis = basis.as_slice().expect("standard layout");
-                let (with_fit, with_data) = (dot(basis, &curve[rows.clone()]), dot(basis, &target.against[rows.clone()]));
+                let (with_fit, with_data) =
+                    (dot(basis, &curve[rows.clone()]), dot(basis, &target.against[rows.clone()]));
                 let slope = (with_fit - with_data) - (fit_length - fit_data);
                 let bend = grid.lengths[g] - 2.0 * with_fit + fit_length;
                 let share = (-slope / bend).clamp(SHARES.0, SHARES.1);
@@ -354,5 +354,4 @@ impl Encoder {
         }
         out
     }
-
 }

@@ -63,7 +63,9 @@ pub fn refresh(
     let current = |i: usize| Some(state.row(i));
     let weight = |i: usize| problem.weight(i);
     let zero = Array1::zeros(problem.n_outputs());
-    let Some(encoded) = encoder.encode_from(problem.data(), zero.view(), current, weight, interrupted) else { return Ok(None) };
+    let Some(encoded) = encoder.encode_from(problem.data(), zero.view(), current, weight, interrupted) else {
+        return Ok(None);
+    };
     let mut changed = 0;
     let mut next = state.clone();
     /// A gate, or a basis row, that moves by less than this has stayed in its basin.

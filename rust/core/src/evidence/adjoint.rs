@@ -225,9 +225,12 @@ impl RowWork<'_> {
         let block = layout.block(view.row);
         // the generators' solved columns over this row's coupled variables, and J_i against them
         let y = |g: usize, u: usize| self.inverse.columns[g].local[block.start + view.position(u)];
-        (x.clear(), x.extend_from_slice(&traces.local));
-        (k.clear(), k.extend_from_slice(&traces.against_phi));
-        (kappa.clear(), kappa.extend_from_slice(&traces.border));
+        x.clear();
+        x.extend_from_slice(&traces.local);
+        k.clear();
+        k.extend_from_slice(&traces.against_phi);
+        kappa.clear();
+        kappa.extend_from_slice(&traces.border);
         let mut seen = vec![0.0; j * r];
         for g in 0..j {
             let seen = &mut seen[g * r..(g + 1) * r];
@@ -396,7 +399,12 @@ fn add_gauge_terms(
 }
 
 /// `1/2 tr(X (R_k (x) I))` for every atom.
-fn roughness_traces(problem: &Problem, factored: &Factored, inverse: &Inverse<'_>, border_trace: &Array2<f64>) -> Vec<f64> {
+fn roughness_traces(
+    problem: &Problem,
+    factored: &Factored,
+    inverse: &Inverse<'_>,
+    border_trace: &Array2<f64>,
+) -> Vec<f64> {
     let mut trace = border_trace.clone();
     for (a, ya) in inverse.border.iter().enumerate() {
         for (b, yb) in inverse.border.iter().enumerate() {

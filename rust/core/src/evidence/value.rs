@@ -93,12 +93,8 @@ impl Evidence {
             unsupported: -system.lin.loss.ard_unsupported,
             constants: -0.5 * (dimension as f64 - j as f64) * ln_2pi - ln_permutations(problem) - reflections,
         };
-        let value = system.lin.loss.total()
-            + parts.log_det
-            + parts.orbit
-            + parts.compact
-            + parts.unsupported
-            + parts.constants;
+        let value =
+            system.lin.loss.total() + parts.log_det + parts.orbit + parts.compact + parts.unsupported + parts.constants;
         let theta = factor.inverse();
         value.is_finite().then_some(Self { parts, value, solved, stiff, orbit_curvature: t, theta })
     }

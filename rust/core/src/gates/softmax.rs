@@ -21,6 +21,7 @@ impl EntropyNodes {
         if logits.nrows() == 0 {
             return Err(ShapeError::value("the gate's normaliser needs at least one node"));
         }
+        check_positive("temperature", temperature)?;
         crate::errors::check_finite("node_logits", logits)?;
         let mut row = vec![0.0; logits.ncols() + 1];
         Ok(Self(
@@ -34,6 +35,13 @@ impl EntropyNodes {
                 .collect(),
         ))
     }
+}
+
+fn check_positive(name: &str, value: f64) -> Result<(), ShapeError> {
+    if value > 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(ShapeError::value(format!("{name} must be positive and finite, got {value}")))
 }
 
 #[derive(Clone, Debug)]
@@ -78,19 +86,15 @@ impl LogGates {
 
 impl Softmax {
     pub fn new(temperature: f64, logit_precision: f64, nodes: EntropyNodes) -> Result<Self, ShapeError> {
-        for (name, value) in [("temperature", temperature), ("logit_precision", logit_precision)] {
-            if !(value > 0.0 && value.is_finite()) {
-                return Err(ShapeError::value(format!("{name} must be positive and finite, got {value}")));
-            }
-        }
+        check_positive("temperature", temperature)?;
+        check_positive("logit_precision", logit_precision)?;
         Ok(Self { inverse_temperature: 1.0 / temperature, logit_precision, nodes })
     }
 
     /// The gate written once over any jet: one shared denominator, the largest exponent taken out as a constant.
     fn program<J: Jet>(&self, logits: &[J]) -> Vec<J> {
         let top = logits.iter().map(J::value).fold(f64::NEG_INFINITY, f64::max);
-        let exponentials: Vec<J> =
-            logits.iter().map(|l| l.shift(-top).scale(self.inverse_temperature).exp()).collect();
+        let exponentials: Vec<J> = logits.iter().map(|l| l.shift(-top).scale(self.inverse_temperature).exp()).collect();
         let total = exponentials[1..].iter().fold(exponentials[0].clone(), |sum, e| sum.add(e));
         let inverse = total.recip();
         exponentials.iter().map(|e| e.mul(&inverse)).collect()
@@ -135,7 +139,9 @@ impl Gate for Softmax {
     }
 
     fn row(&self, logits: &[f64], support: &[u32], out: &mut GateRow) {
-        (out.a.clear(), out.da.clear(), out.d2a.clear());
+        out.a.clear();
+        out.da.clear();
+        out.d2a.clear();
         // The pinned logit is the last atom's, so a sorted support has it last: slots are positions.
         out.free = support.iter().filter(|&&k| (k as usize) + 1 < logits.len()).count();
         if support.len() == 1 {
@@ -171,7 +177,8 @@ impl Gate for Softmax {
     }
 
     fn prior(&self, logits: &[f64], out: &mut GatePrior) {
-        (out.gradient.clear(), out.majoriser.clear());
+        out.gradient.clear();
+        out.majoriser.clear();
         out.energy = 0.0;
         let free = self.n_free(logits.len());
         if free == 0 {

@@ -61,7 +61,8 @@ mod tests {
             let axis = Axis::Periodic { period };
             let n = 2000;
             let at = |t: f64| coordinate_prior(axis, Some(alpha), t);
-            let mass: f64 = (0..n).map(|j| (-at(period * j as f64 / n as f64).energy).exp()).sum::<f64>() * period / n as f64;
+            let mass: f64 =
+                (0..n).map(|j| (-at(period * j as f64 / n as f64).energy).exp()).sum::<f64>() * period / n as f64;
             assert!((mass - 1.0).abs() < 1e-12);
             let (t, e) = (0.3, 1e-6);
             assert!(((at(t + e).energy - at(t - e).energy) / (2.0 * e) - at(t).gradient).abs() < 1e-7);

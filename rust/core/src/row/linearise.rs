@@ -184,7 +184,16 @@ fn linearise_chunk(
 
     for (index, row) in rows.enumerate() {
         let against = against.row(index);
-        row_terms(problem, state, frame, &mut chunk, index, phi_inverse, against.as_slice().expect("contiguous"), scratch);
+        row_terms(
+            problem,
+            state,
+            frame,
+            &mut chunk,
+            index,
+            phi_inverse,
+            against.as_slice().expect("contiguous"),
+            scratch,
+        );
         let block = sums.local_gradient.len();
         sums.local_gradient.resize(block + state.layout_of_rows().row_q_active(row), 0.0);
         let view = chunk.row(problem, state, index);
@@ -204,7 +213,8 @@ fn linearise_chunk(
 fn evaluate_bases(problem: &Problem, state: &State, rank: usize, chunk: &mut Chunk, scratch: &mut Scratch) {
     let len = chunk.rows.len();
     scratch.gates.resize_with(len, GateRow::default);
-    (scratch.second_basis.clear(), scratch.second_start.clear());
+    scratch.second_basis.clear();
+    scratch.second_start.clear();
     let mut jet = BasisJet::new(0, 0);
     for index in 0..len {
         let row = chunk.rows.start + index;
@@ -212,7 +222,8 @@ fn evaluate_bases(problem: &Problem, state: &State, rank: usize, chunk: &mut Chu
         let logits = state.logits.row(row);
         let gate = &mut scratch.gates[index];
         problem.gate().row(logits.as_slice().expect("standard layout"), support, gate);
-        (scratch.basis.clear(), scratch.basis_d1.clear());
+        scratch.basis.clear();
+        scratch.basis_d1.clear();
         scratch.second_start.push(scratch.second_basis.len());
         let mut q = gate.free;
         for (s, &k) in support.iter().enumerate() {

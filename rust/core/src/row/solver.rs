@@ -86,7 +86,16 @@ impl RowSolver {
         }
         let decoders = decoders.as_standard_layout().into_owned();
         let gram = product((decoders.view(), Op::Plain), (decoders.view(), Op::Transposed));
-        Ok(Self { atoms, gate, inverse_dispersion: 1.0 / rho.dispersion(), rho, decoders, gram, offsets, coord_offsets })
+        Ok(Self {
+            atoms,
+            gate,
+            inverse_dispersion: 1.0 / rho.dispersion(),
+            rho,
+            decoders,
+            gram,
+            offsets,
+            coord_offsets,
+        })
     }
 
     pub fn n_free(&self) -> usize {
@@ -141,9 +150,12 @@ impl RowSolver {
             }
             let next = self.moved(&row, &step);
             let there = self.local(target, &next);
-            let rounding = 64.0 * f64::EPSILON * (1.0 + here.value.abs() + 0.5 * target.weight * target.length * self.inverse_dispersion);
+            let rounding = 64.0
+                * f64::EPSILON
+                * (1.0 + here.value.abs() + 0.5 * target.weight * target.length * self.inverse_dispersion);
             if there.value < here.value || (decrement < rounding && there.value <= here.value + rounding) {
-                let shrunk = dot(&there.gradient[..q], &there.gradient[..q]) < dot(&here.gradient[..q], &here.gradient[..q]);
+                let shrunk =
+                    dot(&there.gradient[..q], &there.gradient[..q]) < dot(&here.gradient[..q], &here.gradient[..q]);
                 if decrement < rounding && !shrunk {
                     row.converged = true;
                     break;

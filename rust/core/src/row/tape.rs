@@ -156,9 +156,14 @@ impl Chunk {
 
     /// Gives back what the buffers have grown beyond their content.
     pub(super) fn shrink(&mut self) {
-        for buffer in
-            [&mut self.basis, &mut self.basis_d1, &mut self.gate, &mut self.gate_d1, &mut self.blocks, &mut self.jacobians]
-        {
+        for buffer in [
+            &mut self.basis,
+            &mut self.basis_d1,
+            &mut self.gate,
+            &mut self.gate_d1,
+            &mut self.blocks,
+            &mut self.jacobians,
+        ] {
             buffer.shrink_to_fit();
         }
     }
@@ -179,7 +184,9 @@ impl Chunk {
         let (s, q, free) = (support.len(), usize::from(tape.q), usize::from(tape.free));
         let part = |values: &'a [f64], from: u32, len: usize| &values[from as usize..from as usize + len];
         let next = self.tapes.get(index + 1);
-        let upto = |values: &'a [f64], from: u32, end: Option<u32>| &values[from as usize..end.map_or(values.len(), |e| e as usize)];
+        let upto = |values: &'a [f64], from: u32, end: Option<u32>| {
+            &values[from as usize..end.map_or(values.len(), |e| e as usize)]
+        };
         let blocks = part(&self.blocks, tape.blocks, 2 * q * q);
         RowView {
             problem,

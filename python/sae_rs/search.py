@@ -1,0 +1,374 @@
+"""One search over the strengths: evaluations of V, the units and bounds they are searched in, and the minimiser.
+
+The compiled core returns V(ρ) with its exact gradient at converged inner variables; here `scipy.optimize` moves ρ, with
+the supports of the rows held. What a whole fit makes of searches is in `sae_rs.reml`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from . import _core
+from .atoms import Atom
+from .gates import Gate
+
+FloatArray = NDArray[np.float64]
+
+# Strengths outside are the same model to rounding: e^12 times the noise pins what it penalises, e^-30 frees it.
+SMOOTH_BOUNDS = (-30.0, 30.0)
+SPARSITY_BOUNDS = (-6.0, 12.0)
+ARD_BOUNDS = (-12.0, 12.0)
+# The noise level stays within these factors (logarithms) of the data's mean column variance.
+DISPERSION_BOUNDS = (-60.0, 2.0)
+# Inner tolerances: while choosing among starts, and while following the gradient.
+COARSE_TOL = 1e-3
+FINE_TOL = 1e-9
+# Half-width of the box in ρ that one run of the minimiser may cross: a factor of 20 in any strength.
+BOX = 3.0
+# Boxes of one search; an infeasible trial quarters the box.
+MAX_BOXES = 12
+# Evaluations allowed for each outer iteration, over the whole fit.
+EVALUATIONS_PER_ITERATION = 2
+# Evaluations of one line search; a smooth V needs two or three, and where an inner optimum vanishes no number helps.
+MAX_LINE_SEARCH = 8
+# A search has stalled when an iteration lowers V by less than this part of the tolerance.
+STALLED = 1e-2
+
+
+@dataclass(frozen=True)
+class FitProgress:
+    """Where a fit is.
+
+    Attributes
+    ----------
+    stage : str
+        "start" while starting points are compared, "search" while ρ moves.
+    evaluation : int
+        Evaluations of V so far.
+    value : float
+        V at this evaluation, in nats.
+    gradient_norm : float
+        Largest entry of |∂V| in units of its curvature; nan while starts are compared.
+    max_outer : int
+        Bound on outer iterations.
+    """
+
+    stage: str
+    evaluation: int
+    value: float
+    gradient_norm: float
+    max_outer: int
+
+
+class Stopped(Exception):
+    """The listener asked for an end."""
+
+
+class InfeasibleTrial(Exception):
+    """A trial ρ has no V; carries where the search stood and how far the trial was from there."""
+
+    def __init__(self, accepted: Point, step: float) -> None:
+        super().__init__(step)
+        self.accepted, self.step = accepted, step
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """An evaluated ρ."""
+
+    rho: _core.SaeManifoldRho
+    evaluation: _core.Evaluation
+
+    @property
+    def flat(self) -> FloatArray:
+        return np.asarray(self.rho.to_flat())
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is fitted: rows, atoms, gate and weights."""
+
+    X: FloatArray
+    atoms: Sequence[Atom]
+    gate: Gate
+    weights: FloatArray | None
+    center: bool
+
+    def seeds(
+        self, n_init: int, random_state: int, threads: int | None
+    ) -> list[tuple[_core.SaeManifoldTerm, _core.SaeManifoldRho]]:
+        return _core.SaeManifoldTerm.seeds(
+            self.X,
+            [atom.spec() for atom in self.atoms],
+            self.gate.spec(len(self.atoms)),
+            weights=self.weights,
+            center=self.center,
+            n_init=n_init,
+            random_state=random_state,
+            threads=threads,
+        )
+
+    def sample(self, size: int, random_state: int) -> Problem:
+        """Some of the rows, drawn in the order of their length, so that the draw follows the data when rows move."""
+        lengths = np.concatenate([np.square(self.X[i : i + 4096] - self.mean).sum(axis=1) for i in blocks(self.X)])
+        order = np.argsort(lengths, kind="stable")
+        rows = order[np.sort(np.random.default_rng(random_state).choice(len(order), size, replace=False))]
+        weights = None if self.weights is None else self.weights[rows]
+        return Problem(self.X[rows], self.atoms, self.gate, weights, self.center)
+
+    @property
+    def mean(self) -> FloatArray:
+        return np.asarray(self.X.mean(axis=0))
+
+    def encoded(
+        self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho, threads: int | None
+    ) -> _core.SaeManifoldTerm:
+        """All rows, encoded by the decoders of a term that has seen some of them."""
+        specs, gate = [atom.spec() for atom in self.atoms], self.gate.spec(len(self.atoms))
+        _, coords, logits, support, _, _ = _core.encode_rows(
+            self.X, term.mean, specs, gate, term.decoders, rho, threads=threads
+        )
+        return _core.SaeManifoldTerm(
+            self.X,
+            specs,
+            gate,
+            logits,
+            coords,
+            term.decoders,
+            support=support,
+            weights=self.weights,
+            center=self.center,
+        )
+
+
+def blocks(X: FloatArray) -> range:
+    """Starts of blocks of 4096 rows: passes over the rows make no copy of them all."""
+    return range(0, len(X), 4096)
+
+
+class Search:
+    """One fit: the evaluations of V with their bookkeeping, and the best point so far."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        max_outer: int,
+        max_inner: int,
+        tol: float,
+        threads: int | None,
+        progress: Callable[[FitProgress], object] | None,
+    ) -> None:
+        self.problem = problem
+        self.n_rows, self.n_outputs = problem.X.shape
+        self.ranks = [int(np.linalg.matrix_rank(atom.roughness())) for atom in problem.atoms]
+        self.variance = column_variance(problem.X)
+        self.max_outer, self.max_inner, self.tol = max_outer, max_inner, tol
+        self.threads, self.progress = threads, progress
+        self.n_evaluations = 0
+        self.n_iterations = 0
+        self.n_rounds = 0
+        self.support_changes = 0
+        self.sparsity_floor = SPARSITY_BOUNDS[0]
+        self.best: Point | None = None
+
+    def on(self, problem: Problem) -> Search:
+        """A fit of another problem with the same settings."""
+        return Search(
+            problem,
+            max_outer=self.max_outer,
+            max_inner=self.max_inner,
+            tol=self.tol,
+            threads=self.threads,
+            progress=self.progress,
+        )
+
+    # Units and limits of the search ----------------------------------------------------------------------------------
+
+    def curvature(self, size: int) -> FloatArray:
+        """Typical curvature of V in each of the `size` entries of ρ, in nats."""
+        smooth = [0.5 * self.n_outputs * rank for rank in self.ranks]
+        n_ard = size - 2 - len(smooth)
+        # all rows share one sparsity strength, but each says little about it
+        return np.array([0.1 * self.n_rows, *smooth, *[0.5 * self.n_rows] * n_ard, 0.5 * self.n_rows * self.n_outputs])
+
+    def bounds(self, size: int) -> tuple[FloatArray, FloatArray]:
+        n_ard = size - 2 - len(self.ranks)
+        level = float(np.log(self.variance))
+        pairs = [
+            (self.sparsity_floor, SPARSITY_BOUNDS[1]),
+            *[SMOOTH_BOUNDS] * len(self.ranks),
+            *[ARD_BOUNDS] * n_ard,
+            (level + DISPERSION_BOUNDS[0], level + DISPERSION_BOUNDS[1]),
+        ]
+        lower, upper = np.array(pairs).T
+        return lower, upper
+
+    def projected_gradient(self, point: Point) -> FloatArray:
+        """∂V/∂ρ without the entries that push against a bound."""
+        gradient, flat = np.asarray(point.evaluation.gradient), point.flat
+        lower, upper = self.bounds(len(flat))
+        held = ((flat <= lower) & (gradient > 0.0)) | ((flat >= upper) & (gradient < 0.0))
+        return np.where(held, 0.0, gradient)
+
+    def at_bounds(self, point: Point) -> tuple[str, ...]:
+        """Names of the entries of ρ that lie on a bound and would go further."""
+        flat = point.flat
+        lower, upper = self.bounds(len(flat))
+        n_ard = len(flat) - 2 - len(self.ranks)
+        names = ["log_lambda_sparse", *[f"log_lambda_smooth[{k}]" for k in range(len(self.ranks))]]
+        names += [f"log_ard[{j}]" for j in range(n_ard)] + ["log_dispersion"]
+        held = (flat <= lower) | (flat >= upper)
+        return tuple(name for name, at in zip(names, held, strict=True) if at)
+
+    def scaled_norm(self, point: Point) -> float:
+        """sqrt(Σ g_j²/c_j) of the projected gradient; infinite without a gradient."""
+        if len(point.evaluation.gradient) != len(point.flat):
+            return float("inf")
+        return float(np.sqrt(np.sum(self.projected_gradient(point) ** 2 / self.curvature(len(point.flat)))))
+
+    @property
+    def gradient_bound(self) -> float:
+        """Scaled gradient norm at which about `tol` nats of descent are left."""
+        return float(np.sqrt(2.0 * self.tol))
+
+    # Evaluations -----------------------------------------------------------------------------------------------------
+
+    def settled(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho, max_inner: int) -> Point:
+        """A loosely converged V whose supports suit ρ."""
+        term, _ = term.refreshed(rho, threads=self.threads)
+        point = self.coarse(term, rho, max_inner)
+        term, changed = point.evaluation.term.refreshed(rho, threads=self.threads)
+        return self.coarse(term, rho, max_inner) if changed else point
+
+    def coarse(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho, max_inner: int) -> Point:
+        """A loosely converged V, to compare starts."""
+        inner = min(max_inner, self.max_inner)
+        evaluation = term.evaluate(rho, tol=COARSE_TOL, max_inner=inner, gradient=False, threads=self.threads)
+        return self._counted("start", Point(rho, evaluation))
+
+    def fine(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
+        """V with its gradient."""
+        evaluation = term.evaluate(rho, tol=FINE_TOL, max_inner=self.max_inner, threads=self.threads)
+        point = Point(rho, evaluation)
+        return self._counted("search", point)
+
+    def _counted(self, stage: str, point: Point) -> Point:
+        self.n_evaluations += 1
+        value = float(point.evaluation.value)
+        norm = self.scaled_norm(point) if stage == "search" else float("nan")
+        if self.progress is not None:
+            event = FitProgress(stage, self.n_evaluations, value, norm, self.max_outer)
+            if self.progress(event) is True:
+                self.keep(point)
+                raise Stopped
+        return point
+
+    def above_floor(self, point: Point) -> Point:
+        """Bound the sparsity strength by what the point's supports allow, and move the point up to it."""
+        floor = point.evaluation.term.sparsity_floor(point.rho, *SPARSITY_BOUNDS)
+        self.sparsity_floor = SPARSITY_BOUNDS[0] if floor is None else floor
+        flat = point.flat
+        if flat[0] >= self.sparsity_floor:
+            return point
+        flat[0] = self.sparsity_floor
+        return self.fine(point.evaluation.term, point.rho.from_flat(flat))
+
+    def keep(self, point: Point) -> None:
+        """Remember the point when it is the best so far."""
+        if np.isfinite(point.evaluation.value) and (
+            self.best is None or point.evaluation.value < self.best.evaluation.value
+        ):
+            self.best = point
+
+    # The search ------------------------------------------------------------------------------------------------------
+
+    def search(self, start: Point, max_iterations: int) -> tuple[Point, str]:
+        """Minimise V from an evaluated point, supports held; returns the end and why it ended.
+
+        The search runs in boxes, each around the end of the last, since a first step says little about a distant ρ.
+        An infeasible trial is rejected, not given a made-up value: the search goes on from the last accepted point in
+        a box that keeps the trial out.
+        """
+        here, width = start, BOX
+        for _ in range(MAX_BOXES):
+            try:
+                here, status = self._minimise(here, width, max_iterations)
+            except InfeasibleTrial as trial:
+                here, width = trial.accepted, 0.25 * trial.step
+                continue
+            if status != "box":
+                return here, status
+        return here, "infeasible" if width < BOX else "iteration_limit"
+
+    def _minimise(self, start: Point, width: float, max_iterations: int) -> tuple[Point, str]:
+        flat, curvature = start.flat, self.curvature(len(start.flat))
+        lower, upper = self.bounds(len(flat))
+        lower, upper = np.maximum(lower, flat - width), np.minimum(upper, flat + width)
+        # In units x = ρ sqrt(c/σ) the objective V/σ has a Hessian near one, and with σ the largest curvature a first
+        # step of length one, which is what the minimiser tries, moves ρ by about one.
+        sigma = float(np.max(curvature))
+        unit = np.sqrt(curvature / sigma)
+        accepted = start
+        trials: dict[bytes, Point] = {(flat * unit).tobytes(): start}
+
+        def objective(x: FloatArray) -> tuple[float, FloatArray]:
+            point = trials.get(x.tobytes())
+            if point is None:
+                rho = start.rho.from_flat(np.clip(x / unit, lower, upper))
+                point = self.fine(accepted.evaluation.term, rho)
+                if len(point.evaluation.gradient) != len(flat):
+                    raise InfeasibleTrial(accepted, float(np.max(np.abs(point.flat - accepted.flat))))
+                # the minimiser ends a line search at its best trial; two are enough to have it at hand
+                while len(trials) > 2:
+                    del trials[max(trials, key=lambda key: float(trials[key].evaluation.value))]
+                trials[x.tobytes()] = point
+            evaluation = point.evaluation
+            return float(evaluation.value) / sigma, np.asarray(evaluation.gradient) / (unit * sigma)
+
+        def on_iteration(x: FloatArray) -> None:
+            nonlocal accepted, trials
+            accepted = trials[x.tobytes()]
+            trials = {x.tobytes(): accepted}
+            self.keep(accepted)
+            self.n_iterations += 1
+
+        # the stubs of scipy know no objective that returns value and gradient together with bounds and a callback
+        run: Any = minimize
+        result = run(
+            objective,
+            flat * unit,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=list(zip(lower * unit, upper * unit, strict=True)),
+            callback=on_iteration,
+            options={
+                "maxiter": max(min(max_iterations, self.max_outer - self.n_iterations), 1),
+                "maxfun": max(EVALUATIONS_PER_ITERATION * self.max_outer - self.n_evaluations, 1),
+                # the projected gradient decides; this only ends a search that no longer gets anywhere
+                "maxls": MAX_LINE_SEARCH,
+                "ftol": STALLED * self.tol / max(abs(float(start.evaluation.value)), sigma),
+                "gtol": self.gradient_bound / np.sqrt(sigma * len(flat)),
+            },
+        )
+        if self.scaled_norm(accepted) <= self.gradient_bound:
+            return accepted, "converged"
+        outer_lower, outer_upper = self.bounds(len(flat))
+        end = accepted.flat
+        at_box = ((end <= lower) & (lower > outer_lower)) | ((end >= upper) & (upper < outer_upper))
+        if np.any(at_box) and width == BOX:
+            return accepted, "box"
+        return accepted, "iteration_limit" if result.status == 1 else "line_search"
+
+
+def column_variance(X: FloatArray) -> float:
+    """Mean variance of the columns, in one pass over chunks of rows."""
+    mean = X.mean(axis=0)
+    total = sum(float(np.square(X[i : i + 4096] - mean).sum()) for i in blocks(X))
+    return total / X.size

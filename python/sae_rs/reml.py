@@ -42,6 +42,8 @@ GLANCE_OUTER = 3
 # A start is given up when its V is behind by this many nats an entry of the data: the noise level would have to be off
 # by half to explain it.
 HOPELESS = 0.1
+# Weaker sparsities are not tried once one is worse by this many nats an entry.
+WORSE = 0.02
 # Searches with a refresh of the supports after each; more than a few mean that rows keep changing places.
 MAX_ROUNDS = 16
 # Refreshes at one ρ between two searches.
@@ -216,12 +218,22 @@ def _start(
         return min((fit.coarse(term, own, COARSE_INNER) for term, own in seeds), key=_value)
     # seeds are hard clusterings: they are compared where gates are sparse, which is also where rows are cheapest
     sparsest, *others = SPARSITY_STARTS
-    found = [fit.settled(term, _with_sparsity(own, sparsest), COARSE_INNER) for term, own in seeds]
+    entries = fit.n_rows * fit.n_outputs
+    least = min(_log_dispersion(own) for _, own in seeds)
+    hopeful = [(term, own) for term, own in seeds if 0.5 * (_log_dispersion(own) - least) < HOPELESS]
+    found = [fit.settled(term, _with_sparsity(own, sparsest), COARSE_INNER) for term, own in hopeful]
     tried = [_promising(fit, sorted(found, key=_value))]
     for log_sparse in others:
         best = tried[0]
-        tried.append(fit.settled(best.evaluation.term, _with_sparsity(best.rho, log_sparse), GLANCE_INNER))
+        point = fit.settled(best.evaluation.term, _with_sparsity(best.rho, log_sparse), GLANCE_INNER)
+        tried.append(point)
+        if _value(point) > _value(best) + WORSE * entries:
+            break
     return min(tried, key=_value)
+
+
+def _log_dispersion(rho: _core.SaeManifoldRho) -> float:
+    return float(np.log(rho.dispersion()))
 
 
 def _promising(fit: Search, found: list[Point]) -> Point:

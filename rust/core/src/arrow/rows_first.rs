@@ -11,7 +11,8 @@ use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{Chunk, Chunks, RowView};
 use crate::state::State;
-use ndarray::{Array2, ArrayView2};
+use ndarray::Array2;
+use std::collections::{BTreeMap, HashMap};
 
 /// The factor of rows first.
 #[derive(Debug)]
@@ -232,6 +233,11 @@ pub(super) fn decoupled_logits(problem: &Problem, state: &State, curvature: &[f6
         .sum()
 }
 
+/// Stacked rows of a support: where its atoms' basis columns lie among all M.
+fn columns_of(problem: &Problem, support: &[u32]) -> Vec<usize> {
+    support.iter().flat_map(|&k| problem.rows_of(k as usize)).collect()
+}
+
 /// Factors the rows of a chunk and adds their share of S. `None` when a block is not positive definite.
 fn eliminate_chunk(
     problem: &Problem,
@@ -242,12 +248,12 @@ fn eliminate_chunk(
     chunk: &Chunk,
     total: &mut Array2<f64>,
 ) -> Option<(Vec<f64>, f64)> {
-    let (m, r) = (problem.width(), system.lin.frame.rank());
-    let mut outer = Array2::<f64>::zeros((chunk.len(), packed_len(m)));
+    let r = system.lin.frame.rank();
     let mut inner = Array2::<f64>::zeros((chunk.len(), packed_len(r)));
     let (mut factors, mut ln_det) = (Vec::new(), 0.0);
     let inverse = 1.0 / rho.dispersion();
     let mut whitened = Vec::new();
+    let mut groups: BTreeMap<&[u32], Vec<usize>> = BTreeMap::new();
     for (index, view, _) in System::rows_of(problem, state, chunk) {
         let q = view.q;
         let at = factors.len();
@@ -269,16 +275,32 @@ fn eliminate_chunk(
                 axpy(scale * w[c], &w[..=c], &mut inner[from..=from + c]);
             }
         }
-        let phi = chunk.phi.row(index);
-        let phi = phi.as_slice().expect("standard layout");
-        let mut outer = outer.row_mut(index);
-        let outer = outer.as_slice_mut().expect("standard layout");
-        for a in (0..m).filter(|&a| phi[a] != 0.0) {
-            let from = packed_len(a);
-            axpy(phi[a], &phi[..=a], &mut outer[from..=from + a]);
+        groups.entry(view.support).or_default().push(index);
+    }
+    // rows of one support touch the same columns of the border: one product for each support
+    for (support, rows) in groups {
+        let columns = columns_of(problem, support);
+        let m = columns.len();
+        let mut outer = Array2::<f64>::zeros((rows.len(), packed_len(m)));
+        let mut of_group = Array2::<f64>::zeros((rows.len(), packed_len(r)));
+        for (i, &index) in rows.iter().enumerate() {
+            let phi: Vec<f64> = columns.iter().map(|&a| chunk.phi[[index, a]]).collect();
+            let mut outer = outer.row_mut(i);
+            let outer = outer.as_slice_mut().expect("standard layout");
+            for a in 0..m {
+                let from = packed_len(a);
+                axpy(phi[a], &phi[..=a], &mut outer[from..=from + a]);
+            }
+            of_group.row_mut(i).assign(&inner.row(index));
+        }
+        let share = product((outer.view(), Op::Transposed), (of_group.view(), Op::Plain));
+        for a in 0..m {
+            for b in 0..=a {
+                let mut row = total.row_mut(packed(columns[a], columns[b]));
+                row += &share.row(packed(a, b));
+            }
         }
     }
-    gemm(&mut total.view_mut(), true, 1.0, (outer.view(), Op::Transposed), (inner.view(), Op::Plain));
     Some((factors, ln_det))
 }
 
@@ -288,7 +310,31 @@ pub struct BorderInverse {
     pub(super) trace: Array2<f64>,
 }
 
+/// The block of the inverse that a support sees, laid out for one product with its rows: m' x (c' m c).
+struct Rearranged {
+    columns: Vec<usize>,
+    wide: Array2<f64>,
+}
+
 impl BorderInverse {
+    fn rearranged(&self, problem: &Problem, support: &[u32], r: usize) -> Rearranged {
+        let columns = columns_of(problem, support);
+        let m = columns.len();
+        let mut wide = Array2::zeros((m, r * m * r));
+        for (a, mut row) in columns.iter().zip(wide.rows_mut()) {
+            let row = row.as_slice_mut().expect("standard layout");
+            for c in 0..r {
+                let from = self.schur.row(a * r + c);
+                let from = from.as_slice().expect("standard layout");
+                for (i, b) in columns.iter().enumerate() {
+                    let to = (c * m + i) * r;
+                    row[to..to + r].copy_from_slice(&from[b * r..(b + 1) * r]);
+                }
+            }
+        }
+        Rearranged { columns, wide }
+    }
+
     /// With `R_i[c', (m c)] = sum_m' phi_i[m'] S^-1[(m' c'), (m c)]`, row i's cross block is
     /// `X_i = -(w/phi) A_i^-1 L_i R_i`. Only its contractions with phi_i and with L_i are needed.
     #[allow(clippy::too_many_arguments)]
@@ -304,25 +350,28 @@ impl BorderInverse {
     ) {
         /// Entries of R held at a time: large enough for the product to run at speed, small enough for the cache.
         const BATCH_ENTRIES: usize = 1 << 18;
-        let (m, r) = (problem.width(), system.lin.frame.rank());
-        let wide = ArrayView2::from_shape((m, r * m * r), self.schur.as_slice().expect("standard layout"))
-            .expect("the inverse has (M r)^2 entries");
+        let r = system.lin.frame.rank();
         let diagonal = product((chunk.phi.view(), Op::Plain), (self.trace.view(), Op::Plain));
-        let batch = (BATCH_ENTRIES / (r * m * r).max(1)).max(1);
         let factors = &factor.blocks[chunk.index];
         let mut at = 0;
-        let mut gathered = Array2::<f64>::zeros((0, 0));
         let mut traces = RowTraces::default();
         let inverse = 1.0 / rho.dispersion();
+        let mut of_support: HashMap<&[u32], Rearranged> = HashMap::new();
+        // rows that follow each other with one support are gathered by one product
+        let mut gathered = (0..0, Array2::<f64>::zeros((0, 0)));
         for (index, view, _) in System::rows_of(problem, state, chunk) {
-            if index % batch == 0 {
-                let end = (index + batch).min(chunk.len());
-                gathered = product((chunk.phi.slice(ndarray::s![index..end, ..]), Op::Plain), (wide, Op::Plain));
+            let own = of_support.entry(view.support).or_insert_with(|| self.rearranged(problem, view.support, r));
+            let m = own.columns.len();
+            if !gathered.0.contains(&index) {
+                let batch = (BATCH_ENTRIES / (r * m * r).max(1)).max(1);
+                let same = |i: &usize| state.support(chunk.rows.start + i) == view.support;
+                let end = (index..chunk.len().min(index + batch)).take_while(same).last().unwrap_or(index) + 1;
+                let phi = Array2::from_shape_fn((end - index, m), |(i, a)| chunk.phi[[index + i, own.columns[a]]]);
+                gathered = (index..end, product((phi.view(), Op::Plain), (own.wide.view(), Op::Plain)));
             }
-            let seen = gathered.row(index % batch);
+            let seen = gathered.1.row(index - gathered.0.start);
             let seen = seen.as_slice().expect("standard layout");
-            let phi = chunk.phi.row(index);
-            let phi = phi.as_slice().expect("standard layout");
+            let phi: Vec<f64> = own.columns.iter().map(|&a| chunk.phi[[index, a]]).collect();
             let q = view.q;
             let l = &factors[at..at + q * q];
             at += q * q;
@@ -370,8 +419,8 @@ impl BorderInverse {
             traces.border.extend_from_slice(diagonal.row(index).as_slice().expect("standard layout"));
             for (c, row) in seen.chunks_exact(m * r).enumerate() {
                 let k = &k[c * r..(c + 1) * r];
-                for (out, block) in traces.border.iter_mut().zip(row.chunks_exact(r)) {
-                    *out -= factor * dot(k, block);
+                for (&a, block) in own.columns.iter().zip(row.chunks_exact(r)) {
+                    traces.border[a] -= factor * dot(k, block);
                 }
             }
             visit(index, &view, &traces);

@@ -441,6 +441,9 @@ for rows in range(0, len(X), 1000):
 INTERRUPTED_FIT = (
     LARGE_DATA
     + """
+import signal
+# a shell starts background jobs with the signal ignored, and children inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 model = sae_rs.ManifoldSAE(n_atoms=3)
 print("ready", flush=True)
 try:

@@ -76,6 +76,9 @@ const POLISH: f64 = 0.1;
 /// Rows are relaxed only while the decrement is above this: below it they are at their minima to a fraction of a nat.
 const RELAX_ABOVE: f64 = 0.1;
 
+/// Rows are not relaxed again in a solve once that has brought less than this part of what the gradient promises.
+const RELAX_PAYS: f64 = 0.5;
+
 /// Minimises L over the inner variables from a state.
 pub fn solve(
     problem: &Problem,
@@ -97,6 +100,7 @@ pub fn solve(
     let scale = ((problem.n_rows() * problem.n_outputs()) as f64).sqrt();
     // rows far from their own minima show at once; after that, a disappointing step does
     let mut relax = true;
+    let mut relaxing = true;
     loop {
         let Some(factored) = inner.factored.take() else {
             inner.status = Status::Infeasible;
@@ -122,13 +126,16 @@ pub fn solve(
         }
         inner.iterations += 1;
 
-        if std::mem::take(&mut relax) && inner.decrement > RELAX_ABOVE {
+        if std::mem::take(&mut relax) && relaxing && inner.decrement > RELAX_ABOVE {
             drop(factored);
+            let promised = 0.5 * inner.decrement * inner.decrement;
             if let Some((state, factored)) = relaxed(problem, &inner.state, loss, rho, options) {
+                // where rows are at their minima already, relaxing them again is a slow descent in place of a fast one
+                relaxing = loss - factored.system.lin.loss.total() > RELAX_PAYS * promised;
                 inner.state = state;
                 inner.factored = Some(factored);
-                radius = None;
             } else {
+                relaxing = false;
                 inner.factored = Factored::new(problem, &inner.state, rho, options.elimination, Curvature::Stiffened);
             }
             continue;

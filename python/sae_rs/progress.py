@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from .reml import FitProgress
 
@@ -51,7 +53,7 @@ def listening(progress: object, callback: object) -> Iterator[Callable[[FitProgr
         if listener is not None:
             listener(event)
         # Only True stops: a callback that returns some other value by accident must not cut a fit short.
-        return callable(callback) and callback(event) is True
+        return callable(callback) and _is_true(callback(event))
 
     try:
         yield notify
@@ -101,3 +103,7 @@ def _renderer() -> _Bar | _Lines:
     except ImportError:
         return _Lines()
     return _Bar(tqdm.tqdm)
+
+
+def _is_true(answer: object) -> bool:
+    return isinstance(answer, (bool, np.bool_)) and bool(answer)

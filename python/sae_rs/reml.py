@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from . import _core
 from .atoms import Atom
 from .gates import Gate
-from .search import FitProgress, Point, Problem, Search, Stopped, blocks
+from .search import BLOCK_ROWS, FitProgress, Point, Problem, Search, Stopped, blocks
 
 __all__ = ["Certificate", "FitProgress", "FitResult", "fit_dictionary"]
 
@@ -159,9 +159,10 @@ def fit_dictionary(
 def _begin(fit: Search, rho: _core.SaeManifoldRho | None, n_init: int, random_state: int) -> Point:
     """A first point, loosely converged; of many rows a sample finds it, and its decoders encode the others."""
     problem = fit.problem
-    if len(problem.X) <= SAMPLE_ABOVE:
+    drawn = problem.sample(SAMPLE_ROWS, random_state) if len(problem.X) > SAMPLE_ABOVE else None
+    if drawn is None:
         return _start(fit, problem.seeds(n_init, random_state, fit.threads), rho)
-    sample = fit.on(problem.sample(SAMPLE_ROWS, random_state))
+    sample = fit.on(drawn)
     stopped = False
     try:
         _refine(sample, _start(sample, sample.problem.seeds(n_init, random_state, fit.threads), rho))
@@ -195,6 +196,8 @@ def _refine(fit: Search, point: Point) -> str:
         fit.n_rounds += 1
         term, fit.support_changes = point.evaluation.term.refreshed(point.rho, threads=fit.threads)
         if fit.support_changes == 0:
+            # what was judged is what is returned
+            fit.best = point
             return status
         if status == "iteration_limit" or fit.n_rounds == MAX_ROUNDS:
             return status if status != "converged" else "supports"
@@ -213,6 +216,7 @@ def _start(
 ) -> Point:
     """The best of the seeds, each converged loosely at strengths that suit it, then of the sparsity strengths."""
     if rho is not None:
+        rho = fit.admitted(rho)
         return min((fit.settled(term, rho, COARSE_INNER) for term, _ in seeds), key=_value)
     if seeds[0][0].n_atoms == 1:
         return min((fit.coarse(term, own, COARSE_INNER) for term, own in seeds), key=_value)
@@ -310,7 +314,13 @@ def _mean_only(X: FloatArray, weights: FloatArray | None, center: bool) -> FitRe
     n, p = X.shape
     mean = X.mean(axis=0) if center else np.zeros(p)
     w = np.ones(n) if weights is None else weights / np.mean(weights)
-    phi = sum(float(w[i : i + 4096] @ np.square(X[i : i + 4096] - mean).sum(axis=1)) for i in blocks(X)) / X.size
+    total = 0.0
+    for i in blocks(X):
+        rows = slice(i, i + BLOCK_ROWS)
+        total += float(w[rows] @ np.square(X[rows] - mean).sum(axis=1))
+    if not total > 0.0:
+        raise ValueError("the rows with positive weight do not vary; the mean-only model needs a positive variance")
+    phi = total / X.size
     value = 0.5 * n * p * (np.log(2.0 * np.pi * phi) + 1.0)
     certificate = Certificate(True, "converged", 0.0, 0.0, 0.0, 1, 0, 0, (), "exact", "none")
     rho = _core.SaeManifoldRho(0.0, [], [], "per_atom", float(np.log(phi)))

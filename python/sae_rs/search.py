@@ -26,6 +26,10 @@ SPARSITY_BOUNDS = (-6.0, 12.0)
 ARD_BOUNDS = (-12.0, 12.0)
 # The noise level stays within these factors (logarithms) of the data's mean column variance.
 DISPERSION_BOUNDS = (-60.0, 2.0)
+# Rows of one block in a pass over all rows.
+BLOCK_ROWS = 4096
+# A sample whose variance is below this part of all rows' misses what there is to find.
+REPRESENTATIVE = 0.1
 # Inner tolerances: while choosing among starts, and while following the gradient.
 COARSE_TOL = 1e-3
 FINE_TOL = 1e-9
@@ -114,17 +118,25 @@ class Problem:
             threads=threads,
         )
 
-    def sample(self, size: int, random_state: int) -> Problem:
-        """Some of the rows, drawn in the order of their length, so that the draw follows the data when rows move."""
-        lengths = np.concatenate([np.square(self.X[i : i + 4096] - self.mean).sum(axis=1) for i in blocks(self.X)])
-        order = np.argsort(lengths, kind="stable")
-        rows = order[np.sort(np.random.default_rng(random_state).choice(len(order), size, replace=False))]
-        weights = None if self.weights is None else self.weights[rows]
-        return Problem(self.X[rows], self.atoms, self.gate, weights, self.center)
+    def sample(self, size: int, random_state: int) -> Problem | None:
+        """Some of the rows, or None when they show nothing of what the others do.
 
-    @property
-    def mean(self) -> FloatArray:
-        return np.asarray(self.X.mean(axis=0))
+        Drawn in the order of their length, so that the draw follows the data when rows move, among rows that weigh
+        anything.
+        """
+        mean = self.X.mean(axis=0) if self.center else np.zeros(self.X.shape[1])
+        lengths = np.concatenate([np.square(self.X[i : i + BLOCK_ROWS] - mean).sum(axis=1) for i in blocks(self.X)])
+        order = np.argsort(lengths, kind="stable")
+        if self.weights is not None:
+            order = order[self.weights[order] > 0.0]
+        size = min(size, len(order))
+        rows = order[np.sort(np.random.default_rng(random_state).choice(len(order), size, replace=False))]
+        X = self.X[rows]
+        share = column_variance(X) / column_variance(self.X)
+        if len(rows) <= max(2, len(self.atoms)) or not share > REPRESENTATIVE:
+            return None
+        weights = None if self.weights is None else self.weights[rows]
+        return Problem(X, self.atoms, self.gate, weights, self.center)
 
     def encoded(
         self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho, threads: int | None
@@ -148,8 +160,8 @@ class Problem:
 
 
 def blocks(X: FloatArray) -> range:
-    """Starts of blocks of 4096 rows: passes over the rows make no copy of them all."""
-    return range(0, len(X), 4096)
+    """Starts of blocks of rows: passes over the rows in blocks make no copy of them all."""
+    return range(0, len(X), BLOCK_ROWS)
 
 
 class Search:
@@ -210,6 +222,19 @@ class Search:
         lower, upper = np.array(pairs).T
         return lower, upper
 
+    def admitted(self, rho: _core.SaeManifoldRho) -> _core.SaeManifoldRho:
+        """ρ moved into the bounds of the search, with a dispersion of its own."""
+        if rho.log_dispersion is None:
+            rho = _core.SaeManifoldRho(
+                rho.log_lambda_sparse,
+                list(rho.log_lambda_smooth),
+                [list(block) for block in rho.log_ard],
+                rho.ard_sharing,
+                float(np.log(self.variance)),
+            )
+        flat = np.array(rho.to_flat())
+        return rho.from_flat(np.clip(flat, *self.bounds(len(flat))))
+
     def projected_gradient(self, point: Point) -> FloatArray:
         """∂V/∂ρ without the entries that push against a bound."""
         gradient, flat = np.asarray(point.evaluation.gradient), point.flat
@@ -265,7 +290,7 @@ class Search:
         norm = self.scaled_norm(point) if stage == "search" else float("nan")
         if self.progress is not None:
             event = FitProgress(stage, self.n_evaluations, value, norm, self.max_outer)
-            if self.progress(event) is True:
+            if self.progress(event):
                 self.keep(point)
                 raise Stopped
         return point
@@ -370,5 +395,5 @@ class Search:
 def column_variance(X: FloatArray) -> float:
     """Mean variance of the columns, in one pass over chunks of rows."""
     mean = X.mean(axis=0)
-    total = sum(float(np.square(X[i : i + 4096] - mean).sum()) for i in blocks(X))
+    total = sum(float(np.square(X[i : i + BLOCK_ROWS] - mean).sum()) for i in blocks(X))
     return total / X.size

@@ -23,8 +23,8 @@ FloatArray = NDArray[np.float64]
 # Rows scanned at a time: large enough to be fast, small enough that the temporaries stay in the cache.
 CHUNK_BYTES = 1 << 20
 # Outside this range of variances the squares that the fit works with leave the range of float64.
-SMALLEST_VARIANCE = 1e-200
-LARGEST_VARIANCE = 1e200
+SMALLEST_VARIANCE = 1e-140
+LARGEST_VARIANCE = 1e140
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,10 @@ def check_random_state(value: object) -> int:
         return int(value.integers(2**32))
     if isinstance(value, np.random.RandomState):
         return int(value.randint(2**31))
-    return check_integer(value, "random_state", 0)
+    seed = check_integer(value, "random_state", 0)
+    if seed >= 2**64:
+        raise ValueError(f"random_state must be below 2**64, got {seed}")
+    return seed
 
 
 def check_n_jobs(value: object) -> int | None:

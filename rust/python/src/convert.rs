@@ -1,11 +1,12 @@
 //! Errors, arrays and interruption across the boundary.
 
 use numpy::{PyArray1, PyArray2, PyReadonlyArray2, PyReadonlyArrayDyn};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use sae_core::ShapeError;
-use std::cell::{Cell, RefCell};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
 
 /// Misuse becomes a `ValueError` with the core's message.
 pub fn value_error(error: ShapeError) -> PyErr {
@@ -30,44 +31,57 @@ pub fn to_py1<'py>(py: Python<'py>, values: &[f64]) -> Bound<'py, PyArray1<f64>>
     PyArray1::from_slice(py, values)
 }
 
-/// How often a running computation asks Python whether Ctrl-C was pressed.
+/// How often Python is asked whether Ctrl-C was pressed while the core works.
 const POLL: Duration = Duration::from_millis(50);
+/// More threads than any machine has cores for would only cost memory.
+const MAX_THREADS: usize = 1024;
 
-/// Runs core work without the GIL, polling for signals; a pending signal is raised when the work returns.
+/// Runs core work without the GIL on a thread of its own, while this one polls for signals; a pending signal ends the work
+/// and is raised.
 ///
-/// `threads` runs it in a pool of that size, `None` in the global one.
+/// `threads` is the size of the pool that the work may use, `None` the global one.
 pub fn detached<T: Send>(
     py: Python<'_>,
     threads: Option<usize>,
     work: impl FnOnce(&dyn Fn() -> bool) -> T + Send,
 ) -> PyResult<T> {
+    if let Some(n) = threads.filter(|n| !(1..=MAX_THREADS).contains(n)) {
+        return Err(PyValueError::new_err(format!("threads must lie between 1 and {MAX_THREADS}, got {n}")));
+    }
     let pool = threads
         .map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build())
         .transpose()
         .map_err(|e| PyValueError::new_err(format!("threads: {e}")))?;
-    let (result, raised) = py.detach(|| {
-        let last = Cell::new(Instant::now());
-        let raised: RefCell<Option<PyErr>> = RefCell::new(None);
-        let interrupted = || {
-            if raised.borrow().is_some() {
-                return true;
+    let stop = AtomicBool::new(false);
+    py.detach(|| {
+        std::thread::scope(|scope| {
+            let (sender, receiver) = mpsc::channel();
+            let (pool, stop) = (&pool, &stop);
+            scope.spawn(move || {
+                let interrupted = || stop.load(Ordering::Relaxed);
+                let result = match pool {
+                    Some(pool) => pool.install(|| work(&interrupted)),
+                    None => work(&interrupted),
+                };
+                // the receiver waits until it has the result
+                let _ = sender.send(result);
+            });
+            let mut raised = None;
+            loop {
+                match receiver.recv_timeout(POLL) {
+                    Ok(result) => return raised.map_or(Ok(result), Err),
+                    Err(mpsc::RecvTimeoutError::Timeout) if raised.is_none() => {
+                        if let Err(error) = Python::attach(|py| py.check_signals()) {
+                            raised = Some(error);
+                            stop.store(true, Ordering::Relaxed);
+                        }
+                    }
+                    Err(mpsc::RecvTimeoutError::Timeout) => {}
+                    Err(mpsc::RecvTimeoutError::Disconnected) => {
+                        return Err(PyRuntimeError::new_err("the core ended without a result"));
+                    }
+                }
             }
-            if last.get().elapsed() < POLL {
-                return false;
-            }
-            last.set(Instant::now());
-            if let Err(error) = Python::attach(|py| py.check_signals()) {
-                *raised.borrow_mut() = Some(error);
-                return true;
-            }
-            false
-        };
-        let _ = &pool;
-        let result = work(&interrupted);
-        (result, raised.into_inner())
-    });
-    match raised {
-        Some(error) => Err(error),
-        None => Ok(result),
-    }
+        })
+    })
 }

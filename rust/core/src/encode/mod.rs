@@ -198,7 +198,7 @@ impl Encoder {
                 // the logits feel their prior alone, and the coordinate is at the curve's nearest point: nothing to polish
                 let factor = 0.5 * target.weight * self.rows.inverse_dispersion;
                 let objective = alone.energy + factor * (cost + target.length);
-                self.consider(&mut found, RowState { objective, converged: true, ..row });
+                self.consider(&mut found, RowState { objective, converged: objective.is_finite(), ..row });
             } else {
                 let row = self.placed(target, row, k);
                 self.consider(&mut found, self.settled(target, row));

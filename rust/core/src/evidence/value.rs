@@ -5,7 +5,7 @@
 //! which stays finite as H flattens along G.
 
 use crate::arrow::{Factored, Step};
-use crate::atoms::Axis;
+use crate::atoms::{Atom, Axis};
 use crate::linalg::Cholesky;
 use crate::priors::coordinate_prior;
 use crate::problem::{Problem, COMPACT_RIDGE};
@@ -15,6 +15,7 @@ use crate::state::State;
 use ndarray::{s, Array2};
 use std::collections::HashMap;
 use std::f64::consts::{PI, TAU};
+use std::sync::Arc;
 
 /// The named terms of V beyond those of L.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -85,13 +86,16 @@ impl Evidence {
             .filter(|k| columns.iter().any(|c| c.atom == *k))
             .map(|k| problem.atoms()[k].ln_group_volume())
             .sum();
-        let reflections: f64 = problem.atoms().iter().map(|a| a.ln_reflections()).sum();
+        // an atom that no row uses sits at zero, which no symmetry moves
+        let used = state.used(problem);
+        let in_use = || problem.atoms().iter().zip(&used).filter(|(_, used)| **used).map(|(atom, _)| atom);
+        let reflections: f64 = in_use().map(|a| a.ln_reflections()).sum();
         let parts = EvidenceParts {
             log_det: 0.5 * factored.log_det() - ln_w + 0.5 * factor.log_det(),
             orbit: -0.5 * ln_t - ln_volume,
             compact: compact_sum(problem, state, factored),
             unsupported: -system.lin.loss.ard_unsupported,
-            constants: -0.5 * (dimension as f64 - j as f64) * ln_2pi - ln_permutations(problem) - reflections,
+            constants: -0.5 * (dimension as f64 - j as f64) * ln_2pi - ln_permutations(in_use()) - reflections,
         };
         let value =
             system.lin.loss.total() + parts.log_det + parts.orbit + parts.compact + parts.unsupported + parts.constants;
@@ -117,9 +121,9 @@ pub(super) fn orbit_forcing(problem: &Problem, state: &State, column: &crate::ar
 }
 
 /// ln of the number of orders of interchangeable atoms.
-fn ln_permutations(problem: &Problem) -> f64 {
+fn ln_permutations<'a>(atoms: impl Iterator<Item = &'a Arc<dyn Atom>>) -> f64 {
     let mut counts: HashMap<String, usize> = HashMap::new();
-    problem.atoms().iter().for_each(|a| *counts.entry(a.key()).or_default() += 1);
+    atoms.for_each(|a| *counts.entry(a.key()).or_default() += 1);
     counts.values().map(|&c| (2..=c).map(|i| (i as f64).ln()).sum::<f64>()).sum()
 }
 

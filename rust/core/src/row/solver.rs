@@ -142,6 +142,11 @@ impl RowSolver {
                     break;
                 }
                 damping = (4.0 * damping).max(1e-3);
+                // overflow somewhere upstream: no damping repairs that
+                if !damping.is_finite() || !here.value.is_finite() {
+                    row.objective = here.value;
+                    return row;
+                }
             }
             let decrement = -dot(&step, &here.gradient[..q]);
             if decrement <= DECREMENT * DECREMENT {

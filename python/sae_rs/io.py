@@ -178,7 +178,7 @@ def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Ma
         rho_=rho,
         dispersion_=float(body["dispersion"]),
         converged_=bool(body["converged"]),
-        certificate_=Certificate(**body["certificate"]),
+        certificate_=Certificate(**{**body["certificate"], "at_bounds": tuple(body["certificate"]["at_bounds"])}),
         explained_variance_=training.explained_variance,
         n_features_in_=n_columns,
         _atoms=atoms,

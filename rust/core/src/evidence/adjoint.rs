@@ -5,13 +5,13 @@
 //! `J_i = [L_i' | phi_i' (x) I]`, so `1/2 tr(X dH) = sum_i w/phi <dJ_i, J_i X>`: a row needs `K_i = (X J_i')` over its
 //! local variables (q x r) and the partial trace kappa_i over channels of its border part (M).
 
-use super::value::{compact_of, orbit_forcing, Evidence};
+use super::value::{compact_of, tangent_rows, Evidence};
 use crate::arrow::{Factored, RowTraces, Step};
 use crate::atoms::BasisJet;
 use crate::gates::{GatePrior, GateRow};
 use crate::linalg::{axpy, dot, product, Op};
 use crate::priors::coordinate_prior;
-use crate::problem::{Problem, COMPACT_RIDGE};
+use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{Chunk, RowView};
 use crate::state::State;
@@ -83,8 +83,7 @@ fn tangents(problem: &Problem, state: &State, factored: &Factored) -> Vec<Step> 
     let tangent = |column: &crate::arrow::GaugeColumn| {
         let mut border = Array2::zeros(state.decoders.dim());
         border.slice_mut(s![problem.rows_of(column.atom), ..]).assign(&column.border);
-        let mut local = orbit_forcing(problem, state, column).0;
-        local.iter_mut().for_each(|v| *v /= COMPACT_RIDGE);
+        let local = tangent_rows(problem, state, column);
         Step { local, border }
     };
     factored.system.gauge.columns.iter().map(tangent).collect()

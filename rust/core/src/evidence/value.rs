@@ -4,9 +4,9 @@
 //! `1/2 ln|H| - 1/2 ln det(G'HG) = 1/2 ln|H~| - ln det(U'G) + 1/2 ln det(I - (G'E)^-1 E'H~^-1 E)`,
 //! which stays finite as H flattens along G.
 
-use crate::arrow::{Factored, Step};
+use crate::arrow::{Factored, GaugeColumn, Step};
 use crate::atoms::{Atom, Axis};
-use crate::linalg::Cholesky;
+use crate::linalg::{dot, Cholesky};
 use crate::priors::coordinate_prior;
 use crate::problem::{Problem, COMPACT_RIDGE};
 use crate::rho::SaeManifoldRho;
@@ -55,7 +55,10 @@ impl Evidence {
         let j = columns.len();
         let (mut e, mut stiff, mut t, mut ln_w) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
         for column in columns {
-            let (tangent, moved) = orbit_forcing(problem, state, column);
+            // of H, only the ridge of compact axes and the decoder prior act on a tangent: E = HG
+            let mut tangent = tangent_rows(problem, state, column);
+            let moved = COMPACT_RIDGE * dot(&tangent, &tangent);
+            tangent.iter_mut().for_each(|v| *v *= COMPACT_RIDGE);
             let pg = system.lin.prior.precision[column.atom].dot(&column.border);
             let curvature = moved + pg.iter().zip(&column.border).map(|(a, b)| a * b).sum::<f64>();
             let mut border = Array2::zeros(state.decoders.dim());
@@ -104,20 +107,16 @@ impl Evidence {
     }
 }
 
-/// The local rows of E = HG (the ridge of compact axes times the orbit's speed) and their share of G'HG.
-pub(super) fn orbit_forcing(problem: &Problem, state: &State, column: &crate::arrow::GaugeColumn) -> (Vec<f64>, f64) {
+/// The rows' part of a gauge tangent: the atom's speed on every row of its support.
+pub(super) fn tangent_rows(problem: &Problem, state: &State, column: &GaugeColumn) -> Vec<f64> {
     let layout = state.layout_of_rows();
     let mut local = vec![0.0; layout.len()];
-    let mut curvature = 0.0;
     for row in 0..problem.n_rows() {
         let Some(at) = layout.active_atoms(row).iter().position(|&k| k as usize == column.atom) else { continue };
         let start = layout.block(row).start + layout.coord_starts(row)[at] as usize;
-        for (axis, speed) in column.velocity.iter().enumerate() {
-            local[start + axis] = COMPACT_RIDGE * speed;
-            curvature += COMPACT_RIDGE * speed * speed;
-        }
+        local[start..start + column.velocity.len()].copy_from_slice(&column.velocity);
     }
-    (local, curvature)
+    local
 }
 
 /// ln of the number of orders of interchangeable atoms.

@@ -170,6 +170,14 @@ class TestWords:
 
 
 class TestPlanted:
+    @pytest.mark.parametrize("seed", range(10))
+    def test_a_small_stretched_circle_converges(self, seed: int) -> None:
+        # unequal directions leave the angle's parametrisation weakly determined: a long curved valley for the inner solve
+        rng = np.random.default_rng(seed)
+        directions, angle = rng.standard_normal((2, 8)), rng.uniform(0.0, 2.0 * np.pi, 100)
+        X = np.c_[np.cos(angle), np.sin(angle)] @ directions + 0.05 * rng.standard_normal((100, 8))
+        assert ManifoldSAE(n_atoms=1).fit(X).converged_
+
     def test_circle(self) -> None:
         model, (_, angle) = fit_planted_circle(), planted_circle()
         assert model.converged_

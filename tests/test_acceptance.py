@@ -172,7 +172,7 @@ class TestWords:
 class TestPlanted:
     @pytest.mark.parametrize("seed", range(10))
     def test_a_small_stretched_circle_converges(self, seed: int) -> None:
-        # unequal directions leave the angle's parametrisation weakly determined: a long curved valley for the inner solve
+        # unequal directions leave the angle's parametrisation weakly determined: a long curved valley for a solve
         rng = np.random.default_rng(seed)
         directions, angle = rng.standard_normal((2, 8)), rng.uniform(0.0, 2.0 * np.pi, 100)
         X = np.c_[np.cos(angle), np.sin(angle)] @ directions + 0.05 * rng.standard_normal((100, 8))

@@ -54,9 +54,15 @@ fn principal_scores(data: ArrayView2<'_, f64>, r: usize) -> Array2<f64> {
     scores
 }
 
-/// At most `n_init` seeds, most promising first.
-pub fn seeds(problem: &Problem, n_init: usize, random_state: u64) -> Result<Vec<Seed>, ShapeError> {
-    let guesses = if problem.n_atoms() == 1 { single(problem) } else { clustered(problem, n_init, random_state) };
+/// At most `n_init` seeds, most promising first; fewer, or none, when interrupted.
+pub fn seeds(
+    problem: &Problem,
+    n_init: usize,
+    random_state: u64,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<Vec<Seed>, ShapeError> {
+    let guesses =
+        if problem.n_atoms() == 1 { single(problem) } else { clustered(problem, n_init, random_state, interrupted) };
     let mut out = Vec::new();
     for (logits, coords) in guesses {
         out.push(start(problem, logits, coords)?);
@@ -142,7 +148,7 @@ impl Subspace {
 }
 
 /// K-subspaces clustering, several restarts, best first; then one guess each.
-fn clustered(problem: &Problem, n_init: usize, random_state: u64) -> Vec<Guess> {
+fn clustered(problem: &Problem, n_init: usize, random_state: u64, interrupted: &dyn Fn() -> bool) -> Vec<Guess> {
     let (n, k) = (problem.n_rows(), problem.n_atoms());
     let sizes: Vec<usize> = problem.atoms().iter().map(|a| a.seed_components()).collect();
     // clusters live in the leading components; the rest is noise to them
@@ -154,6 +160,7 @@ fn clustered(problem: &Problem, n_init: usize, random_state: u64) -> Vec<Guess> 
     let rows = Array2::from_shape_fn((sample.len(), scores.ncols()), |(i, j)| scores[[sample[i], j]]);
 
     let mut found: Vec<(f64, Vec<Subspace>)> = (0..RESTARTS * n_init.max(1))
+        .take_while(|_| !interrupted())
         .map(|restart| {
             let mut rng = ChaCha8Rng::seed_from_u64(random_state.wrapping_add((restart as u64) << 32));
             cluster(rows.view(), &sizes, restart % 2 == 0, &mut rng)

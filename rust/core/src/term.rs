@@ -137,8 +137,9 @@ impl SaeManifoldTerm {
         problem: Arc<Problem>,
         n_init: usize,
         random_state: u64,
+        interrupted: &dyn Fn() -> bool,
     ) -> Result<Vec<(Self, SaeManifoldRho)>, ShapeError> {
-        let seeds = crate::seeds::seeds(&problem, n_init, random_state)?;
+        let seeds = crate::seeds::seeds(&problem, n_init, random_state, interrupted)?;
         Ok(seeds.into_iter().map(|s| (Self::new(problem.clone(), s.state), s.rho)).collect())
     }
 

@@ -98,7 +98,8 @@ impl SaeManifoldTerm {
         let gate = specs::gate(gate, atoms.len())?;
         let problem =
             Problem::new(matrix(&X), weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
-        let seeds = detached(py, threads, |_| Core::seeds(Arc::new(problem), n_init, random_state))?;
+        let seeds =
+            detached(py, threads, |interrupted| Core::seeds(Arc::new(problem), n_init, random_state, interrupted))?;
         let wrap = |(core, rho)| (Self { core }, SaeManifoldRho { core: rho });
         Ok(seeds.map_err(value_error)?.into_iter().map(wrap).collect())
     }

@@ -73,8 +73,8 @@ def check_code(
     checked = []
     for k, (atom, t) in enumerate(zip(atoms, coords, strict=True)):
         array = np.ascontiguousarray(t, dtype=np.float64)
-        if array.shape != (len(values), atom.dim):
-            raise ValueError(f"coords[{k}] must have shape ({len(values)}, {atom.dim}), got {array.shape}")
+        if array.shape != (len(values), atom.ambient):
+            raise ValueError(f"coords[{k}] must have shape ({len(values)}, {atom.ambient}), got {array.shape}")
         if not np.isfinite(array).all():
             raise ValueError(f"coords[{k}] must be finite")
         checked.append(array)

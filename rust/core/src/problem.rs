@@ -3,6 +3,7 @@
 use crate::atoms::Atom;
 use crate::errors::{check_finite, ShapeError};
 use crate::gates::Gate;
+use crate::rho::SaeManifoldRho;
 use ndarray::{s, Array1, Array2, ArrayView2, Axis as NdAxis};
 use std::sync::Arc;
 
@@ -87,8 +88,23 @@ impl Problem {
         &self.atoms
     }
 
+    /// Local coordinates of each atom.
     pub fn coord_dims(&self) -> Vec<usize> {
         self.atoms.iter().map(|a| a.dim()).collect()
+    }
+
+    /// Checks that strengths fit the dictionary.
+    pub fn check_strengths(&self, rho: &SaeManifoldRho) -> Result<(), ShapeError> {
+        rho.check(&self.coord_dims())?;
+        for (k, atom) in self.atoms.iter().enumerate() {
+            if !rho.log_ard[k].is_empty() && atom.factors().iter().any(|f| !f.has_precision()) {
+                return Err(ShapeError::value(format!(
+                    "log_ard[{k}] must be empty: the prior on a {} is uniform and has no precision",
+                    atom.kind()
+                )));
+            }
+        }
+        Ok(())
     }
 
     pub fn gate(&self) -> &dyn Gate {

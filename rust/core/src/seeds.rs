@@ -82,7 +82,7 @@ fn single(problem: &Problem) -> Vec<Guess> {
     choices(scores.ncols(), atom.seed_components())
         .into_iter()
         .map(|choice| {
-            let mut coords = Array2::zeros((n, atom.dim()));
+            let mut coords = Array2::zeros((n, atom.ambient()));
             for (mut t, row) in coords.rows_mut().into_iter().zip(scores.rows()) {
                 let picked: Vec<f64> = choice.iter().map(|&j| j.map_or(0.0, |j| row[j])).collect();
                 atom.seed(&picked, t.as_slice_mut().expect("standard layout"));
@@ -282,7 +282,7 @@ fn guess(problem: &Problem, scores: &Array2<f64>, k: usize, subspaces: &[Subspac
                 column.mapv_inplace(|v| v / if cube < 0.0 { -rms } else { rms });
             }
         }
-        let mut block = Array2::zeros((n, atom.dim()));
+        let mut block = Array2::zeros((n, atom.ambient()));
         for (mut t, row) in block.rows_mut().into_iter().zip(inside.rows()) {
             let mut picked = row.to_vec();
             picked.resize(atom.seed_components(), 0.0);

@@ -63,6 +63,16 @@ pub fn compact_term(h: f64) -> (f64, f64) {
     }
 }
 
+/// The compact term of a point on a sphere, `c(kappa) = -ln(1 - e^{-2 kappa})`, and its derivative; with `antipodal`, of the
+/// projective plane, where the same integral runs over half the sphere: `-ln(1 - e^{-kappa})`.
+///
+/// `2 pi (1 - e^{-2 kappa}) / kappa` is the integral of `e^{-kappa (1 - cos)}` over the sphere, `2 pi / kappa` its Gaussian.
+pub fn sphere_term(kappa: f64, antipodal: bool) -> (f64, f64) {
+    let rate = if antipodal { 1.0 } else { 2.0 };
+    let rest = (-rate * kappa).exp_m1();
+    (-(-rest).ln(), rate * (1.0 + rest) / rest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +111,23 @@ mod tests {
         let below = compact_term(ASYMPTOTIC_FROM * (1.0 - 1e-12));
         let above = compact_term(ASYMPTOTIC_FROM);
         assert!((below.0 - above.0).abs() < 1e-13 && (below.1 - above.1).abs() < 1e-13);
+    }
+
+    #[test]
+    fn sphere_term_is_the_integral_over_the_sphere() {
+        for (kappa, antipodal) in [(0.02, false), (1.3, false), (40.0, false), (0.02, true), (2.0, true)] {
+            // midpoint rule in z = cos of the angle from the mode
+            let (n, least) = (200_000, if antipodal { 0.0 } else { -1.0 });
+            let step = (1.0 - least) / f64::from(n);
+            let sum: f64 = (0..n).map(|j| (kappa * (least + (f64::from(j) + 0.5) * step - 1.0)).exp()).sum();
+            let integral = 2.0 * std::f64::consts::PI * sum * step;
+            let gaussian = 2.0 * std::f64::consts::PI / kappa;
+            let (value, slope) = sphere_term(kappa, antipodal);
+            assert!((value + (integral / gaussian).ln()).abs() < 1e-7, "{kappa}");
+            let e = 1e-6 * kappa;
+            let difference = (sphere_term(kappa + e, antipodal).0 - sphere_term(kappa - e, antipodal).0) / (2.0 * e);
+            assert!((difference - slope).abs() < 1e-6 * slope.abs(), "{kappa}");
+        }
     }
 
     #[test]

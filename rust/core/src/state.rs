@@ -16,7 +16,7 @@ pub const SUPPORT_CUTOFF: f64 = 1e-3;
 pub struct State {
     /// n x K; entries of logits that are not free are fixed.
     pub logits: Array2<f64>,
-    /// Per atom n x d_k, in the atom's own units.
+    /// Per atom n x ambient_k: stored points of its manifold.
     pub coords: Vec<Array2<f64>>,
     /// Stacked decoders, M x p.
     pub decoders: Array2<f64>,
@@ -46,7 +46,7 @@ impl State {
         check_finite("logits", logits.view())?;
         check_finite("decoders", decoders.view())?;
         for (a, block) in coords.iter().enumerate() {
-            expect(&format!("coords[{a}]"), block.shape(), &[n, problem.atoms()[a].dim()])?;
+            expect(&format!("coords[{a}]"), block.shape(), &[n, problem.atoms()[a].ambient()])?;
             check_finite(&format!("coords[{a}]"), block.view())?;
         }
         let all: Vec<u32> = (0..k as u32).collect();
@@ -76,6 +76,13 @@ impl State {
 
     pub fn support(&self, row: usize) -> &[u32] {
         self.support.active_atoms(row)
+    }
+
+    /// Where a row lies on an atom: a stored point.
+    pub fn point(&self, k: usize, row: usize) -> &[f64] {
+        let block = &self.coords[k];
+        let width = block.ncols();
+        &block.as_slice().expect("standard layout")[row * width..(row + 1) * width]
     }
 
     /// One row's variables.
@@ -123,10 +130,11 @@ impl State {
         out
     }
 
-    /// The state after a step: `local` in the order of the layout, `border` (M x p). Coordinates are retracted.
+    /// The state after a step: `local` in the order of the layout, `border` (M x p). Coordinates stay on their manifolds.
     pub fn stepped(&self, problem: &Problem, local: &[f64], border: &[f64], scale: f64) -> Self {
         let mut out = self.clone();
         let free = problem.n_free();
+        let mut moved = Vec::new();
         for i in 0..problem.n_rows() {
             let block = &local[self.support.block(i)];
             for (l, d) in out.logits.row_mut(i).iter_mut().take(free).zip(block) {
@@ -134,12 +142,11 @@ impl State {
             }
             for (&k, &start) in self.support.active_atoms(i).iter().zip(self.support.coord_starts(i)) {
                 let k = k as usize;
+                let atom = &problem.atoms()[k];
+                moved.clear();
+                moved.extend(block[start as usize..start as usize + atom.dim()].iter().map(|d| scale * d));
                 let mut t = out.coords[k].row_mut(i);
-                let t = t.as_slice_mut().expect("standard layout");
-                for (t, d) in t.iter_mut().zip(&block[start as usize..]) {
-                    *t += scale * d;
-                }
-                problem.atoms()[k].retract(t);
+                atom.advance(t.as_slice_mut().expect("standard layout"), &moved);
             }
         }
         out.decoders.iter_mut().zip(border).for_each(|(b, d)| *b += scale * d);
@@ -161,7 +168,7 @@ impl State {
             for &k in self.support(i) {
                 let k = k as usize;
                 let width = problem.atoms()[k].width();
-                problem.atoms()[k].basis(self.coords[k].row(i).as_slice().expect("standard"), &mut phi[..width]);
+                problem.atoms()[k].basis(self.point(k, i), &mut phi[..width]);
                 let basis = Array1::from_iter(phi[..width].iter().map(|v| v * gates[[i, k]]));
                 row += &basis.dot(&self.decoder(problem, k));
             }

@@ -72,7 +72,7 @@ impl SaeManifoldTerm {
     }
 
     fn check(&self, rho: &SaeManifoldRho) -> Result<(), ShapeError> {
-        rho.check(&self.problem.coord_dims())
+        self.problem.check_strengths(rho)
     }
 
     /// The named terms of L at this state.

@@ -9,13 +9,13 @@ use sae_core::{Atom, BasisJet, Encoder};
 
 fn coordinates(atom: &dyn Atom, t: &PyReadonlyArray2<'_, f64>) -> PyResult<ndarray::Array2<f64>> {
     let t = matrix(t);
-    match t.ncols() == atom.dim() {
+    match t.ncols() == atom.ambient() {
         true => Ok(t),
-        false => Err(PyValueError::new_err(format!("t has {} columns, expected {}", t.ncols(), atom.dim()))),
+        false => Err(PyValueError::new_err(format!("t has {} columns, expected {}", t.ncols(), atom.ambient()))),
     }
 }
 
-/// Basis rows of an atom at coordinates t (m, d): (m, M).
+/// Basis rows of an atom at stored coordinates t (m, ambient): (m, M).
 #[pyfunction]
 pub fn basis<'py>(
     py: Python<'py>,
@@ -38,7 +38,7 @@ type Jets<'py> = (
     Bound<'py, PyArrayDyn<f64>>,
 );
 
-/// Basis rows with their first three derivatives: (m, M), (m, M, d), (m, M, d, d), (m, M, d, d, d).
+/// Basis rows at stored coordinates with their first three derivatives in local ones: (m, M), (m, M, d), (m, M, d, d), (m, M, d, d, d).
 #[pyfunction]
 pub fn basis_jets<'py>(
     py: Python<'py>,

@@ -2,7 +2,7 @@
 
 use super::{Frame, Gauge};
 use crate::linalg::{axpy, dot, gemm, product, Op};
-use crate::priors::coordinate_prior;
+use crate::priors::coordinate_priors;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{linearise, Linearised, RowView};
@@ -250,11 +250,8 @@ fn apply_row_priors(
     }
     for (&k, &start) in view.support.iter().zip(view.coord_starts) {
         let (k, start) = (k as usize, start as usize);
-        for (j, axis) in problem.atoms()[k].axes().iter().enumerate() {
-            if let Some(alpha) = rho.ard(k, j) {
-                let term = coordinate_prior(*axis, Some(alpha), state.coords[k][[view.row, j]]);
-                out[start + j] += term.curvature * x[start + j];
-            }
-        }
+        coordinate_priors(&*problem.atoms()[k], rho, k, state.point(k, view.row), |j, term| {
+            out[start + j] += term.curvature * x[start + j];
+        });
     }
 }

@@ -1,29 +1,19 @@
 //! Atom kinds: one file a kind, behind one trait.
 //!
 //! An atom is a basis on a manifold. The rest of the crate knows it only through [`Atom`]: it names no kind.
+//!
+//! A point of the manifold is stored in `ambient` numbers; a row's variables are `dim` local coordinates u about it, with
+//! `advance(t, u)` the point they stand for. All jets are derivatives of `u -> Phi(advance(t, u))` at u = 0. On a flat chart
+//! that is the ordinary derivative; on a curved one, with u the tangent coordinates of a geodesic, second derivatives are the
+//! covariant ones, and no other part of the crate needs to know that the chart is curved.
 
 mod circle;
+mod factor;
 
 pub use circle::Circle;
+pub use factor::{places, ChartFactor, Place};
 
 use ndarray::Array2;
-
-/// One axis of a chart.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Axis {
-    /// An angle in radians; its prior is uniform, or von Mises when ARD is on.
-    Periodic { period: f64 },
-}
-
-/// A one-parameter family of motions that leaves every fit unchanged: the coordinate moves with `velocity`
-/// and the decoder with `dB = -basis_map * B`, where `dPhi . velocity = Phi * basis_map`.
-#[derive(Clone, Debug)]
-pub struct Generator {
-    /// Speed of each coordinate axis (constant over the chart).
-    pub velocity: Vec<f64>,
-    /// The action on the basis (M x M).
-    pub basis_map: Array2<f64>,
-}
 
 /// The basis row of one coordinate with its first two derivatives, each stored axis-major.
 #[derive(Clone, Debug)]
@@ -48,12 +38,18 @@ pub trait Atom: Send + Sync + std::fmt::Debug {
     fn kind(&self) -> &'static str;
     /// Two atoms with equal keys are interchangeable (they count in the K! of identical atoms).
     fn key(&self) -> String;
-    /// Number of coordinates.
-    fn dim(&self) -> usize;
+    /// Number of local coordinates.
+    fn dim(&self) -> usize {
+        self.factors().iter().map(|f| f.dim()).sum()
+    }
+    /// Number of stored coordinates.
+    fn ambient(&self) -> usize {
+        self.factors().iter().map(|f| f.ambient()).sum()
+    }
     /// Number of basis columns M.
     fn width(&self) -> usize;
-    /// The axes of the chart.
-    fn axes(&self) -> &[Axis];
+    /// The factors of the chart, in the order of its coordinates.
+    fn factors(&self) -> &[ChartFactor];
     /// Writes the basis row alone.
     fn basis(&self, t: &[f64], phi: &mut [f64]);
     /// Writes the basis row and its first two derivatives.
@@ -64,19 +60,27 @@ pub trait Atom: Send + Sync + std::fmt::Debug {
     fn roughness(&self) -> Array2<f64>;
     /// Projector on the null space of S.
     fn null_projector(&self) -> Array2<f64>;
-    /// Brings a coordinate back on the manifold, in place.
-    fn retract(&self, t: &mut [f64]);
-    /// Motions that change no fit, with the log of their group's volume in total.
-    fn generators(&self) -> Vec<Generator>;
+    /// Moves a point by local coordinates and brings it to its canonical form.
+    fn advance(&self, t: &mut [f64], step: &[f64]);
+    /// Motions that leave every fit unchanged, each by its action Q on the basis (M x M): the coordinate moves with a
+    /// velocity v and the decoder with `-Q B`, where `dPhi . v = Phi Q`.
+    fn generators(&self) -> Vec<Array2<f64>>;
+    /// Writes the velocity (d) of one of the generators at a point, and its covariant derivative (`d x d`, entry (a, u) that
+    /// of component a along coordinate u).
+    fn velocity(&self, generator: usize, t: &[f64], v: &mut [f64], dv: &mut [f64]);
+    /// Log-volume of the group of these motions.
     fn ln_group_volume(&self) -> f64;
-    /// Log of the number of reflections of the chart that change no fit.
-    fn ln_reflections(&self) -> f64;
-    /// Log-volume of the manifold: the energy of the uniform coordinate prior.
-    fn ln_volume(&self) -> f64;
+    /// Log of the number of discrete symmetries of the chart that change no fit: with `gauged`, beyond the motions of the
+    /// group; without, where precisions of the axes break those motions.
+    fn ln_symmetries(&self, gauged: bool) -> f64;
     /// Number of leading principal components that a first guess of the coordinate needs.
     fn seed_components(&self) -> usize;
-    /// A first guess of the coordinate from that many principal-component scores.
+    /// A first guess of the stored coordinate from that many principal-component scores.
     fn seed(&self, scores: &[f64], t: &mut [f64]);
-    /// A grid on the chart (points x dim) from which the nearest point of any curve is found by descent.
+    /// A grid of stored points (points x ambient) from which the nearest point of any curve is found by descent.
     fn search_grid(&self) -> Array2<f64>;
+    /// Writes some point of the chart: where a coordinate that no row uses is held.
+    fn origin(&self, t: &mut [f64]) {
+        t.copy_from_slice(self.search_grid().row(0).as_slice().expect("standard layout"));
+    }
 }

@@ -27,7 +27,7 @@ const MAX_MIXED: usize = 8;
 /// A candidate replaces the state a row is in when its objective is lower by this part: below it is rounding.
 const BETTER: f64 = 1e-9;
 
-/// What a supported coordinate must earn in nats. A gate near zero lets its coordinate turn to whatever noise the row
+/// What a supported coordinate must earn in nats beside its energy, even where the evidence would charge less. A gate near zero lets its coordinate turn to whatever noise the row
 /// has in the atom's plane, for a gain below this that the marginal likelihood, which averages over the coordinate, does
 /// not see; a coordinate that the data do identify earns many times as much.
 const COORDINATE_PRICE: f64 = 1.0;
@@ -37,7 +37,7 @@ const COORDINATE_PRICE: f64 = 1.0;
 pub struct Encoding {
     /// m x K, exactly zero off the support.
     pub gates: Array2<f64>,
-    /// Per atom m x d_k.
+    /// Per atom m x ambient_k.
     pub coords: Vec<Array2<f64>>,
     pub logits: Array2<f64>,
     pub supports: Vec<Vec<u32>>,
@@ -52,8 +52,6 @@ pub struct Encoder {
     grids: Vec<Grid>,
     /// Per atom, a row that uses it alone.
     alone: Vec<Alone>,
-    /// Whether any coordinate has a prior of its own.
-    ard: bool,
 }
 
 /// A row that uses one atom: its logits at their prior's optimum.
@@ -62,7 +60,7 @@ struct Alone {
     logits: Vec<f64>,
     /// What these logits imply.
     support: Vec<u32>,
-    /// Energy of all priors.
+    /// Energy of the logits' priors.
     energy: f64,
 }
 
@@ -76,8 +74,7 @@ impl Encoder {
     ) -> Result<Self, ShapeError> {
         let rows = RowSolver::new(atoms, gate, rho, decoders)?;
         let grids = (0..rows.atoms.len()).map(|k| Grid::new(&rows, k)).collect();
-        let ard = rows.rho.log_ard.iter().any(|block| !block.is_empty());
-        let mut out = Self { rows, grids, alone: Vec::new(), ard };
+        let mut out = Self { rows, grids, alone: Vec::new() };
         out.alone = (0..out.rows.atoms.len()).map(|k| out.settle_alone(k)).collect();
         Ok(out)
     }
@@ -97,7 +94,7 @@ impl Encoder {
         let target = Target { against: vec![0.0; self.rows.offsets[n]], length: 0.0, weight: 0.0 };
         let start = RowState {
             logits,
-            coords: vec![0.0; self.rows.coord_offsets[n]],
+            coords: self.rows.origins(),
             support: vec![k as u32],
             objective: f64::INFINITY,
             converged: false,
@@ -109,8 +106,10 @@ impl Encoder {
             support.push(k as u32);
             support.sort_unstable();
         }
-        // a row of weight zero has no data term
-        Alone { logits: settled.logits, support, energy: settled.objective }
+        // a row of weight zero has no data term: what is left beside the coordinate's prior is the logits'
+        let own = &settled.coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]];
+        let energy = settled.objective - self.rows.coordinate_energy(k, own);
+        Alone { logits: settled.logits, support, energy }
     }
 
     /// Encodes rows (m x p) after subtracting `mean` (p). `None` when interrupted.
@@ -137,7 +136,7 @@ impl Encoder {
         let (m, k) = (rows.nrows(), self.rows.atoms.len());
         let mut out = Encoding {
             gates: Array2::zeros((m, k)),
-            coords: self.rows.atoms.iter().map(|a| Array2::zeros((m, a.dim()))).collect(),
+            coords: self.rows.atoms.iter().map(|a| Array2::zeros((m, a.ambient()))).collect(),
             logits: Array2::zeros((m, k)),
             supports: Vec::with_capacity(m),
             objective: Vec::with_capacity(m),
@@ -177,10 +176,11 @@ impl Encoder {
         let n = self.rows.atoms.len();
         let mut coords = vec![0.0; self.rows.coord_offsets[n]];
         let mut order: Vec<(f64, usize)> = Vec::with_capacity(n);
+        let factor = target.weight * self.rows.inverse_dispersion;
         for k in 0..n {
             let against = &target.against[self.rows.offsets[k]..self.rows.offsets[k + 1]];
             let t = &mut coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]];
-            order.push((nearest(&self.rows, &self.grids[k], k, against, t), k));
+            order.push((nearest(&self.rows, &self.grids[k], k, factor, against, t), k));
         }
         order.sort_by(|a, b| a.0.total_cmp(&b.0));
 
@@ -194,40 +194,39 @@ impl Encoder {
                 objective: f64::INFINITY,
                 converged: false,
             };
-            if alone.support.len() == 1 && !self.ard {
-                // the logits feel their prior alone, and the coordinate is at the curve's nearest point: nothing to polish
-                let factor = 0.5 * target.weight * self.rows.inverse_dispersion;
-                let objective = alone.energy + factor * (cost + target.length);
-                self.consider(&mut found, RowState { objective, converged: objective.is_finite(), ..row });
+            if alone.support.len() == 1 {
+                // the logits feel their prior alone, and the coordinate is at its best: nothing to polish
+                let objective = alone.energy + cost + 0.5 * factor * target.length;
+                self.consider(target, &mut found, RowState { objective, converged: objective.is_finite(), ..row });
             } else {
                 let row = self.placed(target, row, k);
-                self.consider(&mut found, self.settled(target, row));
+                self.consider(target, &mut found, self.settled(target, row));
                 break;
             }
         }
         let mut row = found.expect("at least one candidate");
         for _ in 0..MAX_MIXED {
             let Some(richer) = self.richer(target, &row) else { break };
-            let before = self.score(&row);
+            let before = self.score(target, &row);
             let mut found = Some(row);
-            self.consider(&mut found, richer);
+            self.consider(target, &mut found, richer);
             row = found.expect("just put there");
-            if self.score(&row) >= before {
+            if self.score(target, &row) >= before {
                 break;
             }
         }
         row
     }
 
-    /// What candidates are compared by.
-    fn score(&self, row: &RowState) -> f64 {
-        let coordinates: usize = row.support.iter().map(|&k| self.rows.atoms[k as usize].dim()).sum();
-        row.objective + COORDINATE_PRICE * coordinates as f64
+    /// What candidates are compared by: the row's share of V, each of its coordinates at its price.
+    fn score(&self, target: &Target, row: &RowState) -> f64 {
+        row.objective + self.rows.coordinate_charges(row, target.weight, COORDINATE_PRICE)
     }
 
-    fn consider(&self, found: &mut Option<RowState>, candidate: RowState) {
-        let better =
-            found.as_ref().is_none_or(|f| self.score(&candidate) < self.score(f) - BETTER * (1.0 + f.objective.abs()));
+    fn consider(&self, target: &Target, found: &mut Option<RowState>, candidate: RowState) {
+        let better = found.as_ref().is_none_or(|f| {
+            self.score(target, &candidate) < self.score(target, f) - BETTER * (1.0 + f.objective.abs())
+        });
         if better {
             *found = Some(candidate);
         }

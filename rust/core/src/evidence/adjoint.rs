@@ -5,12 +5,13 @@
 //! `J_i = [L_i' | phi_i' (x) I]`, so `1/2 tr(X dH) = sum_i w/phi <dJ_i, J_i X>`: a row needs `K_i = (X J_i')` over its
 //! local variables (q x r) and the partial trace kappa_i over channels of its border part (M).
 
-use super::value::{compact_of, tangent_rows, Evidence};
-use crate::arrow::{Factored, RowTraces, Step};
-use crate::atoms::BasisJet;
+use super::orbit::{for_each_velocity, tangent_rows};
+use super::value::Evidence;
+use crate::arrow::{Factored, GaugeColumn, RowTraces, Step};
+use crate::atoms::{places, BasisJet};
 use crate::gates::{GatePrior, GateRow};
 use crate::linalg::{axpy, dot, product, Op};
-use crate::priors::coordinate_prior;
+use crate::priors::{block_of, compact_of, coordinate_priors};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{Chunk, RowView};
@@ -80,7 +81,7 @@ pub fn log_det_adjoint(
 
 /// The gauge tangents G over all variables.
 fn tangents(problem: &Problem, state: &State, factored: &Factored) -> Vec<Step> {
-    let tangent = |column: &crate::arrow::GaugeColumn| {
+    let tangent = |column: &GaugeColumn| {
         let mut border = Array2::zeros(state.decoders.dim());
         border.slice_mut(s![problem.rows_of(column.atom), ..]).assign(&column.border);
         let local = tangent_rows(problem, state, column);
@@ -101,6 +102,7 @@ pub fn evidence_adjoint(
     let traces = half_traces(problem, state, rho, factored, &inverse);
     let HalfTraces { mut theta, rho: mut by_rho, data, mut roughness } = traces;
     add_gauge_terms(problem, state, rho, factored, evidence, &mut theta.border);
+    add_velocity_terms(problem, state, rho, factored, evidence, &mut theta.local);
     add_orbit_roughness(problem, factored, evidence, &mut roughness);
     for (k, trace) in roughness.iter().enumerate() {
         by_rho[1 + k] += trace;
@@ -253,9 +255,14 @@ impl RowWork<'_> {
             }
         }
         for atom in view.atoms().filter(|_| self.inverse.compact) {
-            for (axis, kind) in self.problem.atoms()[atom.atom].axes().iter().enumerate() {
-                let u = atom.slot + axis;
-                x[u * q + u] += 2.0 * compact_of(*kind, view.curvature[u * q + u]).1;
+            for place in places(self.problem.atoms()[atom.atom].factors()) {
+                let u = atom.slot + place.local;
+                let Some((_, slope)) = compact_of(place.factor, block_of(place.factor, view.curvature, q, u)) else {
+                    continue;
+                };
+                for a in 0..place.factor.dim() {
+                    (0..place.factor.dim()).for_each(|b| x[(u + a) * q + u + b] += 2.0 * slope[a][b]);
+                }
             }
         }
         for u in 0..q {
@@ -279,7 +286,7 @@ impl RowWork<'_> {
             if (jet.phi.len(), jet.d1.len()) != (width, width * dim) {
                 jet = BasisJet::new(dim, width);
             }
-            kind.jet(self.state.coords[atom.atom].row(view.row).as_slice().expect("standard layout"), &mut jet);
+            kind.jet(self.state.point(atom.atom, view.row), &mut jet);
             let mut against = |k: &[f64]| {
                 omega.clear();
                 let rows = frame.reduced.slice(s![atom.rows.clone(), ..]);
@@ -354,13 +361,15 @@ impl RowWork<'_> {
             by_rho[0] += half * dot(weights, &prior.majoriser);
         }
         for atom in view.atoms() {
-            for (j, axis) in self.problem.atoms()[atom.atom].axes().iter().enumerate() {
-                let Some(alpha) = self.rho.ard(atom.atom, j) else { continue };
+            let point = self.state.point(atom.atom, view.row);
+            coordinate_priors(&*self.problem.atoms()[atom.atom], self.rho, atom.atom, point, |j, term| {
                 let u = atom.slot + j;
-                let term = coordinate_prior(*axis, Some(alpha), self.state.coords[atom.atom][[view.row, j]]);
-                out[view.position(u)] += 0.5 * x[u * q + u] * term.d_majoriser;
-                by_rho[self.rho.ard_slot(atom.atom, j)] += 0.5 * x[u * q + u] * term.majoriser;
-            }
+                let half = 0.5 * x[u * q + u];
+                out[view.position(u)] += half * term.d_majoriser;
+                if self.rho.ard(atom.atom, j).is_some() {
+                    by_rho[self.rho.ard_slot(atom.atom, j)] += half * term.majoriser;
+                }
+            });
         }
     }
 }
@@ -385,8 +394,10 @@ fn add_gauge_terms(
             xu.scaled_add(t, &y.border);
         }
         let mut by_tangent = xu.slice(rows).to_owned() * column.scale;
-        by_tangent.scaled_add(-2.0 / column.norm_squared(), &column.border);
-        by_tangent.scaled_add(evidence.theta[[g, g]] - 1.0 / evidence.orbit_curvature[g], &evidence.stiff[g]);
+        for (h, other) in partners(&system.gauge.columns, column) {
+            by_tangent.scaled_add(-2.0 * evidence.border_inverse[[g, h]], &other.border);
+            by_tangent.scaled_add(evidence.theta[[g, h]] - evidence.orbit_inverse[[g, h]], &evidence.stiff[h]);
+        }
         let mut pulled = Array2::zeros(column.border.dim());
         for (h, y) in evidence.solved.iter().enumerate() {
             pulled.scaled_add(evidence.theta[[g, h]], &y.border.slice(rows));
@@ -394,6 +405,47 @@ fn add_gauge_terms(
         by_tangent -= &system.lin.prior.precision[column.atom].dot(&pulled);
         let mut out = border.slice_mut(rows);
         out -= &column.basis_map.t().dot(&by_tangent);
+    }
+}
+
+/// The generators of one column's atom, itself among them.
+fn partners<'a>(columns: &'a [GaugeColumn], of: &GaugeColumn) -> impl Iterator<Item = (usize, &'a GaugeColumn)> {
+    let atom = of.atom;
+    columns.iter().enumerate().filter(move |(_, other)| other.atom == atom)
+}
+
+/// Terms of the rows' part of the tangents, which moves where velocities differ from point to point: with D the stiffness of
+/// the coordinate priors and `Psi = Theta - T^-1`, the derivative against the velocity v_g of a row is
+/// `D (sum_h Psi_gh v_h - sum_h Theta_gh Y_h)`.
+fn add_velocity_terms(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    factored: &Factored,
+    evidence: &Evidence,
+    local: &mut [f64],
+) {
+    let columns = &factored.system.gauge.columns;
+    let tangents: Vec<Vec<f64>> = columns.iter().map(|c| tangent_rows(problem, state, c)).collect();
+    for (g, column) in columns.iter().enumerate() {
+        let atom = &*problem.atoms()[column.atom];
+        let d = atom.dim();
+        let mut against = vec![0.0; d];
+        for_each_velocity(problem, state, column, |row, start, _, dv| {
+            coordinate_priors(atom, rho, column.atom, state.point(column.atom, row), |a, term| {
+                let mut value = 0.0;
+                for (h, _) in partners(columns, column) {
+                    value += (evidence.theta[[g, h]] - evidence.orbit_inverse[[g, h]]) * tangents[h][start + a];
+                }
+                for (h, y) in evidence.solved.iter().enumerate() {
+                    value -= evidence.theta[[g, h]] * y.local[start + a];
+                }
+                against[a] = term.stiffness() * value;
+            });
+            for (a, c) in against.iter().enumerate() {
+                axpy(*c, &dv[a * d..(a + 1) * d], &mut local[start..start + d]);
+            }
+        });
     }
 }
 
@@ -425,8 +477,10 @@ fn add_orbit_roughness(problem: &Problem, factored: &Factored, evidence: &Eviden
     for (g, column) in factored.system.gauge.columns.iter().enumerate() {
         let rough = factored.system.lin.prior.roughness[column.atom].dot(&column.border);
         let inner = |a: ndarray::ArrayView2<'_, f64>| a.iter().zip(&rough).map(|(x, y)| x * y).sum::<f64>();
-        let own = inner(column.border.view());
-        out[column.atom] += 0.5 * (evidence.theta[[g, g]] - 1.0 / evidence.orbit_curvature[g]) * own;
+        for (h, other) in partners(&factored.system.gauge.columns, column) {
+            let weight = evidence.theta[[g, h]] - evidence.orbit_inverse[[g, h]];
+            out[column.atom] += 0.5 * weight * inner(other.border.view());
+        }
         for (h, y) in evidence.solved.iter().enumerate() {
             let rows = s![problem.rows_of(column.atom), ..];
             out[column.atom] -= evidence.theta[[g, h]] * inner(y.border.slice(rows));

@@ -5,7 +5,7 @@ use super::value::{ard_slopes, Evidence};
 use crate::arrow::{conjugate_gradients, Ending, Factor, Factored, Step};
 use crate::gates::GatePrior;
 use crate::linalg::{axpy, dot};
-use crate::priors::coordinate_prior;
+use crate::priors::coordinate_priors;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
@@ -104,12 +104,13 @@ fn mixed(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Fact
         }
         for (&k, &start) in layout.active_atoms(row).iter().zip(layout.coord_starts(row)) {
             let (k, start) = (k as usize, start as usize);
-            for (j, axis) in problem.atoms()[k].axes().iter().enumerate() {
-                let Some(alpha) = rho.ard(k, j) else { continue };
-                let pull = coordinate_prior(*axis, Some(alpha), state.coords[k][[row, j]]).gradient * y[start + j];
-                out[rho.ard_slot(k, j)] += pull;
+            coordinate_priors(&*problem.atoms()[k], rho, k, state.point(k, row), |j, term| {
+                let pull = term.gradient * y[start + j];
+                if rho.ard(k, j).is_some() {
+                    out[rho.ard_slot(k, j)] += pull;
+                }
                 data -= pull;
-            }
+            });
         }
     }
     if let Some(slot) = rho.dispersion_slot() {

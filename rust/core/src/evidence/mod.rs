@@ -2,6 +2,7 @@
 
 mod adjoint;
 mod gradient;
+mod orbit;
 mod value;
 
 pub use adjoint::{evidence_adjoint, log_det_adjoint, Adjoint};

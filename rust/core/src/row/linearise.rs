@@ -5,8 +5,8 @@ use crate::arrow::Frame;
 use crate::atoms::BasisJet;
 use crate::gates::{GatePrior, GateRow};
 use crate::linalg::{axpy, dot, gemm, Op};
-use crate::priors::{coordinate_prior, DecoderPrior};
-use crate::problem::{Problem, COMPACT_RIDGE};
+use crate::priors::{coordinate_priors, DecoderPrior};
+use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
 use ndarray::Array2;
@@ -232,7 +232,7 @@ fn evaluate_bases(problem: &Problem, state: &State, rank: usize, chunk: &mut Chu
             if (jet.phi.len(), jet.d1.len()) != (atom.width(), atom.width() * atom.dim()) {
                 jet = BasisJet::new(atom.dim(), atom.width());
             }
-            atom.jet(state.coords[k].row(row).as_slice().expect("standard layout"), &mut jet);
+            atom.jet(state.point(k, row), &mut jet);
             let mut phi = chunk.phi.row_mut(index);
             for (m, value) in problem.rows_of(k).zip(&jet.phi) {
                 phi[m] = gate.a[s] * value;
@@ -340,14 +340,13 @@ fn prior_terms(
     let mut active = layout.active_atoms(row).iter().zip(layout.coord_starts(row)).peekable();
     for (k, atom) in problem.atoms().iter().enumerate() {
         let start = active.next_if(|(&a, _)| a as usize == k).map(|(_, &start)| start as usize);
-        for (j, axis) in atom.axes().iter().enumerate() {
-            let term = coordinate_prior(*axis, rho.ard(k, j), state.coords[k][[row, j]]);
+        coordinate_priors(&**atom, rho, k, state.point(k, row), |j, term| {
             loss.ard += term.energy;
             match start {
                 Some(start) => gradient[start + j] += term.gradient,
                 None => loss.ard_unsupported += term.energy,
             }
-        }
+        });
     }
 }
 
@@ -368,11 +367,10 @@ fn add_prior_curvature(
         scratch.curvature[u * q + u] += of_row[k as usize];
     }
     for atom in view.atoms() {
-        for (j, axis) in problem.atoms()[atom.atom].axes().iter().enumerate() {
-            let u = atom.slot + j;
-            let term = coordinate_prior(*axis, rho.ard(atom.atom, j), state.coords[atom.atom][[view.row, j]]);
-            scratch.curvature[u * q + u] += term.majoriser + COMPACT_RIDGE;
-        }
+        let point = state.point(atom.atom, view.row);
+        coordinate_priors(&*problem.atoms()[atom.atom], rho, atom.atom, point, |j, term| {
+            scratch.curvature[(atom.slot + j) * (q + 1)] += term.stiffness();
+        });
     }
     chunk.set_blocks(index, &scratch.curvature, &scratch.second);
 }

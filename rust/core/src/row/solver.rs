@@ -7,7 +7,7 @@ use crate::atoms::{Atom, BasisJet};
 use crate::errors::ShapeError;
 use crate::gates::{Gate, GatePrior, GateRow};
 use crate::linalg::{axpy, dot, product, small_backward, small_cholesky, small_forward, Op};
-use crate::priors::coordinate_prior;
+use crate::priors::{coordinate_charge, coordinate_priors};
 use crate::rho::SaeManifoldRho;
 use ndarray::{Array2, ArrayView1};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const DECREMENT: f64 = 1e-11;
 pub struct RowState {
     /// K logits.
     pub logits: Vec<f64>,
-    /// Coordinates of all atoms, one after the other.
+    /// Stored coordinates of all atoms, one after the other.
     pub coords: Vec<f64>,
     pub support: Vec<u32>,
     pub objective: f64,
@@ -61,7 +61,7 @@ pub struct RowSolver {
     pub gram: Array2<f64>,
     /// Rows of each atom in the stacked decoder.
     pub offsets: Vec<usize>,
-    /// Coordinates of each atom in a row's coordinates.
+    /// Stored coordinates of each atom in a row's coordinates.
     pub coord_offsets: Vec<usize>,
 }
 
@@ -80,7 +80,7 @@ impl RowSolver {
             out
         };
         let offsets = running(atoms.iter().map(|a| a.width()).collect());
-        let coord_offsets = running(dims);
+        let coord_offsets = running(atoms.iter().map(|a| a.ambient()).collect());
         if decoders.nrows() != offsets[atoms.len()] {
             return Err(ShapeError::shape("decoders", &[decoders.nrows()], &[offsets[atoms.len()]]));
         }
@@ -115,6 +115,50 @@ impl RowSolver {
             self.atoms[k].basis(t, &mut out[self.offsets[k]..self.offsets[k + 1]]);
         }
         out
+    }
+
+    /// What the coordinates of a row's support cost in the evidence beside their energy, at least `least` nats for each local
+    /// coordinate.
+    pub fn coordinate_charges(&self, row: &RowState, weight: f64, least: f64) -> f64 {
+        let factor = weight * self.inverse_dispersion;
+        let mut gates = Vec::new();
+        self.gate.values(&row.logits, &row.support, &mut gates);
+        let mut total = 0.0;
+        for (&k, a) in row.support.iter().zip(&gates) {
+            let k = k as usize;
+            let atom = &*self.atoms[k];
+            let (d, width) = (atom.dim(), atom.width());
+            let point = &row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
+            let mut jet = BasisJet::new(d, width);
+            atom.jet(point, &mut jet);
+            let own = self.offsets[k]..self.offsets[k + 1];
+            let mut h = vec![0.0; d * d];
+            for u in 0..d {
+                let through = self.gram_times(k, &jet.d1[u * width..(u + 1) * width]);
+                for v in 0..d {
+                    h[u * d + v] = factor * a * a * dot(&through[own.clone()], &jet.d1[v * width..(v + 1) * width]);
+                }
+            }
+            coordinate_priors(atom, &self.rho, k, point, |u, term| h[u * (d + 1)] += term.stiffness());
+            total += coordinate_charge(atom.factors(), &h, d).max(least * d as f64);
+        }
+        total
+    }
+
+    /// Energy of the priors of one atom's coordinate.
+    pub fn coordinate_energy(&self, k: usize, point: &[f64]) -> f64 {
+        let mut energy = 0.0;
+        coordinate_priors(&*self.atoms[k], &self.rho, k, point, |_, term| energy += term.energy);
+        energy
+    }
+
+    /// A stored point of every atom, one after the other.
+    pub fn origins(&self) -> Vec<f64> {
+        let mut coords = vec![0.0; self.coord_offsets[self.atoms.len()]];
+        for (k, atom) in self.atoms.iter().enumerate() {
+            atom.origin(&mut coords[self.coord_offsets[k]..self.coord_offsets[k + 1]]);
+        }
+        coords
     }
 
     /// Damped Newton on the row's objective, its support held. `logits_only` leaves coordinates alone.
@@ -185,13 +229,13 @@ impl RowSolver {
         let mut u = free;
         for &k in &row.support {
             let k = k as usize;
-            let t = &mut next.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
-            if u + t.len() > step.len() {
+            let dim = self.atoms[k].dim();
+            if u + dim > step.len() {
                 break;
             }
-            t.iter_mut().zip(&step[u..]).for_each(|(t, d)| *t += d);
-            u += t.len();
-            self.atoms[k].retract(t);
+            let t = &mut next.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
+            self.atoms[k].advance(t, &step[u..u + dim]);
+            u += dim;
         }
         next
     }
@@ -297,7 +341,8 @@ impl RowSolver {
         }
     }
 
-    /// Adds the priors' gradient and curvature; returns their energy.
+    /// Adds the priors' gradient and curvature; returns their energy. A coordinate outside the support integrates to one
+    /// and has none.
     fn add_priors(&self, row: &RowState, out: &mut Local) -> f64 {
         let (q, free) = (out.gradient.len(), self.n_free());
         let mut energy = 0.0;
@@ -323,17 +368,18 @@ impl RowSolver {
         let mut slot = free;
         for (k, atom) in self.atoms.iter().enumerate() {
             let supported = row.support.contains(&(k as u32));
-            for (j, axis) in atom.axes().iter().enumerate() {
-                let term = coordinate_prior(*axis, self.rho.ard(k, j), row.coords[self.coord_offsets[k] + j]);
-                energy += term.energy;
-                if supported {
-                    out.gradient[slot + j] += term.gradient;
-                    out.hessian[(slot + j) * q + slot + j] += term.curvature;
-                    // a flat coordinate still needs a scale for its damping
-                    out.scale[slot + j] += term.majoriser + crate::problem::COMPACT_RIDGE;
-                }
+            if !supported {
+                continue;
             }
-            slot += if supported { atom.dim() } else { 0 };
+            let point = &row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
+            coordinate_priors(&**atom, &self.rho, k, point, |j, term| {
+                energy += term.energy;
+                out.gradient[slot + j] += term.gradient;
+                out.hessian[(slot + j) * q + slot + j] += term.curvature;
+                // a flat coordinate still needs a scale for its damping
+                out.scale[slot + j] += term.stiffness();
+            });
+            slot += atom.dim();
         }
         energy
     }

@@ -16,12 +16,13 @@ from .atoms import Circle
 from .diagnostics import GradientCheck, check_gradient
 from .encoding import Encoding
 from .exceptions import ConvergenceWarning, NotFittedError
-from .gates import Softmax
+from .gates import IBP, Softmax, ThresholdGate
 from .io import load
 from .model import Curve, ManifoldSAE
 from .reml import Certificate, FitProgress
 
 __all__ = [
+    "IBP",
     "Certificate",
     "Circle",
     "ConvergenceWarning",
@@ -35,6 +36,7 @@ __all__ = [
     "SaeManifoldTerm",
     "SaeRowLayout",
     "Softmax",
+    "ThresholdGate",
     "__version__",
     "check_gradient",
     "datasets",

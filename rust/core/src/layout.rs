@@ -33,6 +33,7 @@ pub struct SaeRowLayout {
 impl SaeRowLayout {
     fn build(
         logits: Logits,
+        may_be_empty: bool,
         rows: impl Iterator<Item = Vec<u32>>,
         coord_dims: Vec<usize>,
         coord_offsets_full: Vec<usize>,
@@ -50,7 +51,7 @@ impl SaeRowLayout {
         for (row, mut active) in rows.enumerate() {
             active.sort_unstable();
             active.dedup();
-            if active.is_empty() {
+            if active.is_empty() && !may_be_empty {
                 return Err(ShapeError::EmptySupport { row });
             }
             if let Some(&atom) = active.iter().find(|&&k| k as usize >= n_atoms) {
@@ -93,7 +94,7 @@ impl SaeRowLayout {
         if coord_dims.len() != coord_offsets_full.len() {
             return Err(ShapeError::shape("coord_offsets_full", &[coord_offsets_full.len()], &[coord_dims.len()]));
         }
-        Self::build(Logits::Compact, lists.into_iter(), coord_dims, coord_offsets_full)
+        Self::build(Logits::Compact, false, lists.into_iter(), coord_dims, coord_offsets_full)
     }
 
     /// As [`Self::from_active_atoms`], with all `free` logits of each row kept whichever atoms are active.
@@ -103,7 +104,17 @@ impl SaeRowLayout {
         coord_dims: Vec<usize>,
     ) -> Result<Self, ShapeError> {
         let offsets = Self::default_offsets(free, &coord_dims);
-        Self::build(Logits::Dense { free }, lists, coord_dims, offsets)
+        Self::build(Logits::Dense { free }, false, lists, coord_dims, offsets)
+    }
+
+    /// As [`Self::with_dense_logits`], where a row may also use no atom at all.
+    pub fn with_independent_logits(
+        lists: impl Iterator<Item = Vec<u32>>,
+        free: usize,
+        coord_dims: Vec<usize>,
+    ) -> Result<Self, ShapeError> {
+        let offsets = Self::default_offsets(free, &coord_dims);
+        Self::build(Logits::Dense { free }, true, lists, coord_dims, offsets)
     }
 
     /// Per row, the `cap` largest `|a_ik|` that also exceed `relative_cutoff` times that row's own peak; the largest

@@ -13,7 +13,7 @@ use crate::arrow::{conjugate_gradients, Curvature, Elimination, Ending, Factored
 use crate::linalg::Cholesky;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::{RowSolver, RowState};
+use crate::row::{Columns, RowSolver, RowState};
 use crate::state::State;
 use rayon::prelude::*;
 
@@ -87,6 +87,7 @@ pub fn solve(
     options: &InnerOptions,
     interrupted: &dyn Fn() -> bool,
 ) -> Inner {
+    let state = state.with_lambda(rho.lambda_sparse());
     let mut inner = Inner {
         factored: Factored::new(problem, &state, rho, options.elimination, Curvature::Stiffened),
         state,
@@ -221,7 +222,8 @@ fn relaxed(
     options: &InnerOptions,
 ) -> Option<(State, Factored)> {
     let gate = problem.shared_gate().clone();
-    let solver = RowSolver::new(problem.atoms().to_vec(), gate, rho.clone(), state.decoders.clone()).ok()?;
+    let scores = Columns::new(problem, state, rho).scores();
+    let solver = RowSolver::new(problem.atoms().to_vec(), gate, rho.clone(), scores, state.decoders.clone()).ok()?;
     let rows: Vec<RowState> = (0..problem.n_rows())
         .into_par_iter()
         .map(|i| {

@@ -20,6 +20,8 @@ pub struct State {
     pub coords: Vec<Array2<f64>>,
     /// Stacked decoders, M x p.
     pub decoders: Array2<f64>,
+    /// The sparsity strength under which gates are read: that of the last solve.
+    pub lambda: f64,
     support: Arc<SaeRowLayout>,
 }
 
@@ -55,18 +57,29 @@ impl State {
         let support = Self::layout(problem, lists)?;
         let standard = |a: Array2<f64>| if a.is_standard_layout() { a } else { a.as_standard_layout().into_owned() };
         let coords = coords.into_iter().map(standard).collect();
-        Ok(Self { logits: standard(logits), coords, decoders: standard(decoders), support })
+        Ok(Self { logits: standard(logits), coords, decoders: standard(decoders), lambda: 1.0, support })
     }
 
     fn layout(problem: &Problem, lists: Vec<Vec<u32>>) -> Result<Arc<SaeRowLayout>, ShapeError> {
         let dims = problem.coord_dims();
-        Ok(Arc::new(SaeRowLayout::with_dense_logits(lists.into_iter(), problem.n_free(), dims)?))
+        let layout = if problem.gate().shares() {
+            SaeRowLayout::with_dense_logits(lists.into_iter(), problem.n_free(), dims)?
+        } else {
+            SaeRowLayout::with_independent_logits(lists.into_iter(), problem.n_free(), dims)?
+        };
+        Ok(Arc::new(layout))
     }
 
     /// The same variables with other supports.
     pub fn with_support(mut self, problem: &Problem, lists: Vec<Vec<u32>>) -> Result<Self, ShapeError> {
         self.support = Self::layout(problem, lists)?;
         Ok(self)
+    }
+
+    /// The same variables with gates read under another sparsity strength.
+    pub fn with_lambda(mut self, lambda: f64) -> Self {
+        self.lambda = lambda;
+        self
     }
 
     /// The row layout: free logits, then the coordinates of the atoms in the row's support.
@@ -122,7 +135,7 @@ impl State {
         let mut a = Vec::new();
         for i in 0..problem.n_rows() {
             let logits = self.logits.row(i);
-            problem.gate().values(logits.as_slice().expect("standard layout"), self.support(i), &mut a);
+            problem.gate().values(self.lambda, logits.as_slice().expect("standard layout"), self.support(i), &mut a);
             for (&k, &value) in self.support(i).iter().zip(&a) {
                 out[[i, k as usize]] = value;
             }

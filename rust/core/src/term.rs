@@ -112,7 +112,7 @@ impl SaeManifoldTerm {
         let Some(factored) = inner.factored else { return Ok(out) };
         let state = &out.term.state;
         out.loss = factored.system.lin.loss;
-        let Factored { system, factor: stiffened } = factored;
+        let Factored { system, factor: stiffened, .. } = factored;
         let found = Factored::from_system(problem, state, rho, elimination, Curvature::Evidence, system)
             .and_then(|factored| Evidence::new(problem, state, rho, &factored).map(|evidence| (factored, evidence)));
         let Some((factored, evidence)) = found else {

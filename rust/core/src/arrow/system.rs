@@ -5,7 +5,7 @@ use crate::linalg::{axpy, dot, gemm, product, Op};
 use crate::priors::coordinate_priors;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::{linearise, Linearised, RowView};
+use crate::row::{linearise, Columns, Linearised, RowView};
 use crate::state::State;
 use ndarray::Array2;
 
@@ -184,7 +184,7 @@ impl System {
         let mixed = &bv + &bv.t();
         let inverse = 1.0 / rho.dispersion();
         let layout = state.layout_of_rows();
-        let (local, sums) = self.map_rows(problem, state, (m, m + p), |chunk, out, sum| {
+        let (mut local, sums) = self.map_rows(problem, state, (m, m + p), |chunk, out, sum| {
             let origin = layout.block(chunk.rows.start).start;
             let mut moved = Array2::<f64>::zeros((chunk.len(), m));
             let mut v = Vec::new();
@@ -211,7 +211,7 @@ impl System {
                 for u in 0..view.q {
                     out[view.position(u)] = pulled[u] + dot(&view.second[u * view.q..(u + 1) * view.q], &v);
                 }
-                apply_row_priors(problem, state, rho, &view, block, out);
+                apply_row_priors(problem, state, rho, &self.lin.columns, &view, block, out);
                 moved.row_mut(index).mapv_inplace(|e| factor * e);
             }
             // the two border sums side by side: sum phi E' and sum E z'
@@ -228,6 +228,7 @@ impl System {
         gemm(&mut border.view_mut(), true, 1.0, (crossed.view(), Op::Plain), (b.view(), Op::Plain));
         border -= &sums.slice(ndarray::s![.., m..]);
         self.gauge.apply(problem, &x.border, &mut border);
+        self.lin.columns.apply_coupling(problem, state, &x.local, &mut local);
         Step { local, border }
     }
 }
@@ -237,6 +238,7 @@ fn apply_row_priors(
     problem: &Problem,
     state: &State,
     rho: &SaeManifoldRho,
+    columns: &Columns,
     view: &RowView<'_>,
     x: &[f64],
     out: &mut [f64],
@@ -247,6 +249,7 @@ fn apply_row_priors(
         let logits = logits.as_slice().expect("standard layout");
         problem.gate().prior_hessian_apply(logits, rho.lambda_sparse(), &x[..free], &mut out[..free]);
         axpy(problem.gate().logit_precision(), &x[..free], &mut out[..free]);
+        columns.of_row(problem, state, view.row, |at, k, z| out[at] += columns.terms[k].score * z[2] * x[at]);
     }
     for (&k, &start) in view.support.iter().zip(view.coord_starts) {
         let (k, start) = (k as usize, start as usize);

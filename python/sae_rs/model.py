@@ -158,6 +158,7 @@ class ManifoldSAE(Parameters):
     _gate: Gate
     _dtype: np.dtype[Any]
     _logits: FloatArray
+    _column_scores: FloatArray
     _training: TrainingSummary
     _term: _core.SaeManifoldTerm | None
 
@@ -303,6 +304,7 @@ class ManifoldSAE(Parameters):
             _gate=gate,
             _dtype=data.dtype,
             _logits=logits,
+            _column_scores=np.zeros(0) if term is None else np.asarray(term.column_scores(result.rho)),
             _training=training,
             _term=term,
         )
@@ -357,6 +359,7 @@ class ManifoldSAE(Parameters):
             self._gate.spec(len(self._atoms)),
             self.decoders_,
             self.rho_,
+            column_scores=self._column_scores,
             threads=check_n_jobs(self.n_jobs),
         )
         return Encoding(gates, wrap_coords(self._atoms, coords), logits, support, objective, status)

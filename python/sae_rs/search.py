@@ -143,8 +143,9 @@ class Problem:
     ) -> _core.SaeManifoldTerm:
         """All rows, encoded by the decoders of a term that has seen some of them."""
         specs, gate = [atom.spec() for atom in self.atoms], self.gate.spec(len(self.atoms))
+        scores = term.column_scores(rho)
         _, coords, logits, support, _, _ = _core.encode_rows(
-            self.X, term.mean, specs, gate, term.decoders, rho, threads=threads
+            self.X, term.mean, specs, gate, term.decoders, rho, column_scores=scores, threads=threads
         )
         return _core.SaeManifoldTerm(
             self.X,
@@ -214,7 +215,7 @@ class Search:
         n_ard = size - 2 - len(self.ranks)
         level = float(np.log(self.variance))
         pairs = [
-            (self.sparsity_floor, SPARSITY_BOUNDS[1]),
+            (0.0, 0.0) if self.problem.gate.sparsity_held else (self.sparsity_floor, SPARSITY_BOUNDS[1]),
             *[SMOOTH_BOUNDS] * len(self.ranks),
             *[ARD_BOUNDS] * n_ard,
             (level + DISPERSION_BOUNDS[0], level + DISPERSION_BOUNDS[1]),

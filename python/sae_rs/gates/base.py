@@ -27,7 +27,17 @@ class Gate(ABC):
         """Plain description for files: the kind and the fields."""
         return {"kind": self.kind, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}}  # type: ignore[arg-type]
 
-    def held_entries(self) -> bool:
+    def free_logits(self, n_atoms: int) -> int:
+        """How many logits of a row are free."""
+        return n_atoms
+
+    @property
+    def sparsity_starts(self) -> tuple[float, ...]:
+        """Values of ``log_lambda_sparse`` from which a search may start, the sparsest first."""
+        return (0.0,)
+
+    @property
+    def sparsity_held(self) -> bool:
         """Whether the sparsity strength is no free entry of a search, because V has no optimum in it."""
         return False
 

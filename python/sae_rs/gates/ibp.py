@@ -60,6 +60,7 @@ class IBP(Gate):
         """Description for the compiled module."""
         return self.fields()
 
-    def held_entries(self) -> bool:
+    @property
+    def sparsity_held(self) -> bool:
         """A fixed α leaves a strength that only scales an energy without a normaliser: it is held."""
         return not self.learnable

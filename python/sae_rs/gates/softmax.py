@@ -55,6 +55,15 @@ class Softmax(Gate):
                 raise ValueError(f"Softmax: top_k must be None or an integer of at least 1, got {value!r}")
             object.__setattr__(self, "top_k", int(value))
 
+    def free_logits(self, n_atoms: int) -> int:
+        """All but the pinned one."""
+        return max(n_atoms - 1, 0)
+
+    @property
+    def sparsity_starts(self) -> tuple[float, ...]:
+        """V has local optima in this strength: the search starts from the best of these."""
+        return (4.0, 2.0, 0.0)
+
     def spec(self, n_atoms: int) -> dict[str, Any]:
         """Description for the compiled module; ``node_logits`` is (4096, n_atoms − 1), float64, read-only."""
         if self.top_k is not None and self.top_k > max(n_atoms, 1):

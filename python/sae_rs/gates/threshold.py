@@ -54,6 +54,11 @@ class ThresholdGate(Gate):
             object.__setattr__(self, name, positive("ThresholdGate", name, getattr(self, name)))
         object.__setattr__(self, "ungated", atom_indices("ThresholdGate", "ungated", self.ungated))
 
+    @property
+    def sparsity_starts(self) -> tuple[float, ...]:
+        """Strong enough at first to keep closed gates closed, then weaker."""
+        return (2.0, 0.0)
+
     def spec(self, n_atoms: int) -> dict[str, Any]:
         """Description for the compiled module; nodes and weights of the normaliser are (64,), float64, read-only."""
         logits, weights = _hermite(self.logit_precision)

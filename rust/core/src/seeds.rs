@@ -5,6 +5,8 @@
 //! and random draws are fixed by the data's own shape (skewness of scores, rows in order of their length), so seeds follow
 //! the data through rotations, rescalings and permutations.
 
+mod overlapping;
+
 use crate::errors::ShapeError;
 use crate::linalg::{product, symmetric_eigen, Cholesky, Op};
 use crate::problem::Problem;
@@ -61,17 +63,113 @@ pub fn seeds(
     random_state: u64,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<Vec<Seed>, ShapeError> {
-    let guesses =
+    let mut guesses =
         if problem.n_atoms() == 1 { single(problem) } else { clustered(problem, n_init, random_state, interrupted) };
+    if !problem.gate().shares() {
+        guesses.iter_mut().for_each(|guess| opened(problem, guess));
+        guesses.extend(independent(problem, random_state));
+    }
     let mut out = Vec::new();
-    for (logits, coords) in guesses {
-        out.push(start(problem, logits, coords)?);
+    for guess in guesses {
+        out.push(start(problem, guess)?);
     }
     out.sort_by(|a: &(f64, Seed), b| a.0.total_cmp(&b.0));
     Ok(out.into_iter().map(|(_, seed)| seed).take(n_init.max(1)).collect())
 }
 
-type Guess = (Array2<f64>, Vec<Array2<f64>>);
+/// A first guess of everything but the decoders.
+struct Guess {
+    logits: Array2<f64>,
+    coords: Vec<Array2<f64>>,
+    /// Which atoms each row uses; all of them when `None`.
+    support: Option<Vec<Vec<u32>>>,
+}
+
+/// Open gates start at this part of what they can be: there is room to either side.
+const OPEN: f64 = 0.75;
+
+/// A value that an open gate of an atom can take, at a part of its range from zero.
+fn gate_value(problem: &Problem, atom: usize, part: f64) -> f64 {
+    /// Logits are finite this far inside of the range.
+    const INSIDE: f64 = 0.02;
+    let (least, most) = problem.gate().range(1.0, atom);
+    let room = INSIDE * (most - least);
+    (part * most).clamp(least + room, most - room)
+}
+
+/// Turns a guess of hard labels into one for independent gates: a row uses its own atom, and those without a gate.
+fn opened(problem: &Problem, guess: &mut Guess) {
+    let gate = problem.gate();
+    let labels: Vec<usize> = guess
+        .logits
+        .rows()
+        .into_iter()
+        .map(|row| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).expect("at least one atom"))
+        .collect();
+    let used = |label: usize, k: usize| label == k || gate.always_on(k);
+    for (mut row, &label) in guess.logits.rows_mut().into_iter().zip(&labels) {
+        for (k, logit) in row.iter_mut().enumerate() {
+            let open = used(label, k) && !gate.always_on(k);
+            *logit = if open { gate.logit_of_value(1.0, k, gate_value(problem, k, OPEN)) } else { 0.0 };
+        }
+    }
+    let atoms = problem.n_atoms();
+    guess.support =
+        Some(labels.iter().map(|&label| (0..atoms).filter(|&k| used(label, k)).map(|k| k as u32).collect()).collect());
+}
+
+/// Guesses from independent components.
+fn independent(problem: &Problem, random_state: u64) -> Vec<Guess> {
+    let sizes: Vec<usize> = problem.atoms().iter().map(|a| a.seed_components()).collect();
+    let rank = sizes.iter().sum();
+    let mut scores = principal_scores(problem.data(), rank);
+    if scores.ncols() < rank {
+        return Vec::new();
+    }
+    whiten(&mut scores);
+    let sets = overlapping::components(scores.view(), &sizes, random_state);
+    sets.iter().map(|set| from_components(problem, set)).collect()
+}
+
+/// A guess from one set of components; atoms of one kind in order of the rows that use them.
+fn from_components(problem: &Problem, found: &[overlapping::Component]) -> Guess {
+    let (n, k) = (problem.n_rows(), problem.n_atoms());
+    let mass = |c: &overlapping::Component| c.active.iter().filter(|a| **a).count();
+    let keys: Vec<String> = problem.atoms().iter().map(|a| a.key()).collect();
+    let place = within_kinds(&keys, |a, b| mass(&found[b]).cmp(&mass(&found[a])));
+    let gate = problem.gate();
+    let mut support: Vec<Vec<u32>> = vec![Vec::new(); n];
+    let (mut logits, mut coords) = (Array2::zeros((n, k)), Vec::new());
+    for (atom, &from) in place.iter().enumerate() {
+        let (component, kind) = (&found[from], &problem.atoms()[atom]);
+        let mut block = Array2::zeros((n, kind.ambient()));
+        for (i, mut t) in block.rows_mut().into_iter().enumerate() {
+            let scores = component.scores.row(i).to_vec();
+            kind.seed(&scores, t.as_slice_mut().expect("standard layout"));
+            if component.active[i] || gate.always_on(atom) {
+                support[i].push(atom as u32);
+                if !gate.always_on(atom) {
+                    let value = gate_value(problem, atom, OPEN * component.radius[i]);
+                    logits[[i, atom]] = gate.logit_of_value(1.0, atom, value);
+                }
+            }
+        }
+        coords.push(block);
+    }
+    Guess { logits, coords, support: Some(support) }
+}
+
+/// For each place the entry put there: entries trade places among equal keys only, in the given order.
+fn within_kinds(keys: &[String], order: impl Fn(usize, usize) -> std::cmp::Ordering) -> Vec<usize> {
+    let mut place: Vec<usize> = (0..keys.len()).collect();
+    for key in keys.iter().collect::<std::collections::BTreeSet<_>>() {
+        let slots: Vec<usize> = (0..keys.len()).filter(|&a| keys[a] == *key).collect();
+        let mut sorted = slots.clone();
+        sorted.sort_by(|&a, &b| order(a, b));
+        slots.iter().zip(sorted).for_each(|(&slot, entry)| place[slot] = entry);
+    }
+    place
+}
 
 /// Coordinates from every choice of leading components, in their order.
 fn single(problem: &Problem) -> Vec<Guess> {
@@ -87,7 +185,7 @@ fn single(problem: &Problem) -> Vec<Guess> {
                 let picked: Vec<f64> = choice.iter().map(|&j| j.map_or(0.0, |j| row[j])).collect();
                 atom.seed(&picked, t.as_slice_mut().expect("standard layout"));
             }
-            (Array2::zeros((n, 1)), vec![coords])
+            Guess { logits: Array2::zeros((n, 1)), coords: vec![coords], support: None }
         })
         .collect()
 }
@@ -260,14 +358,8 @@ fn guess(problem: &Problem, scores: &Array2<f64>, k: usize, subspaces: &[Subspac
         energy[label] += row.dot(&row);
     }
     // only atoms of one kind may trade places
-    let mut rank: Vec<usize> = (0..k).collect();
     let keys: Vec<String> = problem.atoms().iter().map(|a| a.key()).collect();
-    for key in keys.iter().collect::<std::collections::BTreeSet<_>>() {
-        let slots: Vec<usize> = (0..k).filter(|&a| keys[a] == *key).collect();
-        let mut sorted = slots.clone();
-        sorted.sort_by(|&a, &b| energy[b].total_cmp(&energy[a]));
-        slots.iter().zip(sorted).for_each(|(&slot, cluster)| rank[slot] = cluster);
-    }
+    let rank = within_kinds(&keys, |a, b| energy[b].total_cmp(&energy[a]));
     let mut coords = Vec::new();
     for (slot, &cluster) in rank.iter().enumerate() {
         let (atom, subspace) = (&problem.atoms()[slot], &subspaces[cluster]);
@@ -302,18 +394,18 @@ fn guess(problem: &Problem, scores: &Array2<f64>, k: usize, subspaces: &[Subspac
             logits.row_mut(i).mapv_inplace(|l| l - pinned);
         }
     }
-    (logits, coords)
+    Guess { logits, coords, support: None }
 }
 
 /// Decoders by least squares at a guess, with strengths that suit them; returned with the residual per entry.
-fn start(problem: &Problem, logits: Array2<f64>, coords: Vec<Array2<f64>>) -> Result<(f64, Seed), ShapeError> {
+fn start(problem: &Problem, guess: Guess) -> Result<(f64, Seed), ShapeError> {
     /// Relative ridge of the first least-squares solve, which knows no strengths yet.
     const RIDGE: f64 = 1e-6;
     /// Residuals below this part of the data's variance are rounding, and no start for the noise level.
     const RELATIVE_FLOOR: f64 = 1e-12;
     let (n, p, m) = (problem.n_rows(), problem.n_outputs(), problem.width());
     let decoders = Array2::zeros((m, p));
-    let mut state = State::new(problem, logits, coords, decoders, None)?;
+    let mut state = State::new(problem, guess.logits, guess.coords, decoders, guess.support)?;
     let gates = state.gates(problem);
     let (mut gram, mut moment) = (Array2::<f64>::zeros((m, m)), Array2::<f64>::zeros((m, p)));
     let rows_at_once = 1024;

@@ -7,7 +7,7 @@ use crate::layout::SaeRowLayout;
 use crate::newton::{solve, InnerOptions, Status};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::{linearise, LossParts};
+use crate::row::{linearise, Columns, LossParts};
 use crate::state::State;
 use std::sync::Arc;
 
@@ -81,6 +81,12 @@ impl SaeManifoldTerm {
         linearise(&self.problem, &self.state, rho, Frame::span(&self.state.decoders))
             .map(|lin| lin.loss)
             .ok_or_else(|| ShapeError::value("the decoder prior is not positive definite at these strengths"))
+    }
+
+    /// What a unit of each column's mass costs; empty where the gate has no prior on columns.
+    pub fn column_scores(&self, rho: &SaeManifoldRho) -> Result<Vec<f64>, ShapeError> {
+        self.check(rho)?;
+        Ok(Columns::new(&self.problem, &self.state, rho).scores())
     }
 
     /// Converges the inner variables at `rho` and returns V with its exact gradient.

@@ -152,6 +152,10 @@ impl SaeManifoldTerm {
     fn gates<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<f64>> {
         to_py2(py, &self.core.state.gates(&self.core.problem))
     }
+    /// What a unit of each column's mass costs at these strengths; empty where the gate has no prior on columns.
+    fn column_scores<'py>(&self, py: Python<'py>, rho: &SaeManifoldRho) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        Ok(to_py1(py, &self.core.column_scores(&rho.core).map_err(value_error)?))
+    }
     #[getter]
     fn support<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<bool>> {
         let mut mask = ndarray::Array2::from_elem((self.n_rows(), self.n_atoms()), false);

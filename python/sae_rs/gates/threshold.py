@@ -56,8 +56,8 @@ class ThresholdGate(Gate):
 
     @property
     def sparsity_starts(self) -> tuple[float, ...]:
-        """Strong enough at first to keep closed gates closed, then weaker."""
-        return (2.0, 0.0)
+        """About the odds of an atom that few rows use, then weaker."""
+        return (0.0, -2.0)
 
     def spec(self, n_atoms: int) -> dict[str, Any]:
         """Description for the compiled module; nodes and weights of the normaliser are (64,), float64, read-only."""

@@ -111,7 +111,17 @@ pub fn solve(
         let gradient = factored.system.gradient();
         let downhill = factored.solve(problem, &inner.state, rho, &gradient);
         inner.decrement = gradient.dot(&downhill).max(0.0).sqrt();
-        let ending = if inner.decrement <= options.tolerance * scale {
+        let converged = inner.decrement <= options.tolerance * scale;
+        if converged && inner.iterations < options.max_iterations && !interrupted() {
+            // logits held at a wall are no variables: they are looked at once the others are at their minimum
+            if let Some((state, factored)) = let_go(problem, &inner.state, loss, rho, options) {
+                inner.iterations += 1;
+                inner.state = state;
+                inner.factored = Some(factored);
+                continue;
+            }
+        }
+        let ending = if converged {
             Some(Status::Converged)
         } else if inner.iterations == options.max_iterations {
             Some(Status::IterationLimit)
@@ -210,6 +220,23 @@ pub fn solve(
             }
         }
     }
+}
+
+/// A lower L from rows whose held logits would rather rise; `None` where there are none.
+fn let_go(
+    problem: &Problem,
+    state: &State,
+    loss: f64,
+    rho: &SaeManifoldRho,
+    options: &InnerOptions,
+) -> Option<(State, Factored)> {
+    let held =
+        |i: usize| state.support(i).iter().any(|&k| problem.gate().held(k as usize, state.logits[[i, k as usize]]));
+    if !(0..problem.n_rows()).any(held) {
+        return None;
+    }
+    let rounding = 64.0 * f64::EPSILON * (1.0 + loss.abs());
+    relaxed(problem, state, loss - rounding, rho, options)
 }
 
 /// Every row at its own minimum for the decoders as they are, then the decoders solved again. `None` when that does not

@@ -153,6 +153,12 @@ impl State {
             for (l, d) in out.logits.row_mut(i).iter_mut().take(free).zip(block) {
                 *l += scale * d;
             }
+            for &k in self.support.active_atoms(i) {
+                if let Some(wall) = problem.gate().wall(k as usize) {
+                    let logit = &mut out.logits[[i, k as usize]];
+                    *logit = logit.max(wall);
+                }
+            }
             for (&k, &start) in self.support.active_atoms(i).iter().zip(self.support.coord_starts(i)) {
                 let k = k as usize;
                 let atom = &problem.atoms()[k];

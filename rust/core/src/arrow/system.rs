@@ -5,7 +5,7 @@ use crate::linalg::{axpy, dot, gemm, product, Op};
 use crate::priors::coordinate_priors;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::{linearise, Columns, Linearised, RowView};
+use crate::row::{held, linearise, Columns, Linearised, RowView, HELD_CURVATURE};
 use crate::state::State;
 use ndarray::Array2;
 
@@ -248,7 +248,11 @@ fn apply_row_priors(
         let logits = state.logits.row(view.row);
         let logits = logits.as_slice().expect("standard layout");
         problem.gate().prior_hessian_apply(logits, rho.lambda_sparse(), &x[..free], &mut out[..free]);
-        axpy(problem.gate().logit_precision(), &x[..free], &mut out[..free]);
+        for f in 0..free {
+            let curvature =
+                if held(problem, state, view.row, f) { HELD_CURVATURE } else { problem.gate().logit_precision() };
+            out[f] += curvature * x[f];
+        }
         columns.of_row(problem, state, view.row, |at, k, z| out[at] += columns.terms[k].score * z[2] * x[at]);
     }
     for (&k, &start) in view.support.iter().zip(view.coord_starts) {

@@ -8,6 +8,7 @@ use crate::linalg::{axpy, dot};
 use crate::priors::coordinate_priors;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
+use crate::row::held;
 use crate::state::State;
 use ndarray::{s, Array2};
 
@@ -104,7 +105,10 @@ fn mixed(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Fact
             problem.gate().prior(logits, &mut prior);
             let sparse = lambda * dot(&prior.gradient, &y[..free]);
             out[0] += sparse;
-            data -= sparse + precision * dot(&logits[..free], &y[..free]);
+            data -= sparse;
+            for f in (0..free).filter(|&f| !held(problem, state, row, f)) {
+                data -= precision * logits[f] * y[f];
+            }
             lin.columns.of_row(problem, state, row, |at, k, z| {
                 out[0] += lin.columns.terms[k].score_by_strength * z[1] * y[at];
                 data -= lin.columns.terms[k].score * z[1] * y[at];

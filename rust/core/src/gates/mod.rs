@@ -85,6 +85,15 @@ pub trait Gate: Send + Sync + std::fmt::Debug {
     fn always_on(&self, _atom: usize) -> bool {
         false
     }
+    /// The least logit of an open gate, where it has one. A logit that is exactly there is held: it wants to go further down,
+    /// its gate is constant, and it is no variable.
+    fn wall(&self, _atom: usize) -> Option<f64> {
+        None
+    }
+    /// Whether a logit is held at its wall.
+    fn held(&self, atom: usize, logit: f64) -> bool {
+        self.wall(atom) == Some(logit)
+    }
     /// The atoms that the logits of a row imply, where it uses those of `current`. For shares those whose weight among all K
     /// exceeds `cutoff` times the largest (never empty); otherwise those of `current` that are still open.
     fn significant(&self, logits: &[f64], current: &[u32], cutoff: f64, support: &mut Vec<u32>);

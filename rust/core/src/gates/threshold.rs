@@ -2,6 +2,9 @@
 //!
 //! With `x = (l - theta) / tau`, `s = s(x)` and `c = s (1 - s)`, the energy of a logit at unit strength is `s` within the band
 //! `x > -36`, open or closed, its gradient `c / tau`, its Hessian `c (1 - 2s) / tau^2`, and `max(., 0)` of that enters H.
+//!
+//! An open gate is at least 1/2. Its logit has a wall there: without it a common scale could slide from the gates of an atom
+//! to its decoder, at a gain of the prior's, until every gate is closed.
 
 use super::logistic::{independent_row, logistic};
 use super::{check_positive, Gate, GatePrior, GateRow};
@@ -84,6 +87,9 @@ impl ThresholdGate {
             return [0.0; 4];
         }
         let (t, jets) = (self.inverse_temperature, logistic(x));
+        if self.held(atom, logit) {
+            return [jets[0], 0.0, 0.0, 0.0];
+        }
         [jets[0], t * jets[1], t * t * jets[2], t * t * t * jets[3]]
     }
 }
@@ -115,7 +121,8 @@ impl Gate for ThresholdGate {
             true => [1.0, 0.0, 0.0],
             false => {
                 let [s, d1, d2, _] = logistic(self.scaled(logits[k]));
-                [s, t * d1, t * t * d2]
+                let moves = if self.held(k, logits[k]) { 0.0 } else { t };
+                [s, moves * d1, moves * t * d2]
             }
         };
         independent_row(support, jets, out);
@@ -123,6 +130,11 @@ impl Gate for ThresholdGate {
 
     fn always_on(&self, atom: usize) -> bool {
         self.ungated.get(atom).copied().unwrap_or(false)
+    }
+
+    /// Just above the threshold: below it a gate is closed.
+    fn wall(&self, atom: usize) -> Option<f64> {
+        (!self.always_on(atom)).then(|| self.threshold.next_up())
     }
 
     fn significant(&self, logits: &[f64], current: &[u32], _: f64, support: &mut Vec<u32>) {

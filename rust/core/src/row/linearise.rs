@@ -337,6 +337,14 @@ fn row_terms(
     chunk.set_jacobian(index, &scratch.jacobian);
 }
 
+/// A held logit is no variable: at this curvature it contributes nothing to a determinant with its share of the constants.
+pub const HELD_CURVATURE: f64 = 2.0 * std::f64::consts::PI;
+
+/// Whether the free logit `f` of a row is held at the wall of an open gate.
+pub fn held(problem: &Problem, state: &State, row: usize, f: usize) -> bool {
+    problem.gate().held(f, state.logits[[row, f]]) && state.support(row).contains(&(f as u32))
+}
+
 /// Priors of one row: energies, gradients over the row's block, and the curvature of its logits.
 #[allow(clippy::too_many_arguments)]
 fn prior_terms(
@@ -359,6 +367,10 @@ fn prior_terms(
         loss.sparsity += lambda * prior.energy;
         for f in 0..free {
             loss.logit_prior += 0.5 * precision * logits[f] * logits[f];
+            if held(problem, state, row, f) {
+                logit_curvature.push(HELD_CURVATURE);
+                continue;
+            }
             gradient[f] += lambda * prior.gradient[f] + precision * logits[f];
             logit_curvature.push(lambda * prior.majoriser[f] + precision);
         }

@@ -175,7 +175,39 @@ impl RowSolver {
     }
 
     /// Damped Newton on the row's objective, its support held. `logits_only` leaves coordinates alone.
-    pub fn polish(&self, target: &Target, mut row: RowState, logits_only: bool) -> RowState {
+    pub fn polish(&self, target: &Target, row: RowState, logits_only: bool) -> RowState {
+        let mut row = self.descend(target, row, logits_only);
+        // a logit at its wall that would rather rise is let go, and may come back once for each gate
+        for _ in 0..row.support.len() {
+            let Some(released) = self.released(target, &row) else { break };
+            let next = self.descend(target, released, logits_only);
+            if next.objective >= row.objective {
+                break;
+            }
+            row = next;
+        }
+        row
+    }
+
+    /// The row with those logits just above their walls whose objective falls from there; `None` when none does.
+    fn released(&self, target: &Target, row: &RowState) -> Option<RowState> {
+        let held = |k: &&u32| self.gate.held(**k as usize, row.logits[**k as usize]);
+        if !row.support.iter().any(|k| held(&k)) {
+            return None;
+        }
+        let mut above = row.clone();
+        row.support.iter().filter(held).for_each(|&k| above.logits[k as usize] = above.logits[k as usize].next_up());
+        let slopes = self.local(target, &above).gradient;
+        let mut out = row.clone();
+        let mut any = false;
+        for &k in row.support.iter().filter(held).filter(|&&k| slopes[k as usize] < 0.0) {
+            out.logits[k as usize] = above.logits[k as usize];
+            any = true;
+        }
+        any.then_some(out)
+    }
+
+    fn descend(&self, target: &Target, mut row: RowState, logits_only: bool) -> RowState {
         let free = self.n_free();
         let mut here = self.local(target, &row);
         let mut damping = 0.0f64;
@@ -239,6 +271,11 @@ impl RowSolver {
         let free = self.n_free();
         let mut next = row.clone();
         next.logits[..free].iter_mut().zip(step).for_each(|(l, d)| *l += d);
+        for &k in &row.support {
+            if let Some(wall) = self.gate.wall(k as usize) {
+                next.logits[k as usize] = next.logits[k as usize].max(wall);
+            }
+        }
         let mut u = free;
         for &k in &row.support {
             let k = k as usize;
@@ -369,6 +406,11 @@ impl RowSolver {
             for u in 0..free {
                 let l = row.logits[u];
                 energy += 0.5 * precision * l * l;
+                if self.gate.held(u, l) && row.support.contains(&(u as u32)) {
+                    out.hessian[u * (q + 1)] += precision;
+                    out.scale[u] += precision;
+                    continue;
+                }
                 out.gradient[u] += lambda * prior.gradient[u] + precision * l;
                 out.scale[u] += lambda * prior.majoriser[u] + precision;
                 (unit[u], column) = (1.0, vec![0.0; free]);

@@ -46,7 +46,7 @@ pub use layout::SaeRowLayout;
 pub use linalg::{product, symmetric_eigen, Op};
 pub use newton::{solve, Inner, InnerOptions, Status};
 pub use priors::{coordinate_prior, coordinate_priors, CoordinatePrior, DecoderPrior};
-pub use problem::{Problem, COMPACT_RIDGE};
+pub use problem::{EvidenceMode, Problem, COMPACT_RIDGE};
 pub use rho::{ArdSharing, SaeManifoldRho};
 pub use row::{AtomView, Chunk, Linearised, LossParts, RowSolver, RowState, RowView};
 pub use seeds::{seeds, Seed};

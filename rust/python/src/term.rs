@@ -42,7 +42,7 @@ fn support_lists(support: &PyReadonlyArray2<'_, bool>, n: usize, k: usize) -> Py
 #[pymethods]
 impl SaeManifoldTerm {
     #[new]
-    #[pyo3(signature = (X, atoms, gate, logits, coords, decoders, *, support=None, weights=None, center=true))]
+    #[pyo3(signature = (X, atoms, gate, logits, coords, decoders, *, support=None, weights=None, center=true, evidence="laplace"))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn new(
         X: PyReadonlyArray2<'_, f64>,
@@ -54,7 +54,9 @@ impl SaeManifoldTerm {
         support: Option<PyReadonlyArray2<'_, bool>>,
         weights: Option<PyReadonlyArrayDyn<'_, f64>>,
         center: bool,
+        evidence: &str,
     ) -> PyResult<Self> {
+        let mode = specs::evidence(evidence)?;
         let atoms = specs::atoms(&atoms)?;
         let gate = specs::gate(gate, atoms.len())?;
         let (n, k) = (X.as_array().nrows(), atoms.len());
@@ -74,6 +76,7 @@ impl SaeManifoldTerm {
             ndarray::concatenate(ndarray::Axis(0), &views).map_err(|e| PyValueError::new_err(e.to_string()))?;
         let problem =
             Problem::new(matrix(&X), weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
+        let problem = problem.with_mode(mode);
         let coords = coords.iter().map(matrix).collect();
         let state = State::new(&problem, matrix(&logits), coords, stacked, lists).map_err(value_error)?;
         Ok(Self { core: Core::new(Arc::new(problem), state) })
@@ -81,7 +84,7 @@ impl SaeManifoldTerm {
 
     /// First guesses for a problem, most promising first: a list of (term, rho).
     #[staticmethod]
-    #[pyo3(signature = (X, atoms, gate, *, weights=None, center=true, n_init=4, random_state=0, threads=None))]
+    #[pyo3(signature = (X, atoms, gate, *, weights=None, center=true, evidence="laplace", n_init=4, random_state=0, threads=None))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn seeds(
         py: Python<'_>,
@@ -90,6 +93,7 @@ impl SaeManifoldTerm {
         gate: &Bound<'_, PyDict>,
         weights: Option<PyReadonlyArrayDyn<'_, f64>>,
         center: bool,
+        evidence: &str,
         n_init: usize,
         random_state: u64,
         threads: Option<usize>,
@@ -98,6 +102,7 @@ impl SaeManifoldTerm {
         let gate = specs::gate(gate, atoms.len())?;
         let problem =
             Problem::new(matrix(&X), weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
+        let problem = problem.with_mode(specs::evidence(evidence)?);
         let seeds =
             detached(py, threads, |interrupted| Core::seeds(Arc::new(problem), n_init, random_state, interrupted))?;
         let wrap = |(core, rho)| (Self { core }, SaeManifoldRho { core: rho });
@@ -130,6 +135,11 @@ impl SaeManifoldTerm {
     #[getter]
     fn n_atoms(&self) -> usize {
         self.core.problem.n_atoms()
+    }
+    /// Which criterion the term's V is.
+    #[getter]
+    fn evidence(&self) -> &'static str {
+        self.core.problem.mode().name()
     }
     #[getter]
     fn mean<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {

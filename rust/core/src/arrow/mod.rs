@@ -18,6 +18,7 @@ mod frame;
 mod gauge;
 mod plan;
 mod rows_first;
+mod spectral;
 mod system;
 
 pub use conjugate_gradients::{conjugate_gradients, Ending};

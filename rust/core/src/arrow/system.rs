@@ -1,6 +1,6 @@
 //! The blocks of the arrow at one state, and the products with them.
 
-use super::{Frame, Gauge};
+use super::{Curvature, Frame, Gauge};
 use crate::linalg::{axpy, dot, gemm, product, Op};
 use crate::priors::coordinate_priors;
 use crate::problem::Problem;
@@ -47,15 +47,27 @@ fn slice(a: &Array2<f64>) -> &[f64] {
 #[derive(Debug)]
 pub struct System {
     pub lin: Linearised,
+    /// The motions that the evidence divides out; none in the classic mode.
     pub gauge: Gauge,
+    /// The motions that steps and adjoint solves are pinned against.
+    pins: Gauge,
 }
 
 impl System {
     /// `None` when the strengths or the state leave some block without a meaning in floating point.
     pub fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: Frame) -> Option<Self> {
         let lin = linearise(problem, state, rho, frame)?;
-        let gauge = Gauge::new(problem, state, rho, &lin.gram)?;
-        lin.loss.total().is_finite().then_some(Self { lin, gauge })
+        let pins = Gauge::new(problem, state, rho, &lin.gram)?;
+        let gauge = if problem.is_proper() { pins.clone() } else { Gauge::default() };
+        lin.loss.total().is_finite().then_some(Self { lin, gauge, pins })
+    }
+
+    /// The motions whose UU' belongs to a curvature.
+    pub(super) fn gauge(&self, curvature: Curvature) -> &Gauge {
+        match curvature {
+            Curvature::Evidence => &self.gauge,
+            Curvature::Stiffened => &self.pins,
+        }
     }
 
     /// The gradient of L.
@@ -227,7 +239,7 @@ impl System {
         let mut border = product((self.lin.gram.view(), Op::Plain), (x.border.view(), Op::Plain));
         gemm(&mut border.view_mut(), true, 1.0, (crossed.view(), Op::Plain), (b.view(), Op::Plain));
         border -= &sums.slice(ndarray::s![.., m..]);
-        self.gauge.apply(problem, &x.border, &mut border);
+        self.pins.apply(problem, &x.border, &mut border);
         Step { local, border }
     }
 }

@@ -98,7 +98,7 @@ pub fn evidence_adjoint(
     factored: &Factored,
     evidence: &Evidence,
 ) -> Adjoint {
-    let inverse = Inverse::new(factored, &evidence.solved, &evidence.theta, true);
+    let inverse = Inverse::new(factored, &evidence.solved, &evidence.theta, problem.is_proper());
     let traces = half_traces(problem, state, rho, factored, &inverse);
     let HalfTraces { mut theta, rho: mut by_rho, data, mut roughness } = traces;
     add_gauge_terms(problem, state, rho, factored, evidence, &mut theta.border);
@@ -254,6 +254,9 @@ impl RowWork<'_> {
                 }
             }
         }
+        if let Some(spectrum) = self.factored.factor.nulls().of(view.row) {
+            spectrum.pull(x);
+        }
         for atom in view.atoms().filter(|_| self.inverse.compact) {
             for place in places(self.problem.atoms()[atom.atom].factors()) {
                 let u = atom.slot + place.local;
@@ -347,9 +350,9 @@ impl RowWork<'_> {
         let q = view.q;
         let free = self.problem.n_free();
         if free > 0 {
-            let curvature = &self.factored.system.lin.logit_curvature[view.row * free..(view.row + 1) * free];
+            let (nulls, system) = (self.factored.factor.nulls(), &self.factored.system);
             weights.clear();
-            weights.extend(curvature.iter().map(|c| 1.0 / c));
+            weights.extend((0..free).map(|k| nulls.logit_weight(self.problem, system, view.row, k)));
             for u in 0..view.free {
                 weights[view.position(u)] = x[u * q + u];
             }

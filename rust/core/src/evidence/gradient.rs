@@ -60,15 +60,18 @@ fn explicit_loss(problem: &Problem, state: &State, rho: &SaeManifoldRho, factore
     }
     let rough = lin.prior.apply_roughness(problem, &state.decoders);
     let mut roughness = 0.0;
+    // the classic mode has no normalisers, and its Occam term no dispersion
+    let proper = f64::from(u8::from(problem.is_proper()));
     for k in 0..problem.n_atoms() {
         let rows = s![problem.rows_of(k), ..];
         let quadratic: f64 = rough.slice(rows).iter().zip(state.decoders.slice(rows)).map(|(a, b)| a * b).sum();
-        out[1 + k] = 0.5 * quadratic - 0.5 * p * lin.prior.ln_det_slope[k];
-        roughness += out[1 + k];
+        let occam = 0.5 * p * lin.prior.ln_det_slope[k];
+        out[1 + k] = 0.5 * quadratic - occam;
+        roughness += 0.5 * quadratic - proper * occam;
     }
     ard_slopes(problem, state, rho, &mut out);
     if let Some(slot) = rho.dispersion_slot() {
-        out[slot] = 0.5 * n * p - 0.5 * lin.loss.residual / rho.dispersion() - roughness;
+        out[slot] = proper * 0.5 * n * p - 0.5 * lin.loss.residual / rho.dispersion() - roughness;
     }
     out
 }

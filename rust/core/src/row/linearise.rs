@@ -4,7 +4,7 @@ use super::tape::{Chunk, Chunks};
 use crate::arrow::Frame;
 use crate::atoms::BasisJet;
 use crate::gates::{GatePrior, GateRow};
-use crate::linalg::{axpy, dot, gemm, Op};
+use crate::linalg::{axpy, dot, gemm, product, row_space, symmetric_eigen, Cholesky, Op};
 use crate::priors::{coordinate_priors, DecoderPrior};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
@@ -120,7 +120,6 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
         frame,
     };
     out.loss.smoothness = out.prior.energy(&state.decoders, &out.border_gradient);
-    out.prior.add_to(problem, &mut out.gram);
     for sum in sums {
         out.loss.add(&sum.loss);
         out.local_gradient.extend(sum.local_gradient);
@@ -129,8 +128,62 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
         out.gram += &sum.gram;
         out.chunks.extend(sum.chunks);
     }
-    add_normalisers(problem, rho, &mut out.loss);
+    if problem.is_proper() {
+        add_normalisers(problem, rho, &mut out.loss);
+    } else {
+        drop_coordinate_constants(problem, state, &mut out.loss);
+        pin_unseen(problem, &mut out.gram);
+    }
+    out.prior.add_to(problem, &mut out.gram);
     Some(out)
+}
+
+/// The classic mode counts no volumes: takes what the coordinates' priors have of them out.
+fn drop_coordinate_constants(problem: &Problem, state: &State, loss: &mut LossParts) {
+    let mut of_row = 0.0;
+    for (k, atom) in problem.atoms().iter().enumerate() {
+        let constant: f64 = atom.factors().iter().map(|f| f.prior_constant()).sum();
+        let supported = (0..problem.n_rows()).filter(|&i| state.support(i).binary_search(&(k as u32)).is_ok()).count();
+        loss.ard_unsupported -= constant * (problem.n_rows() - supported) as f64;
+        of_row += constant;
+    }
+    loss.ard -= of_row * problem.n_rows() as f64;
+}
+
+/// Directions of the decoders that neither roughness nor any row sees get unit stiffness, so that each counts ln 1 = 0.
+///
+/// They lie in the null space of every S_k, so they are the same at all strengths: the constant of an atom that no row uses, or
+/// columns of the null spaces that are dependent on the rows. `gram` is the data's share of G.
+fn pin_unseen(problem: &Problem, gram: &mut Array2<f64>) {
+    /// Part of the largest diagonal entry below which a direction is unseen. A direction is either seen or not, so this is
+    /// rounding of a sum over rows, not the floor of the rows' spectra.
+    const UNSEEN: f64 = 1e-12;
+    let mut null = Vec::new();
+    for (k, atom) in problem.atoms().iter().enumerate() {
+        let basis = row_space(atom.null_projector().view());
+        for column in basis.columns() {
+            let mut of_all = vec![0.0; problem.width()];
+            problem.rows_of(k).zip(column).for_each(|(m, v)| of_all[m] = *v);
+            null.extend(of_all);
+        }
+    }
+    let count = null.len() / problem.width();
+    let null = Array2::from_shape_vec((count, problem.width()), null).expect("rows of one width");
+    let scale = gram.diag().iter().fold(0.0f64, |m, v| m.max(*v));
+    let seen = product((null.view(), Op::Plain), (gram.view(), Op::Plain));
+    let seen = product((seen.view(), Op::Plain), (null.view(), Op::Transposed));
+    let floor = UNSEEN * scale;
+    let all_seen = Cholesky::new((&seen - &(Array2::<f64>::eye(count) * floor)).view()).is_some();
+    if all_seen || !floor.is_finite() {
+        return;
+    }
+    let (values, vectors) = symmetric_eigen(seen.view());
+    for (_, vector) in values.iter().zip(vectors.columns()).filter(|(v, _)| **v <= floor) {
+        let unseen = vector.dot(&null);
+        for (a, mut row) in gram.rows_mut().into_iter().enumerate() {
+            row.scaled_add(unseen[a], &unseen);
+        }
+    }
 }
 
 /// The parts of L that no inner variable enters.

@@ -123,7 +123,7 @@ impl DecodersFirst {
         for chunk in &system.lin.chunks {
             for (_, view, _) in System::rows_of(problem, state, chunk) {
                 let at = rows.starts[view.row];
-                let block = curvature.block(&view, &nulls);
+                let block = curvature.block(problem, &view, &nulls);
                 for u in 0..view.q {
                     for v in 0..view.q {
                         local[[at + u, at + v]] += block[u * view.q + v];

@@ -51,8 +51,8 @@ pub enum Curvature {
 
 impl Curvature {
     /// The row's block as it is factored, q x q.
-    pub(super) fn block(self, view: &RowView<'_>, nulls: &Nulls) -> Vec<f64> {
-        let mut block = self.raw_block(view);
+    pub(super) fn block(self, problem: &Problem, view: &RowView<'_>, nulls: &Nulls) -> Vec<f64> {
+        let mut block = self.raw_block(problem, view);
         if let Some(spectrum) = nulls.of(view.row) {
             spectrum.rebuild(&mut block);
         }
@@ -60,10 +60,12 @@ impl Curvature {
     }
 
     /// The row's block before any of its directions is replaced.
-    pub(super) fn raw_block(self, view: &RowView<'_>) -> Vec<f64> {
+    pub(super) fn raw_block(self, problem: &Problem, view: &RowView<'_>) -> Vec<f64> {
         let mut block = view.curvature.to_vec();
         if self == Self::Stiffened {
-            for u in view.free..view.q {
+            // a logit has its Gaussian's curvature, but for the classic mode
+            let first = if problem.is_proper() { view.free } else { 0 };
+            for u in first..view.q {
                 block[u * view.q + u] += view.second[u * view.q + u].max(0.0);
             }
         }

@@ -271,7 +271,7 @@ fn eliminate_chunk(
     for (index, view, _) in System::rows_of(problem, state, chunk) {
         let q = view.q;
         let at = factors.len();
-        factors.extend(curvature.block(&view, nulls));
+        factors.extend(curvature.block(problem, &view, nulls));
         let l = &mut factors[at..];
         if !small_cholesky(l, q) {
             return None;

@@ -1,8 +1,8 @@
 //! Near-null directions of the rows' blocks in the classic mode.
 //!
 //! The classic criterion gives them no weight: an eigenvalue of a row's block (its logits and coordinates together) that is
-//! below [`NULL_FLOOR`] of the row's largest, or not positive, is replaced by one and contributes `ln 1 = 0`. With
-//! `A = V diag(l) V'` and `A~ = V diag(l~) V'` the derivative of that map is Daleckii and Krein's,
+//! below [`NULL_FLOOR`] of the row's largest, or not positive, is replaced by one and contributes `ln 1 = 0`. One that is
+//! above one stays: lowered, it could leave H indefinite. With `A = V diag(l) V'` and `A~ = V diag(l~) V'` the derivative of that map is Daleckii and Krein's,
 //!
 //! ```text
 //!     dA~ = V (F o V' dA V) V',    F_ij = (l~_i - l~_j) / (l_i - l_j),    F_ii = 1 kept, 0 replaced,
@@ -20,7 +20,7 @@ use crate::row::RowView;
 use crate::state::State;
 use std::collections::HashMap;
 
-/// Eigenvalues below this part of a row's largest are replaced. Raising it drops more of the weakly determined variables
+/// Eigenvalues below this part of a row's largest, and below one, are replaced. Raising it drops more of the weakly determined variables
 /// from the criterion.
 pub const NULL_FLOOR: f64 = 1e-8;
 
@@ -174,7 +174,7 @@ fn of_row(
     let own = &system.lin.logit_curvature[view.row * free..(view.row + 1) * free];
     let from = logits.len();
     logits.extend_from_slice(own);
-    let block = curvature.raw_block(view);
+    let block = curvature.raw_block(problem, view);
     let outside = |k: usize| !view.support.contains(&(k as u32));
     if curvature == Curvature::Stiffened {
         for k in (0..free).filter(|&k| outside(k) && own[k] <= 0.0) {
@@ -190,7 +190,7 @@ fn of_row(
         return None;
     }
     let found = spectrum(state, view, block, largest);
-    let floor = NULL_FLOOR * found.values.iter().copied().fold(largest, f64::max);
+    let floor = floor(&found.values, largest);
     for k in (0..free).filter(|&k| outside(k) && is_null(own[k], floor)) {
         logits[from + k] = 1.0;
     }
@@ -204,6 +204,11 @@ pub(super) fn ln_held(curvature: f64) -> f64 {
     } else {
         0.0
     }
+}
+
+/// What an eigenvalue must reach to be kept, in a row whose other eigenvalues go up to `largest`.
+fn floor(values: &[f64], largest: f64) -> f64 {
+    (NULL_FLOOR * values.iter().fold(largest, |m, v| m.max(v.abs()))).min(1.0)
 }
 
 fn is_null(value: f64, floor: f64) -> bool {
@@ -228,7 +233,7 @@ fn spectrum(state: &State, view: &RowView<'_>, mut block: Vec<f64>, largest: f64
     let q = view.q;
     let vectors = jacobi(&mut block, q);
     let values: Vec<f64> = (0..q).map(|u| block[u * (q + 1)]).collect();
-    let floor = NULL_FLOOR * values.iter().copied().fold(largest, f64::max);
+    let floor = floor(&values, largest);
     let replaced = values.iter().map(|&value| is_null(value, floor)).collect();
     let start = state.layout_of_rows().block(view.row).start;
     let positions = (0..q).map(|u| start + view.position(u)).collect();

@@ -39,7 +39,10 @@ pub use arrow::{plan, ArrowSchur, Curvature, Elimination, Ending, Factor, Factor
 pub use atoms::{places, Atom, BasisJet, ChartFactor, Circle, Place};
 pub use encode::{refresh, sparsity_floor, Encoder, Encoding};
 pub use errors::ShapeError;
-pub use evidence::{evidence_adjoint, gradient, log_det_adjoint, Adjoint, Evidence, EvidenceParts, Gradient};
+pub use evidence::{
+    evidence_adjoint, explicit_gradient, fellner_schall, gradient, log_det_adjoint, Adjoint, Evidence, EvidenceParts,
+    Gradient, Traces,
+};
 pub use gates::{EntropyNodes, Gate, GatePrior, GateRow, Softmax};
 pub use jets::{HeapOrder2, Jet, Order1, Order2, Stack};
 pub use layout::SaeRowLayout;

@@ -50,6 +50,7 @@ pub struct Problem {
     mean_column_variance: f64,
     ranks: Vec<usize>,
     mode: EvidenceMode,
+    arc_length: bool,
 }
 
 impl Problem {
@@ -91,7 +92,19 @@ impl Problem {
         }
         let ranks = atoms.iter().map(|a| a.width() - a.null_projector().diag().sum().round() as usize).collect();
         let mode = EvidenceMode::Laplace;
-        Ok(Self { data, mean, weights, atoms, gate, offsets, mean_column_variance, ranks, mode })
+        let arc_length = false;
+        Ok(Self { data, mean, weights, atoms, gate, offsets, mean_column_variance, ranks, mode, arc_length })
+    }
+
+    /// The same problem with the roughness of curves measured along them, or in their coordinates.
+    pub fn with_arc_length(mut self, arc_length: bool) -> Self {
+        self.arc_length = arc_length;
+        self
+    }
+
+    /// Whether states re-weight the roughness of curves by their speed.
+    pub fn arc_length(&self) -> bool {
+        self.arc_length
     }
 
     /// The same problem under another criterion.

@@ -109,6 +109,12 @@ impl SaeManifoldRho {
         }
     }
 
+    /// Positions of the ARD entries in the flat vector, each with its precision.
+    pub fn ard_entries(&self) -> impl Iterator<Item = (usize, f64)> {
+        let (flat, base) = (self.to_flat(), 1 + self.n_atoms());
+        (base..base + self.ard_len()).map(move |slot| (slot, strength(flat[slot])))
+    }
+
     /// Position of `ln phi` in the flat vector.
     pub fn dispersion_slot(&self) -> Option<usize> {
         self.free_dispersion().map(|_| self.len() - 1)

@@ -24,6 +24,8 @@ pub struct Adjoint {
     pub theta: Step,
     /// Explicit, in the flat vector of strengths.
     pub rho: Vec<f64>,
+    /// `tr X H_data`.
+    pub data: f64,
 }
 
 /// What one segment sums.
@@ -110,7 +112,7 @@ pub fn evidence_adjoint(
     if let Some(slot) = rho.dispersion_slot() {
         by_rho[slot] -= data + roughness.iter().sum::<f64>();
     }
-    Adjoint { theta, rho: by_rho }
+    Adjoint { theta, rho: by_rho, data: 2.0 * data }
 }
 
 /// Half the traces of X against dH, by one pass over the rows.

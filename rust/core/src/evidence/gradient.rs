@@ -1,6 +1,6 @@
 //! dV/drho_j = dL/drho_j + dE/drho_j - (dE/dtheta)' (A + UU')^-1 d2L/dtheta drho_j.
 
-use super::adjoint::evidence_adjoint;
+use super::adjoint::{evidence_adjoint, Adjoint};
 use super::value::{ard_slopes, Evidence};
 use crate::arrow::{conjugate_gradients, Ending, Factor, Factored, Step};
 use crate::gates::GatePrior;
@@ -24,16 +24,29 @@ pub struct Gradient {
     pub iterations: usize,
 }
 
-/// The exact gradient of V at a converged state, from the factor of H and one that preconditions the adjoint solve.
+/// dV/drho at fixed inner variables, with the derivatives of E it came from.
+pub fn explicit_gradient(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    factored: &Factored,
+    evidence: &Evidence,
+) -> (Vec<f64>, Adjoint) {
+    let adjoint = evidence_adjoint(problem, state, rho, factored, evidence);
+    let mut value = adjoint.rho.clone();
+    axpy(1.0, &explicit_loss(problem, state, rho, factored), &mut value);
+    (value, adjoint)
+}
+
+/// The exact gradient of V at a converged state, from its explicit part and a factor that preconditions the adjoint solve.
 pub fn gradient(
     problem: &Problem,
     state: &State,
     rho: &SaeManifoldRho,
     (factored, preconditioner): (&Factored, &Factor),
-    evidence: &Evidence,
+    (mut value, adjoint): (Vec<f64>, &Adjoint),
     interrupted: &dyn Fn() -> bool,
 ) -> Gradient {
-    let adjoint = evidence_adjoint(problem, state, rho, factored, evidence);
     let solution = conjugate_gradients(
         |x| factored.system.apply_exact(problem, state, rho, x),
         |x| preconditioner.solve(problem, state, rho, &factored.system, x),
@@ -43,8 +56,6 @@ pub fn gradient(
         f64::INFINITY,
         interrupted,
     );
-    let mut value = adjoint.rho;
-    axpy(1.0, &explicit_loss(problem, state, rho, factored), &mut value);
     axpy(-1.0, &mixed(problem, state, rho, factored, &solution.x), &mut value);
     Gradient { value, ending: solution.ending, iterations: solution.iterations }
 }

@@ -4,6 +4,7 @@
 use crate::linalg::Cholesky;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
+use crate::state::State;
 use ndarray::{s, Array2};
 
 /// `P_k = lambda_k S_k / phi + N_k / s^2`, the prior precision of every decoder column; in the classic mode without its second
@@ -22,12 +23,12 @@ pub struct DecoderPrior {
 
 impl DecoderPrior {
     /// `None` when some P_k is not positive definite in floating point: an infeasible strength.
-    pub fn new(problem: &Problem, rho: &SaeManifoldRho) -> Option<Self> {
+    pub fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho) -> Option<Self> {
         let phi = rho.dispersion();
         let mut out = Self { precision: Vec::new(), roughness: Vec::new(), ln_det_slope: Vec::new(), normaliser: 0.0 };
         let p = problem.n_outputs() as f64;
-        for (k, atom) in problem.atoms().iter().enumerate() {
-            let roughness = atom.roughness() * (rho.lambda_smooth(k) / phi);
+        for k in 0..problem.n_atoms() {
+            let roughness = state.roughness(problem, k) * (rho.lambda_smooth(k) / phi);
             if !problem.is_proper() {
                 if roughness.iter().any(|v| !v.is_finite()) {
                     return None;
@@ -37,7 +38,7 @@ impl DecoderPrior {
                 out.roughness.push(roughness);
                 continue;
             }
-            let precision = &roughness + &(atom.null_projector() / problem.mean_column_variance());
+            let precision = &roughness + &(state.null_projector(problem, k) / problem.mean_column_variance());
             let factor = Cholesky::new(precision.view())?;
             let mut solved = roughness.clone();
             factor.solve(&mut solved.view_mut());

@@ -88,7 +88,7 @@ struct Scratch {
 
 /// Linearises every row. `None` when the decoder prior is not positive definite in floating point.
 pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: Frame) -> Option<Linearised> {
-    let prior = DecoderPrior::new(problem, rho)?;
+    let prior = DecoderPrior::new(problem, state, rho)?;
     let (n, m, p) = (problem.n_rows(), problem.width(), problem.n_outputs());
     let plan = Chunks::new(n, 8 * m * (p + m));
     let sums = plan.map(|chunks| {
@@ -132,7 +132,7 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
         add_normalisers(problem, rho, &mut out.loss);
     } else {
         drop_coordinate_constants(problem, state, &mut out.loss);
-        pin_unseen(problem, &mut out.gram);
+        pin_unseen(problem, state, &mut out.gram);
     }
     out.prior.add_to(problem, &mut out.gram);
     Some(out)
@@ -154,13 +154,13 @@ fn drop_coordinate_constants(problem: &Problem, state: &State, loss: &mut LossPa
 ///
 /// They lie in the null space of every S_k, so they are the same at all strengths: the constant of an atom that no row uses, or
 /// columns of the null spaces that are dependent on the rows. `gram` is the data's share of G.
-fn pin_unseen(problem: &Problem, gram: &mut Array2<f64>) {
+fn pin_unseen(problem: &Problem, state: &State, gram: &mut Array2<f64>) {
     /// Part of the largest diagonal entry below which a direction is unseen. A direction is either seen or not, so this is
     /// rounding of a sum over rows, not the floor of the rows' spectra.
     const UNSEEN: f64 = 1e-12;
     let mut null = Vec::new();
-    for (k, atom) in problem.atoms().iter().enumerate() {
-        let basis = row_space(atom.null_projector().view());
+    for k in 0..problem.n_atoms() {
+        let basis = row_space(state.null_projector(problem, k).view());
         for column in basis.columns() {
             let mut of_all = vec![0.0; problem.width()];
             problem.rows_of(k).zip(column).for_each(|(m, v)| of_all[m] = *v);

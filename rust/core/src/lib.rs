@@ -39,7 +39,10 @@ pub use arrow::{plan, ArrowSchur, Curvature, Elimination, Ending, Factor, Factor
 pub use atoms::{places, Atom, BasisJet, ChartFactor, Circle, Place};
 pub use encode::{refresh, sparsity_floor, Encoder, Encoding};
 pub use errors::ShapeError;
-pub use evidence::{evidence_adjoint, gradient, log_det_adjoint, Adjoint, Evidence, EvidenceParts, Gradient};
+pub use evidence::{
+    evidence_adjoint, explicit_gradient, fellner_schall, gradient, log_det_adjoint, Adjoint, Evidence, EvidenceParts,
+    Gradient, Traces,
+};
 pub use gates::{
     ColumnEnergy, ColumnPrior, ColumnTerm, EntropyNodes, FrozenRouting, Gate, GatePrior, GateRow, Ibp, SigmoidNodes,
     Softmax, ThresholdGate,
@@ -49,7 +52,7 @@ pub use layout::SaeRowLayout;
 pub use linalg::{product, symmetric_eigen, Op};
 pub use newton::{solve, Inner, InnerOptions, Status};
 pub use priors::{coordinate_prior, coordinate_priors, CoordinatePrior, DecoderPrior};
-pub use problem::{Problem, COMPACT_RIDGE};
+pub use problem::{EvidenceMode, Problem, COMPACT_RIDGE};
 pub use rho::{ArdSharing, SaeManifoldRho};
 pub use row::{AtomView, Chunk, Columns, Linearised, LossParts, RowSolver, RowState, RowView};
 pub use seeds::{seeds, Seed};

@@ -436,20 +436,20 @@ fn start(problem: &Problem, guess: Guess) -> Result<(f64, Seed), ShapeError> {
     let floor = RELATIVE_FLOOR * problem.mean_column_variance();
     let dispersion = ((square - explained) / (n * p) as f64).max(floor);
     state.decoders = solved;
+    let state = state.reweighted(problem);
 
-    // the strength at which the prior expects the roughness that the decoder has
-    let log_smooth = problem
-        .atoms()
-        .iter()
-        .enumerate()
-        .map(|(k, atom)| {
+    // the strength at which the prior expects the roughness that the decoder has; the classic criterion is given its noise level
+    let noise = if problem.is_proper() { dispersion } else { 1.0 };
+    let log_smooth = (0..problem.n_atoms())
+        .map(|k| {
             let b = state.decoder(problem, k);
-            let roughness = atom.roughness();
+            let roughness = state.roughness(problem, k);
             let energy: f64 = roughness.dot(&b).iter().zip(b.iter()).map(|(a, b)| a * b).sum();
-            let rank = atom.width() as f64 - atom.null_projector().diag().sum();
-            (dispersion * p as f64 * rank / energy.max(floor)).max(f64::MIN_POSITIVE).ln()
+            let rank = problem.rank(k) as f64;
+            (noise * p as f64 * rank / energy.max(floor)).max(f64::MIN_POSITIVE).ln()
         })
         .collect();
-    let rho = SaeManifoldRho::with_per_atom_smooth(0.0, log_smooth, dispersion.ln());
+    let rho = SaeManifoldRho::with_per_atom_smooth(0.0, log_smooth, noise.ln());
+    let rho = if problem.is_proper() { rho } else { rho.with_fixed_dispersion() };
     Ok((dispersion, Seed { state, rho }))
 }

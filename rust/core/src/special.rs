@@ -49,6 +49,21 @@ pub fn ln_bessel_i0(x: f64) -> (f64, f64) {
     }
 }
 
+/// Where a monotone test turns from true to false.
+pub fn bisect((mut low, mut high): (f64, f64), holds: impl Fn(f64) -> bool) -> f64 {
+    /// Halvings of a range of 24: to a part in 10^12.
+    const HALVINGS: usize = 45;
+    for _ in 0..HALVINGS {
+        let middle = 0.5 * (low + high);
+        if holds(middle) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    0.5 * (low + high)
+}
+
 /// The compact-coordinate term `c(h) = -ln(e^{-h} I_0(h)) - 1/2 ln(2 pi h)` and `c'(h)`.
 ///
 /// Added to the Gaussian `1/2 ln h`, it turns the integral over the real line into the von Mises

@@ -2,6 +2,7 @@
 
 use crate::errors::{check_finite, ShapeError};
 use crate::layout::SaeRowLayout;
+use crate::priors::{arc_length_weights, weighted, weighted_null};
 use crate::problem::Problem;
 use crate::row::RowState;
 use ndarray::{s, Array1, Array2};
@@ -23,6 +24,8 @@ pub struct State {
     /// The sparsity strength under which gates are read: that of the last solve.
     pub lambda: f64,
     support: Arc<SaeRowLayout>,
+    /// Per atom, the weights of its roughness; `None` where it counts as it is.
+    roughness_weights: Arc<Vec<Option<Vec<f64>>>>,
 }
 
 impl State {
@@ -57,7 +60,56 @@ impl State {
         let support = Self::layout(problem, lists)?;
         let standard = |a: Array2<f64>| if a.is_standard_layout() { a } else { a.as_standard_layout().into_owned() };
         let coords = coords.into_iter().map(standard).collect();
-        Ok(Self { logits: standard(logits), coords, decoders: standard(decoders), lambda: 1.0, support })
+        let roughness_weights = Arc::new(vec![None; k]);
+        let state = Self {
+            logits: standard(logits),
+            coords,
+            decoders: standard(decoders),
+            lambda: 1.0,
+            support,
+            roughness_weights,
+        };
+        Ok(state.reweighted(problem))
+    }
+
+    /// The same variables with the roughness of curves weighted by the speed that the state gives them, when asked for.
+    pub fn reweighted(mut self, problem: &Problem) -> Self {
+        if problem.arc_length() {
+            self.roughness_weights =
+                Arc::new((0..problem.n_atoms()).map(|k| arc_length_weights(problem, &self, k)).collect());
+        }
+        self
+    }
+
+    /// Weights of atom k's roughness.
+    pub fn roughness_weights(&self, k: usize) -> Option<&[f64]> {
+        self.roughness_weights[k].as_deref()
+    }
+
+    /// The roughness Gram of atom k as this state weighs it.
+    pub fn roughness(&self, problem: &Problem, k: usize) -> Array2<f64> {
+        let roughness = problem.atoms()[k].roughness();
+        match self.roughness_weights(k) {
+            Some(weights) => weighted(roughness, weights),
+            None => roughness,
+        }
+    }
+
+    /// The projector on its null space.
+    pub fn null_projector(&self, problem: &Problem, k: usize) -> Array2<f64> {
+        let projector = problem.atoms()[k].null_projector();
+        match self.roughness_weights(k) {
+            Some(weights) => weighted_null(&projector, weights),
+            None => projector,
+        }
+    }
+
+    /// The largest relative change of any roughness weight from another state of the same problem.
+    pub fn weight_change(&self, other: &Self, problem: &Problem) -> f64 {
+        let of = |state: &Self, k: usize, m: usize| state.roughness_weights(k).map_or(1.0, |w| w[m]);
+        let change = |k: usize, m: usize| (of(self, k, m) / of(other, k, m) - 1.0).abs();
+        let all = (0..problem.n_atoms()).flat_map(|k| (0..problem.atoms()[k].width()).map(move |m| (k, m)));
+        all.map(|(k, m)| change(k, m)).fold(0.0, f64::max)
     }
 
     fn layout(problem: &Problem, lists: Vec<Vec<u32>>) -> Result<Arc<SaeRowLayout>, ShapeError> {

@@ -2,7 +2,7 @@
 
 use crate::arrow::{plan, ArrowSchur, Curvature, Elimination, Ending, Factored, Frame, Plan, Step};
 use crate::errors::ShapeError;
-use crate::evidence::{gradient, log_det_adjoint, Evidence, EvidenceParts};
+use crate::evidence::{explicit_gradient, fellner_schall, gradient, log_det_adjoint, Evidence, EvidenceParts, Traces};
 use crate::layout::SaeRowLayout;
 use crate::newton::{solve, InnerOptions, Status};
 use crate::problem::Problem;
@@ -28,11 +28,13 @@ pub struct EvaluationOptions {
     /// `None` chooses by the problem's shape.
     pub elimination: Option<Elimination>,
     pub gradient: bool,
+    /// The explicit part of the gradient with its traces, which the whole gradient brings along.
+    pub traces: bool,
 }
 
 impl Default for EvaluationOptions {
     fn default() -> Self {
-        Self { tolerance: 1e-10, max_inner: 200, elimination: None, gradient: true }
+        Self { tolerance: 1e-10, max_inner: 200, elimination: None, gradient: true, traces: false }
     }
 }
 
@@ -43,6 +45,11 @@ pub struct Evaluation {
     pub value: f64,
     /// In the order of `rho.to_flat()`; empty when not asked for or infeasible.
     pub gradient: Vec<f64>,
+    /// The gradient without the motion of the inner variables; empty when no traces were asked for.
+    pub explicit_gradient: Vec<f64>,
+    pub traces: Traces,
+    /// Where a Fellner-Schall step goes, in the order of `rho.to_flat()`; empty without traces.
+    pub fellner_schall: Vec<f64>,
     pub loss: LossParts,
     pub parts: EvidenceParts,
     pub status: Status,
@@ -105,6 +112,9 @@ impl SaeManifoldTerm {
         let mut out = Evaluation {
             value: f64::INFINITY,
             gradient: Vec::new(),
+            explicit_gradient: Vec::new(),
+            traces: Traces::default(),
+            fellner_schall: Vec::new(),
             loss: LossParts::default(),
             parts: EvidenceParts::default(),
             status: inner.status,
@@ -127,8 +137,15 @@ impl SaeManifoldTerm {
         };
         out.parts = evidence.parts;
         out.value = evidence.value;
-        if options.gradient && inner.status != Status::Interrupted {
-            let slope = gradient(problem, state, rho, (&factored, &stiffened), &evidence, interrupted);
+        if (options.gradient || options.traces) && inner.status != Status::Interrupted {
+            let (explicit, adjoint) = explicit_gradient(problem, state, rho, &factored, &evidence);
+            out.traces = Traces::new(problem, state, rho, &factored, &adjoint);
+            out.fellner_schall = fellner_schall(problem, state, rho, &factored, &out.traces);
+            out.explicit_gradient.clone_from(&explicit);
+            if !options.gradient {
+                return Ok(out);
+            }
+            let slope = gradient(problem, state, rho, (&factored, &stiffened), (explicit, &adjoint), interrupted);
             out.gradient = slope.value;
             out.adjoint = Some(slope.ending);
             if slope.ending == Ending::Interrupted {
@@ -149,16 +166,23 @@ impl SaeManifoldTerm {
         Ok(seeds.into_iter().map(|s| (Self::new(problem.clone(), s.state), s.rho)).collect())
     }
 
-    /// This term with every row re-encoded by its own decoders, and the number of rows that changed basin or support;
-    /// `None` when interrupted.
+    /// This term with every row re-encoded by its own decoders and the roughness of its curves weighted anew, and the number of
+    /// rows that changed basin or support, at least one where a weight changed; `None` when interrupted.
     pub fn refreshed(
         &self,
         rho: &SaeManifoldRho,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Option<(Self, usize)>, ShapeError> {
         self.check(rho)?;
+        /// Relative change of a roughness weight that counts as one.
+        const SAME_WEIGHT: f64 = 1e-3;
         let refreshed = crate::encode::refresh(&self.problem, &self.state, rho, interrupted)?;
-        Ok(refreshed.map(|(state, changed)| (Self::new(self.problem.clone(), state), changed)))
+        Ok(refreshed.map(|(state, changed)| {
+            let weighted = state.clone().reweighted(&self.problem);
+            let moved = weighted.weight_change(&state, &self.problem) > SAME_WEIGHT;
+            let (state, changed) = if moved { (weighted, changed.max(1)) } else { (state, changed) };
+            (Self::new(self.problem.clone(), state), changed)
+        }))
     }
 
     /// The smallest `ln lambda_sparse` within `bounds` at which rows that use one atom alone still do, if there are any.
@@ -194,7 +218,8 @@ impl SaeManifoldTerm {
     pub fn analytic_outer_rho_gradient(&self, rho: &SaeManifoldRho) -> Result<Vec<f64>, ShapeError> {
         let (factored, evidence) = self.factored_here(rho)?;
         let factors = (&factored, &factored.factor);
-        Ok(gradient(&self.problem, &self.state, rho, factors, &evidence, &|| false).value)
+        let (explicit, adjoint) = explicit_gradient(&self.problem, &self.state, rho, &factored, &evidence);
+        Ok(gradient(&self.problem, &self.state, rho, factors, (explicit, &adjoint), &|| false).value)
     }
 
     /// The arrow written out.

@@ -87,7 +87,7 @@ type Encoded<'py> = (
 /// Encodes rows with frozen decoders and strengths: (gates, coords, logits, support, objective, status); status 0 is
 /// converged, 1 the bound on iterations.
 #[pyfunction]
-#[pyo3(signature = (X, mean, atoms, gate, decoders, rho, *, column_scores=None, threads=None))]
+#[pyo3(signature = (X, mean, atoms, gate, decoders, rho, *, column_scores=None, evidence="laplace", threads=None))]
 #[allow(non_snake_case, clippy::too_many_arguments)]
 pub fn encode_rows<'py>(
     py: Python<'py>,
@@ -98,10 +98,11 @@ pub fn encode_rows<'py>(
     decoders: Vec<PyReadonlyArray2<'py, f64>>,
     rho: &SaeManifoldRho,
     column_scores: Option<Vec<f64>>,
+    evidence: &str,
     threads: Option<usize>,
 ) -> PyResult<Encoded<'py>> {
     let atoms = specs::atoms(&atoms)?;
-    let gate = specs::gate(gate, atoms.len())?;
+    let gate = specs::evidence(evidence)?.gate(specs::gate(gate, atoms.len())?);
     let p = X.as_array().ncols();
     if mean.len() != p {
         return Err(PyValueError::new_err(format!("mean has length {}, expected {p}", mean.len())));

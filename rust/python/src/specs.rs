@@ -5,7 +5,8 @@ use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sae_core::{
-    Atom, Circle, ColumnEnergy, EntropyNodes, FrozenRouting, Gate, Ibp, SigmoidNodes, Softmax, ThresholdGate,
+    Atom, Circle, ColumnEnergy, EntropyNodes, EvidenceMode, FrozenRouting, Gate, Ibp, SigmoidNodes, Softmax,
+    ThresholdGate,
 };
 use std::sync::Arc;
 
@@ -41,6 +42,13 @@ pub fn atom(spec: &Bound<'_, PyDict>) -> PyResult<Arc<dyn Atom>> {
 
 pub fn atoms(specs: &[Bound<'_, PyDict>]) -> PyResult<Vec<Arc<dyn Atom>>> {
     specs.iter().map(atom).collect()
+}
+
+pub fn evidence(name: &str) -> PyResult<EvidenceMode> {
+    let known = [EvidenceMode::Laplace, EvidenceMode::QuasiLaplace];
+    known.into_iter().find(|mode| mode.name() == name).ok_or_else(|| {
+        PyValueError::new_err(format!("evidence must be \"laplace\" or \"quasi_laplace\", got {name:?}"))
+    })
 }
 
 pub fn gate(spec: &Bound<'_, PyDict>, n_atoms: usize) -> PyResult<Arc<dyn Gate>> {

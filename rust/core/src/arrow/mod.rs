@@ -19,6 +19,7 @@ mod frame;
 mod gauge;
 mod plan;
 mod rows_first;
+mod spectral;
 mod system;
 
 pub use conjugate_gradients::{conjugate_gradients, Ending, Solution};

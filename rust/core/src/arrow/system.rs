@@ -1,11 +1,11 @@
 //! The blocks of the arrow at one state, and the products with them.
 
-use super::{Frame, Gauge};
+use super::{Curvature, Frame, Gauge};
 use crate::linalg::{axpy, dot, gemm, product, Op};
 use crate::priors::coordinate_priors;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::{held, linearise, Columns, Linearised, RowView, HELD_CURVATURE};
+use crate::row::{held, held_curvature, linearise, Columns, Linearised, RowView};
 use crate::state::State;
 use ndarray::Array2;
 
@@ -47,7 +47,10 @@ fn slice(a: &Array2<f64>) -> &[f64] {
 #[derive(Debug)]
 pub struct System {
     pub lin: Linearised,
+    /// The motions that the evidence divides out; none in the classic mode.
     pub gauge: Gauge,
+    /// The motions that steps and adjoint solves are pinned against.
+    pins: Gauge,
 }
 
 impl System {
@@ -55,7 +58,17 @@ impl System {
     pub fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: Frame) -> Option<Self> {
         let lin = linearise(problem, state, rho, frame)?;
         let gauge = Gauge::new(problem, state, rho, &lin.gram)?;
-        lin.loss.total().is_finite().then_some(Self { lin, gauge })
+        let pins = gauge.exact(state);
+        let gauge = if problem.is_proper() { gauge } else { Gauge::default() };
+        lin.loss.total().is_finite().then_some(Self { lin, gauge, pins })
+    }
+
+    /// The motions whose UU' belongs to a curvature.
+    pub(super) fn gauge(&self, curvature: Curvature) -> &Gauge {
+        match curvature {
+            Curvature::Evidence => &self.gauge,
+            Curvature::Stiffened => &self.pins,
+        }
     }
 
     /// The gradient of L.
@@ -227,7 +240,7 @@ impl System {
         let mut border = product((self.lin.gram.view(), Op::Plain), (x.border.view(), Op::Plain));
         gemm(&mut border.view_mut(), true, 1.0, (crossed.view(), Op::Plain), (b.view(), Op::Plain));
         border -= &sums.slice(ndarray::s![.., m..]);
-        self.gauge.apply(problem, &x.border, &mut border);
+        self.pins.apply(problem, &x.border, &mut border);
         self.lin.columns.apply_coupling(problem, state, &x.local, &mut local);
         Step { local, border }
     }
@@ -249,8 +262,11 @@ fn apply_row_priors(
         let logits = logits.as_slice().expect("standard layout");
         problem.gate().prior_hessian_apply(logits, rho.lambda_sparse(), &x[..free], &mut out[..free]);
         for f in 0..free {
-            let curvature =
-                if held(problem, state, view.row, f) { HELD_CURVATURE } else { problem.gate().logit_precision() };
+            let curvature = if held(problem, state, view.row, f) {
+                held_curvature(problem)
+            } else {
+                problem.gate().logit_precision()
+            };
             out[f] += curvature * x[f];
         }
         columns.of_row(problem, state, view.row, |at, k, z| out[at] += columns.terms[k].score * z[2] * x[at]);

@@ -25,6 +25,8 @@ pub struct Adjoint {
     pub theta: Step,
     /// Explicit, in the flat vector of strengths.
     pub rho: Vec<f64>,
+    /// `tr X H_data`.
+    pub data: f64,
 }
 
 /// What one segment sums.
@@ -112,7 +114,7 @@ pub fn evidence_adjoint(
     factored: &Factored,
     evidence: &Evidence,
 ) -> Adjoint {
-    let inverse = Inverse::new(factored, &evidence.solved, &evidence.theta, true);
+    let inverse = Inverse::new(factored, &evidence.solved, &evidence.theta, problem.is_proper());
     let traces = half_traces(problem, state, rho, factored, &inverse);
     let HalfTraces { mut theta, rho: mut by_rho, data, mut roughness } = traces;
     add_gauge_terms(problem, state, rho, factored, evidence, &mut theta.border);
@@ -124,7 +126,7 @@ pub fn evidence_adjoint(
     if let Some(slot) = rho.dispersion_slot() {
         by_rho[slot] -= data + roughness.iter().sum::<f64>();
     }
-    Adjoint { theta, rho: by_rho }
+    Adjoint { theta, rho: by_rho, data: 2.0 * data }
 }
 
 /// Half the traces of X against dH, by one pass over the rows.
@@ -291,6 +293,9 @@ impl RowWork<'_> {
                 }
             }
         }
+        if let Some(spectrum) = self.factored.factor.nulls().of(view.row) {
+            spectrum.pull(x);
+        }
         for atom in view.atoms().filter(|_| self.inverse.compact) {
             for place in places(self.problem.atoms()[atom.atom].factors()) {
                 let u = atom.slot + place.local;
@@ -385,9 +390,9 @@ impl RowWork<'_> {
         let q = view.q;
         let free = self.problem.n_free();
         if free > 0 {
-            let curvature = &self.factored.system.lin.logit_curvature[view.row * free..(view.row + 1) * free];
+            let (nulls, system) = (self.factored.factor.nulls(), &self.factored.system);
             weights.clear();
-            weights.extend(curvature.iter().map(|c| 1.0 / c));
+            weights.extend((0..free).map(|k| nulls.logit_weight(self.problem, system, view.row, k)));
             for u in 0..view.free {
                 weights[view.position(u)] = x[u * q + u];
             }

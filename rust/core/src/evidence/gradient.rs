@@ -1,6 +1,6 @@
 //! dV/drho_j = dL/drho_j + dE/drho_j - (dE/dtheta)' (A + UU')^-1 d2L/dtheta drho_j.
 
-use super::adjoint::evidence_adjoint;
+use super::adjoint::{evidence_adjoint, Adjoint};
 use super::value::{ard_slopes, Evidence};
 use crate::arrow::{conjugate_gradients, Ending, Factor, Factored, Solution};
 use crate::gates::GatePrior;
@@ -25,16 +25,29 @@ pub struct Gradient {
     pub iterations: usize,
 }
 
-/// The exact gradient of V at a converged state, from the factor of H and one that preconditions the adjoint solve.
+/// dV/drho at fixed inner variables, with the derivatives of E it came from.
+pub fn explicit_gradient(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    factored: &Factored,
+    evidence: &Evidence,
+) -> (Vec<f64>, Adjoint) {
+    let adjoint = evidence_adjoint(problem, state, rho, factored, evidence);
+    let mut value = adjoint.rho.clone();
+    axpy(1.0, &explicit_loss(problem, state, rho, factored), &mut value);
+    (value, adjoint)
+}
+
+/// The exact gradient of V at a converged state, from its explicit part and a factor that preconditions the adjoint solve.
 pub fn gradient(
     problem: &Problem,
     state: &State,
     rho: &SaeManifoldRho,
     (factored, preconditioner): (&Factored, &Factor),
-    evidence: &Evidence,
+    (mut value, adjoint): (Vec<f64>, &Adjoint),
     interrupted: &dyn Fn() -> bool,
 ) -> Gradient {
-    let adjoint = evidence_adjoint(problem, state, rho, factored, evidence);
     let solution = conjugate_gradients(
         |x| factored.system.apply_exact(problem, state, rho, x),
         |x| preconditioner.solve(problem, state, rho, &factored.system, x),
@@ -44,8 +57,6 @@ pub fn gradient(
         f64::INFINITY,
         interrupted,
     );
-    let mut value = adjoint.rho;
-    axpy(1.0, &explicit_loss(problem, state, rho, factored), &mut value);
     axpy(-1.0, &mixed(problem, state, rho, factored, &solution), &mut value);
     Gradient { value, ending: solution.ending, iterations: solution.iterations }
 }
@@ -65,15 +76,18 @@ fn explicit_loss(problem: &Problem, state: &State, rho: &SaeManifoldRho, factore
     out[0] += follow(problem, rho, &state.decoders, &data_gradient(problem, state, factored));
     let rough = lin.prior.apply_roughness(problem, &state.decoders);
     let mut roughness = 0.0;
+    // the classic mode has no normalisers, and its Occam term no dispersion
+    let proper = f64::from(u8::from(problem.is_proper()));
     for k in 0..problem.n_atoms() {
         let rows = s![problem.rows_of(k), ..];
         let quadratic: f64 = rough.slice(rows).iter().zip(state.decoders.slice(rows)).map(|(a, b)| a * b).sum();
-        out[1 + k] = 0.5 * quadratic - 0.5 * p * lin.prior.ln_det_slope[k];
-        roughness += out[1 + k];
+        let occam = 0.5 * p * lin.prior.ln_det_slope[k];
+        out[1 + k] = 0.5 * quadratic - occam;
+        roughness += 0.5 * quadratic - proper * occam;
     }
     ard_slopes(problem, state, rho, &mut out);
     if let Some(slot) = rho.dispersion_slot() {
-        out[slot] = 0.5 * n * p - 0.5 * lin.loss.residual / rho.dispersion() - roughness;
+        out[slot] = proper * 0.5 * n * p - 0.5 * lin.loss.residual / rho.dispersion() - roughness;
     }
     out
 }
@@ -132,7 +146,7 @@ fn mixed(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Fact
     // of the product with A + UU', what the decoders' priors and U leave is the data's
     let mut applied = &solution.ax.border - &lin.prior.apply(problem, &y.border);
     let mut pinned = ndarray::Array2::zeros(applied.dim());
-    factored.system.gauge.apply(problem, &y.border, &mut pinned);
+    factored.system.pins.apply(problem, &y.border, &mut pinned);
     applied -= &pinned;
     out[0] += follow(problem, rho, &state.decoders, &applied);
     out

@@ -1,6 +1,7 @@
 //! Frozen routing: every gate keeps the value it was given.
 
 use super::{Gate, GatePrior, GateRow};
+use std::sync::Arc;
 
 /// Which atoms a list names, as a mask that ends with the last of them.
 pub(super) fn mask(atoms: &[usize]) -> Vec<bool> {
@@ -67,5 +68,9 @@ impl Gate for FrozenRouting {
 
     fn logit_precision(&self) -> f64 {
         1.0
+    }
+
+    fn improper(&self) -> Arc<dyn Gate> {
+        Arc::new(*self)
     }
 }

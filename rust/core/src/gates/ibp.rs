@@ -8,6 +8,7 @@
 use super::logistic::{independent_row, logistic};
 use super::{check_positive, ColumnEnergy, ColumnPrior, ColumnTerm, Gate, GatePrior, GateRow};
 use crate::errors::ShapeError;
+use std::sync::Arc;
 
 #[derive(Clone, Debug)]
 pub struct Ibp {
@@ -177,6 +178,10 @@ impl Gate for Ibp {
 
     fn logit_precision(&self) -> f64 {
         self.logit_precision
+    }
+
+    fn improper(&self) -> Arc<dyn Gate> {
+        Arc::new(Self { logit_precision: 0.0, ..self.clone() })
     }
 
     fn columns(&self) -> Option<&dyn ColumnPrior> {

@@ -15,6 +15,8 @@ pub use threshold::{SigmoidNodes, ThresholdGate};
 
 use crate::errors::ShapeError;
 
+use std::sync::Arc;
+
 /// Gate values of one row with their derivatives over the row's free logits in the support.
 #[derive(Clone, Debug, Default)]
 pub struct GateRow {
@@ -111,8 +113,10 @@ pub trait Gate: Send + Sync + std::fmt::Debug {
     fn majoriser_adjoint(&self, logits: &[f64], factor: f64, weights: &[f64], out: &mut [f64]);
     /// Log-normaliser of one row's prior at strength `lambda` and its derivative in `ln lambda`.
     fn ln_normaliser(&self, lambda: f64, n_atoms: usize) -> (f64, f64);
-    /// Precision of the proper Gaussian prior on each free logit.
+    /// Precision of the proper Gaussian prior on each free logit; zero for an improper gate.
     fn logit_precision(&self) -> f64;
+    /// The gate without the Gaussian on its logits and without a normaliser.
+    fn improper(&self) -> Arc<dyn Gate>;
     /// A prior that couples all rows of a column, where the gate has one.
     fn columns(&self) -> Option<&dyn ColumnPrior> {
         None

@@ -10,6 +10,7 @@ use super::{check_positive, Gate, GatePrior, GateRow};
 use crate::errors::ShapeError;
 use crate::jets::{HeapOrder2, Jet, Order2};
 use ndarray::ArrayView2;
+use std::sync::Arc;
 
 /// Entropies at a fixed set of logits drawn from their Gaussian prior: what the normaliser integrates over.
 #[derive(Clone, Debug)]
@@ -268,6 +269,9 @@ impl Gate for Softmax {
     /// Log-mean-exp of `-lambda * entropy` over the nodes.
     fn ln_normaliser(&self, lambda: f64, _: usize) -> (f64, f64) {
         let nodes = &self.nodes.0;
+        if nodes.is_empty() {
+            return (0.0, 0.0);
+        }
         let least = nodes.iter().copied().fold(f64::INFINITY, f64::min);
         let (mut total, mut moment) = (0.0, 0.0);
         for &entropy in nodes {
@@ -280,6 +284,10 @@ impl Gate for Softmax {
 
     fn logit_precision(&self) -> f64 {
         self.logit_precision
+    }
+
+    fn improper(&self) -> Arc<dyn Gate> {
+        Arc::new(Self { logit_precision: 0.0, nodes: EntropyNodes(Vec::new()), ..self.clone() })
     }
 }
 

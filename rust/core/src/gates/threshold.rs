@@ -9,6 +9,7 @@
 use super::logistic::{independent_row, logistic};
 use super::{check_positive, Gate, GatePrior, GateRow};
 use crate::errors::ShapeError;
+use std::sync::Arc;
 
 /// Below this a logistic function is zero to rounding, and so is its pull.
 const BAND: f64 = -36.0;
@@ -198,5 +199,9 @@ impl Gate for ThresholdGate {
 
     fn logit_precision(&self) -> f64 {
         self.logit_precision
+    }
+
+    fn improper(&self) -> Arc<dyn Gate> {
+        Arc::new(Self { logit_precision: 0.0, ..self.clone() })
     }
 }

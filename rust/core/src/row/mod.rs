@@ -13,6 +13,6 @@ mod solver;
 mod tape;
 
 pub use columns::Columns;
-pub use linearise::{held, linearise, Linearised, LossParts, HELD_CURVATURE};
+pub use linearise::{held, held_curvature, linearise, Linearised, LossParts};
 pub use solver::{RowSolver, RowState, Target};
 pub use tape::{AtomView, Chunk, Chunks, RowView};

@@ -7,11 +7,26 @@
 //! that is the ordinary derivative; on a curved one, with u the tangent coordinates of a geodesic, second derivatives are the
 //! covariant ones, and no other part of the crate needs to know that the chart is curved.
 
+#[cfg(test)]
+mod checks;
 mod circle;
+mod cylinder;
 mod factor;
+mod grid;
+mod klein_bottle;
+mod line;
+mod patch;
+mod products;
+mod series;
+mod torus;
 
 pub use circle::Circle;
+pub use cylinder::Cylinder;
 pub use factor::{places, ChartFactor, Place};
+pub use klein_bottle::KleinBottle;
+pub use line::Line;
+pub use patch::Patch;
+pub use torus::Torus;
 
 use ndarray::Array2;
 
@@ -75,6 +90,11 @@ pub trait Atom: Send + Sync + std::fmt::Debug {
     fn ln_symmetries(&self, gauged: bool) -> f64;
     /// Number of leading principal components that a first guess of the coordinate needs.
     fn seed_components(&self) -> usize;
+    /// The parts of these components that belong together, as the plane of an angle does: how to deal components out to
+    /// them is a choice, which one a part's components come in is not.
+    fn seed_blocks(&self) -> Vec<usize> {
+        vec![self.seed_components()]
+    }
     /// A first guess of the stored coordinate from that many principal-component scores.
     fn seed(&self, scores: &[f64], t: &mut [f64]);
     /// A grid of stored points (points x ambient) from which the nearest point of any curve is found by descent.

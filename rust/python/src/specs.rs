@@ -4,7 +4,7 @@ use numpy::PyReadonlyArray2;
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sae_core::{Atom, Circle, EntropyNodes, Gate, Softmax};
+use sae_core::{Atom, Circle, Cylinder, EntropyNodes, Gate, KleinBottle, Line, Patch, Softmax, Torus};
 use std::sync::Arc;
 
 use crate::convert::value_error;
@@ -15,9 +15,15 @@ fn entry<'py>(spec: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAn
 
 pub fn atom(spec: &Bound<'_, PyDict>) -> PyResult<Arc<dyn Atom>> {
     let kind: String = entry(spec, "kind")?.extract()?;
+    let size = |name: &str| -> PyResult<usize> { entry(spec, name)?.extract() };
     match kind.as_str() {
-        "circle" => Ok(Arc::new(Circle::new(entry(spec, "harmonics")?.extract()?).map_err(value_error)?)),
-        other => Err(PyValueError::new_err(format!("unknown atom kind {other:?}; known: \"circle\""))),
+        "circle" => Ok(Arc::new(Circle::new(size("harmonics")?).map_err(value_error)?)),
+        "cylinder" => Ok(Arc::new(Cylinder::new(size("harmonics")?, size("degree")?).map_err(value_error)?)),
+        "klein_bottle" => Ok(Arc::new(KleinBottle::new(size("harmonics")?).map_err(value_error)?)),
+        "line" => Ok(Arc::new(Line)),
+        "patch" => Ok(Arc::new(Patch::new(size("dim")?, size("degree")?).map_err(value_error)?)),
+        "torus" => Ok(Arc::new(Torus::new(size("harmonics")?).map_err(value_error)?)),
+        other => Err(PyValueError::new_err(format!("unknown atom kind {other:?}"))),
     }
 }
 

@@ -79,8 +79,8 @@ impl Atom for Cylinder {
     fn seed_components(&self) -> usize {
         3
     }
-    fn seed_blocks(&self) -> Vec<usize> {
-        vec![2, 1]
+    fn seed_blocks(&self) -> Vec<Vec<usize>> {
+        vec![vec![2, 1]]
     }
     fn seed(&self, scores: &[f64], t: &mut [f64]) {
         t[0] = wrap(scores[1].atan2(scores[0]), TAU);
@@ -96,7 +96,7 @@ impl Atom for Cylinder {
 
 #[cfg(test)]
 mod tests {
-    use super::super::checks::{check_atom, nodes, Axis};
+    use super::super::laws::{nodes, obeys, Axis};
     use super::*;
 
     #[test]
@@ -105,7 +105,7 @@ mod tests {
             let cylinder = Cylinder::new(harmonics, degree).unwrap();
             let m = cylinder.width();
             let own = |d2: &[f64]| vec![d2[..m].to_vec(), d2[3 * m..].to_vec()];
-            check_atom(&cylinder, &nodes(&[Axis::Angle(TAU), Axis::Normal]), &own);
+            obeys(&cylinder, &nodes(&[Axis::Angle(TAU), Axis::Normal]), &own);
         }
     }
 

@@ -90,8 +90,8 @@ impl Atom for KleinBottle {
     fn seed_components(&self) -> usize {
         4
     }
-    fn seed_blocks(&self) -> Vec<usize> {
-        vec![2, 2]
+    fn seed_blocks(&self) -> Vec<Vec<usize>> {
+        vec![vec![2, 2]]
     }
     /// From the embedding `((R + r cos phi) (cos, sin) 2 theta, r sin phi (cos, sin) theta)`, whose pairs are uncorrelated;
     /// R and r are guessed, and their ratio hardly matters.
@@ -113,7 +113,7 @@ impl Atom for KleinBottle {
 
 #[cfg(test)]
 mod tests {
-    use super::super::checks::{check_atom, nodes, Axis};
+    use super::super::laws::{nodes, obeys, Axis};
     use super::*;
 
     fn row(bottle: &KleinBottle, t: &[f64]) -> Vec<f64> {
@@ -128,7 +128,7 @@ mod tests {
             let bottle = KleinBottle::new(harmonics).unwrap();
             let m = bottle.width();
             let laplacian = |d2: &[f64]| vec![(0..m).map(|c| d2[c] + d2[3 * m + c]).collect()];
-            check_atom(&bottle, &nodes(&[Axis::Angle(TAU), Axis::Angle(TAU)]), &laplacian);
+            obeys(&bottle, &nodes(&[Axis::Angle(TAU), Axis::Angle(TAU)]), &laplacian);
         }
     }
 

@@ -68,11 +68,11 @@ impl Atom for Line {
 
 #[cfg(test)]
 mod tests {
-    use super::super::checks::{check_atom, nodes, Axis};
+    use super::super::laws::{nodes, obeys, Axis};
     use super::*;
 
     #[test]
     fn obeys_the_laws_of_atoms() {
-        check_atom(&Line, &nodes(&[Axis::Normal]), &|d2| vec![d2.to_vec()]);
+        obeys(&Line, &nodes(&[Axis::Normal]), &|d2| vec![d2.to_vec()]);
     }
 }

@@ -1,10 +1,11 @@
 //! The patch: a polynomial curve, surface or solid.
 
 use super::products::{Products, MAX_DIM};
-use super::{grid, Atom, BasisJet, ChartFactor};
+use super::series::wrap;
+use super::{each_seed, grid, standardised, Atom, BasisJet, ChartFactor};
 use crate::errors::ShapeError;
-use ndarray::Array2;
-use std::f64::consts::{LN_2, PI};
+use ndarray::{Array1, Array2, Axis};
+use std::f64::consts::{LN_2, PI, TAU};
 
 /// Polynomials of `dim` real coordinates to a total degree.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,12 +92,43 @@ impl Atom for Patch {
     fn seed(&self, scores: &[f64], t: &mut [f64]) {
         t.copy_from_slice(scores);
     }
+    /// Scores as they are; a curve may also bend round in a plane.
+    fn seed_blocks(&self) -> Vec<Vec<usize>> {
+        let flat = vec![self.dim()];
+        if self.dim() == 1 {
+            vec![flat, vec![2]]
+        } else {
+            vec![flat]
+        }
+    }
+    fn seed_rows(&self, scores: &Array2<f64>) -> Array2<f64> {
+        if scores.ncols() == self.dim() {
+            each_seed(self, scores)
+        } else {
+            along_an_arc(scores)
+        }
+    }
     fn search_grid(&self) -> Array2<f64> {
         grid::product(&vec![grid::reals(self.degree, self.dim()); self.dim()])
     }
     fn origin(&self, t: &mut [f64]) {
         t.fill(0.0);
     }
+}
+
+/// The angle of each row in a plane, counted from the middle of the widest gap.
+fn along_an_arc(scores: &Array2<f64>) -> Array2<f64> {
+    let angles: Vec<f64> = scores.rows().into_iter().map(|x| wrap(x[1].atan2(x[0]), TAU)).collect();
+    let mut order = angles.clone();
+    order.sort_by(f64::total_cmp);
+    let gap = |i: usize| match order.get(i + 1) {
+        Some(next) => next - order[i],
+        None => order[0] + TAU - order[i],
+    };
+    let widest = (0..order.len()).max_by(|&i, &j| gap(i).total_cmp(&gap(j))).unwrap_or(0);
+    let cut = order.get(widest).map_or(0.0, |angle| angle + 0.5 * gap(widest));
+    let counted = Array1::from_iter(angles.iter().map(|angle| wrap(angle - cut, TAU)));
+    standardised(counted.view()).insert_axis(Axis(1))
 }
 
 /// ln Gamma(j / 2).
@@ -108,7 +140,7 @@ fn ln_gamma_of_half(j: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::checks::{check_atom, nodes, Axis};
+    use super::super::laws::{nodes, obeys, Axis};
     use super::*;
 
     #[test]
@@ -117,7 +149,7 @@ mod tests {
             let patch = Patch::new(dim, degree).unwrap();
             let width = patch.width();
             let axes: Vec<Axis> = (0..dim).map(|_| Axis::Normal).collect();
-            check_atom(&patch, &nodes(&axes), &|d2| d2.chunks_exact(width).map(<[f64]>::to_vec).collect());
+            obeys(&patch, &nodes(&axes), &|d2| d2.chunks_exact(width).map(<[f64]>::to_vec).collect());
         }
     }
 

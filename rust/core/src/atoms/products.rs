@@ -17,10 +17,13 @@ pub(super) struct Products {
 impl Products {
     /// All products of two series that `keep` admits, the first coordinate slowest.
     pub fn of_two(series: [Series; 2], keep: impl Fn(usize, usize) -> bool) -> Result<Self, ShapeError> {
-        let width = series[0].len().saturating_mul(series[1].len());
-        check_width(width)?;
-        let all = (0..series[0].len()).flat_map(|i| (0..series[1].len()).map(move |j| (i, j)));
-        let columns = all.filter(|&(i, j)| keep(i, j)).map(|(i, j)| vec![i, j]).collect();
+        series.iter().try_for_each(|series| check_width(series.len()))?;
+        let kept = || {
+            let all = (0..series[0].len()).flat_map(|i| (0..series[1].len()).map(move |j| (i, j)));
+            all.filter(|&(i, j)| keep(i, j))
+        };
+        check_width(kept().count())?;
+        let columns = kept().map(|(i, j)| vec![i, j]).collect();
         Ok(Self { series: series.to_vec(), columns })
     }
 

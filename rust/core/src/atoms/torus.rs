@@ -2,9 +2,9 @@
 
 use super::products::Products;
 use super::series::{wrap, Series};
-use super::{grid, Atom, BasisJet, ChartFactor};
+use super::{each_seed, grid, standardised, Atom, BasisJet, ChartFactor};
 use crate::errors::ShapeError;
-use ndarray::Array2;
+use ndarray::{Array2, Axis};
 use std::f64::consts::TAU;
 
 const FACTORS: [ChartFactor; 2] = [ChartFactor::Circle { period: TAU }; 2];
@@ -76,21 +76,39 @@ impl Atom for Torus {
     fn seed_components(&self) -> usize {
         4
     }
-    fn seed_blocks(&self) -> Vec<usize> {
-        vec![2, 2]
+    /// Two planes, or a ring in space.
+    fn seed_blocks(&self) -> Vec<Vec<usize>> {
+        vec![vec![2, 2], vec![2, 1]]
     }
     fn seed(&self, scores: &[f64], t: &mut [f64]) {
         t[0] = wrap(scores[1].atan2(scores[0]), TAU);
         t[1] = wrap(scores[3].atan2(scores[2]), TAU);
+    }
+    fn seed_rows(&self, scores: &Array2<f64>) -> Array2<f64> {
+        match scores.ncols() {
+            3 => ring(scores),
+            _ => each_seed(self, scores),
+        }
     }
     fn search_grid(&self) -> Array2<f64> {
         grid::product(&vec![grid::angles(self.harmonics, TAU); 2])
     }
 }
 
+/// Angles on a ring `((R + r cos v) (cos, sin) u, r sin v)`: v from how far out and how far up a row lies.
+fn ring(scores: &Array2<f64>) -> Array2<f64> {
+    let radius = scores.map_axis(Axis(1), |x| x[0].hypot(x[1]));
+    let out = standardised(radius.view());
+    let up = standardised(scores.column(2));
+    Array2::from_shape_fn((scores.nrows(), 2), |(i, a)| match a {
+        0 => wrap(scores[[i, 1]].atan2(scores[[i, 0]]), TAU),
+        _ => wrap(up[i].atan2(out[i]), TAU),
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::checks::{check_atom, nodes, Axis};
+    use super::super::laws::{nodes, obeys, Axis};
     use super::*;
 
     #[test]
@@ -99,7 +117,7 @@ mod tests {
             let torus = Torus::new(harmonics).unwrap();
             let m = torus.width();
             let laplacian = |d2: &[f64]| vec![(0..m).map(|c| d2[c] + d2[3 * m + c]).collect()];
-            check_atom(&torus, &nodes(&[Axis::Angle(TAU), Axis::Angle(TAU)]), &laplacian);
+            obeys(&torus, &nodes(&[Axis::Angle(TAU), Axis::Angle(TAU)]), &laplacian);
         }
     }
 

@@ -31,7 +31,7 @@ pub(super) enum Axis {
 
 /// Checks a kind on a flat chart. `bend` lists, from second derivatives (`d x d x M`), the rows whose mean squares the
 /// roughness is.
-pub(super) fn check_atom(atom: &dyn Atom, nodes: &[(Vec<f64>, f64)], bend: &dyn Fn(&[f64]) -> Vec<Vec<f64>>) {
+pub(super) fn obeys(atom: &dyn Atom, nodes: &[(Vec<f64>, f64)], bend: &dyn Fn(&[f64]) -> Vec<Vec<f64>>) {
     // points off every grid, a node and a boundary among them
     let mut points: Vec<Vec<f64>> = nodes.iter().step_by(nodes.len() / 7 + 1).map(|n| n.0.clone()).collect();
     points.iter_mut().skip(1).enumerate().for_each(|(i, t)| t.iter_mut().for_each(|t| *t += 0.1 + 0.07 * i as f64));

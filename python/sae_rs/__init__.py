@@ -12,7 +12,7 @@ __version__ = version("sae-rs")
 
 from . import datasets
 from ._core import SaeManifoldRho, SaeManifoldTerm, SaeRowLayout
-from .atoms import Circle
+from .atoms import Circle, Cylinder, KleinBottle, Line, Patch, Torus
 from .diagnostics import GradientCheck, check_gradient
 from .encoding import Encoding
 from .exceptions import ConvergenceWarning, NotFittedError
@@ -27,16 +27,21 @@ __all__ = [
     "Circle",
     "ConvergenceWarning",
     "Curve",
+    "Cylinder",
     "Encoding",
     "FitProgress",
     "GradientCheck",
+    "KleinBottle",
+    "Line",
     "ManifoldSAE",
     "NotFittedError",
+    "Patch",
     "SaeManifoldRho",
     "SaeManifoldTerm",
     "SaeRowLayout",
     "Softmax",
     "ThresholdGate",
+    "Torus",
     "__version__",
     "check_gradient",
     "datasets",

@@ -12,10 +12,35 @@ from typing import Any
 
 from .base import Atom
 from .circle import Circle
+from .cylinder import Cylinder
+from .klein_bottle import KleinBottle
+from .line import Line
+from .patch import Patch
+from .torus import Torus
 
-__all__ = ["ATOM_KINDS", "Atom", "Circle", "atom_from_spec", "nearest", "resolve_atom", "resolve_atoms"]
+__all__ = [
+    "ATOM_KINDS",
+    "Atom",
+    "Circle",
+    "Cylinder",
+    "KleinBottle",
+    "Line",
+    "Patch",
+    "Torus",
+    "atom_from_spec",
+    "nearest",
+    "resolve_atom",
+    "resolve_atoms",
+]
 
-ATOM_KINDS: dict[str, type[Atom]] = {Circle.kind: Circle}
+ATOM_KINDS: dict[str, type[Atom]] = {
+    Circle.kind: Circle,
+    Cylinder.kind: Cylinder,
+    KleinBottle.kind: KleinBottle,
+    Line.kind: Line,
+    Patch.kind: Patch,
+    Torus.kind: Torus,
+}
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

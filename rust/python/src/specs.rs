@@ -5,8 +5,8 @@ use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sae_core::{
-    Atom, Circle, ColumnEnergy, EntropyNodes, EvidenceMode, FrozenRouting, Gate, Ibp, SigmoidNodes, Softmax,
-    ThresholdGate,
+    Atom, Circle, ColumnEnergy, Cylinder, EntropyNodes, EvidenceMode, FrozenRouting, Gate, Ibp, KleinBottle, Line,
+    Patch, SigmoidNodes, Softmax, ThresholdGate, Torus,
 };
 use std::sync::Arc;
 
@@ -34,9 +34,15 @@ fn ungated(spec: &Bound<'_, PyDict>, n_atoms: usize) -> PyResult<Vec<usize>> {
 
 pub fn atom(spec: &Bound<'_, PyDict>) -> PyResult<Arc<dyn Atom>> {
     let kind: String = entry(spec, "kind")?.extract()?;
+    let size = |name: &str| -> PyResult<usize> { entry(spec, name)?.extract() };
     match kind.as_str() {
-        "circle" => Ok(Arc::new(Circle::new(entry(spec, "harmonics")?.extract()?).map_err(value_error)?)),
-        other => Err(PyValueError::new_err(format!("unknown atom kind {other:?}; known: \"circle\""))),
+        "circle" => Ok(Arc::new(Circle::new(size("harmonics")?).map_err(value_error)?)),
+        "cylinder" => Ok(Arc::new(Cylinder::new(size("harmonics")?, size("degree")?).map_err(value_error)?)),
+        "klein_bottle" => Ok(Arc::new(KleinBottle::new(size("harmonics")?).map_err(value_error)?)),
+        "line" => Ok(Arc::new(Line)),
+        "patch" => Ok(Arc::new(Patch::new(size("dim")?, size("degree")?).map_err(value_error)?)),
+        "torus" => Ok(Arc::new(Torus::new(size("harmonics")?).map_err(value_error)?)),
+        other => Err(PyValueError::new_err(format!("unknown atom kind {other:?}"))),
     }
 }
 

@@ -50,7 +50,7 @@ pub struct System {
     /// The motions that the evidence divides out; none in the classic mode.
     pub gauge: Gauge,
     /// The motions that steps and adjoint solves are pinned against.
-    pins: Gauge,
+    pub pins: Gauge,
 }
 
 impl System {

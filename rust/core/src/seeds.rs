@@ -82,12 +82,8 @@ fn single(problem: &Problem) -> Vec<Guess> {
     choices(scores.ncols(), atom.seed_components())
         .into_iter()
         .map(|choice| {
-            let mut coords = Array2::zeros((n, atom.ambient()));
-            for (mut t, row) in coords.rows_mut().into_iter().zip(scores.rows()) {
-                let picked: Vec<f64> = choice.iter().map(|&j| j.map_or(0.0, |j| row[j])).collect();
-                atom.seed(&picked, t.as_slice_mut().expect("standard layout"));
-            }
-            (Array2::zeros((n, 1)), vec![coords])
+            let picked = Array2::from_shape_fn((n, choice.len()), |(i, c)| choice[c].map_or(0.0, |j| scores[[i, j]]));
+            (Array2::zeros((n, 1)), vec![atom.seed_rows(&picked)])
         })
         .collect()
 }
@@ -282,13 +278,10 @@ fn guess(problem: &Problem, scores: &Array2<f64>, k: usize, subspaces: &[Subspac
                 column.mapv_inplace(|v| v / if cube < 0.0 { -rms } else { rms });
             }
         }
-        let mut block = Array2::zeros((n, atom.ambient()));
-        for (mut t, row) in block.rows_mut().into_iter().zip(inside.rows()) {
-            let mut picked = row.to_vec();
-            picked.resize(atom.seed_components(), 0.0);
-            atom.seed(&picked, t.as_slice_mut().expect("standard layout"));
-        }
-        coords.push(block);
+        let present = inside.ncols();
+        let picked =
+            Array2::from_shape_fn((n, atom.seed_components()), |(i, c)| if c < present { inside[[i, c]] } else { 0.0 });
+        coords.push(atom.seed_rows(&picked));
     }
     let slot_of: Vec<usize> = (0..k).map(|c| rank.iter().position(|&r| r == c).expect("a permutation")).collect();
     let mut logits = Array2::zeros((n, k));

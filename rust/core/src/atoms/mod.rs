@@ -7,11 +7,23 @@
 //! that is the ordinary derivative; on a curved one, with u the tangent coordinates of a geodesic, second derivatives are the
 //! covariant ones, and no other part of the crate needs to know that the chart is curved.
 
+#[cfg(test)]
+mod checks;
 mod circle;
+mod duchon;
 mod factor;
+mod harmonics;
+mod monomials;
+mod poincare;
+mod projective_plane;
+mod sphere;
 
 pub use circle::Circle;
+pub use duchon::Duchon;
 pub use factor::{places, ChartFactor, Place};
+pub use poincare::Poincare;
+pub use projective_plane::ProjectivePlane;
+pub use sphere::Sphere;
 
 use ndarray::Array2;
 
@@ -77,6 +89,14 @@ pub trait Atom: Send + Sync + std::fmt::Debug {
     fn seed_components(&self) -> usize;
     /// A first guess of the stored coordinate from that many principal-component scores.
     fn seed(&self, scores: &[f64], t: &mut [f64]);
+    /// First guesses for many rows at once, one a row of scores: for kinds that see more in all rows than in each.
+    fn seed_rows(&self, scores: &Array2<f64>) -> Array2<f64> {
+        let mut out = Array2::zeros((scores.nrows(), self.ambient()));
+        for (mut t, row) in out.rows_mut().into_iter().zip(scores.rows()) {
+            self.seed(&row.to_vec(), t.as_slice_mut().expect("standard layout"));
+        }
+        out
+    }
     /// A grid of stored points (points x ambient) from which the nearest point of any curve is found by descent.
     fn search_grid(&self) -> Array2<f64>;
     /// Writes some point of the chart: where a coordinate that no row uses is held.

@@ -12,7 +12,7 @@ __version__ = version("sae-rs")
 
 from . import datasets
 from ._core import SaeManifoldRho, SaeManifoldTerm, SaeRowLayout
-from .atoms import Circle
+from .atoms import Circle, Duchon, Poincare, ProjectivePlane, Sphere
 from .diagnostics import GradientCheck, check_gradient
 from .encoding import Encoding
 from .exceptions import ConvergenceWarning, NotFittedError
@@ -26,15 +26,19 @@ __all__ = [
     "Circle",
     "ConvergenceWarning",
     "Curve",
+    "Duchon",
     "Encoding",
     "FitProgress",
     "GradientCheck",
     "ManifoldSAE",
     "NotFittedError",
+    "Poincare",
+    "ProjectivePlane",
     "SaeManifoldRho",
     "SaeManifoldTerm",
     "SaeRowLayout",
     "Softmax",
+    "Sphere",
     "__version__",
     "check_gradient",
     "datasets",

@@ -168,7 +168,7 @@ def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Ma
     if dtype.name not in ("float32", "float64"):
         raise ValueError(f"dtype is {dtype.name!r}")
     model.__dict__.update(
-        coords_=[take(f"coords.{k}", n_rows, atoms[k].dim) for k in places],
+        coords_=[take(f"coords.{k}", n_rows, atoms[k].ambient) for k in places],
         gates_=take("gates", n_rows, len(atoms)),
         support_=take("support", n_rows, len(atoms), dtype=np.bool_),
         decoders_=[take(f"decoder.{k}", atoms[k].width, n_columns) for k in places],

@@ -12,10 +12,32 @@ from typing import Any
 
 from .base import Atom
 from .circle import Circle
+from .duchon import Duchon
+from .poincare import Poincare
+from .projective_plane import ProjectivePlane
+from .sphere import Sphere
 
-__all__ = ["ATOM_KINDS", "Atom", "Circle", "atom_from_spec", "nearest", "resolve_atom", "resolve_atoms"]
+__all__ = [
+    "ATOM_KINDS",
+    "Atom",
+    "Circle",
+    "Duchon",
+    "Poincare",
+    "ProjectivePlane",
+    "Sphere",
+    "atom_from_spec",
+    "nearest",
+    "resolve_atom",
+    "resolve_atoms",
+]
 
-ATOM_KINDS: dict[str, type[Atom]] = {Circle.kind: Circle}
+ATOM_KINDS: dict[str, type[Atom]] = {
+    Circle.kind: Circle,
+    Duchon.kind: Duchon,
+    Poincare.kind: Poincare,
+    ProjectivePlane.kind: ProjectivePlane,
+    Sphere.kind: Sphere,
+}
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -1,10 +1,11 @@
 //! Atoms and gates from their Python descriptions: dictionaries with a `kind`.
 
+use ndarray::Array2;
 use numpy::PyReadonlyArray2;
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sae_core::{Atom, Circle, EntropyNodes, Gate, Softmax};
+use sae_core::{Atom, Circle, Duchon, EntropyNodes, Gate, Poincare, ProjectivePlane, Softmax, Sphere};
 use std::sync::Arc;
 
 use crate::convert::value_error;
@@ -13,11 +14,30 @@ fn entry<'py>(spec: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAn
     spec.get_item(name)?.ok_or_else(|| PyKeyError::new_err(format!("the description has no {name:?}")))
 }
 
+/// A matrix from rows of numbers.
+fn table(spec: &Bound<'_, PyDict>, name: &str) -> PyResult<Array2<f64>> {
+    let rows: Vec<Vec<f64>> = entry(spec, name)?.extract()?;
+    let width = rows.first().map_or(0, Vec::len);
+    match rows.iter().position(|row| row.len() != width) {
+        Some(i) => Err(PyValueError::new_err(format!(
+            "{name} has rows of different lengths: row {i} has {}, row 0 has {width}",
+            rows[i].len()
+        ))),
+        None => Ok(Array2::from_shape_fn((rows.len(), width), |(i, j)| rows[i][j])),
+    }
+}
+
 pub fn atom(spec: &Bound<'_, PyDict>) -> PyResult<Arc<dyn Atom>> {
     let kind: String = entry(spec, "kind")?.extract()?;
     match kind.as_str() {
         "circle" => Ok(Arc::new(Circle::new(entry(spec, "harmonics")?.extract()?).map_err(value_error)?)),
-        other => Err(PyValueError::new_err(format!("unknown atom kind {other:?}; known: \"circle\""))),
+        "duchon" => Ok(Arc::new(Duchon::new(table(spec, "centers")?.view()).map_err(value_error)?)),
+        "poincare" => Ok(Arc::new(Poincare::new(entry(spec, "dim")?.extract()?).map_err(value_error)?)),
+        "projective_plane" => {
+            Ok(Arc::new(ProjectivePlane::new(entry(spec, "degree")?.extract()?).map_err(value_error)?))
+        }
+        "sphere" => Ok(Arc::new(Sphere::new(entry(spec, "degree")?.extract()?).map_err(value_error)?)),
+        other => Err(PyValueError::new_err(format!("unknown atom kind {other:?}"))),
     }
 }
 

@@ -39,9 +39,6 @@ impl Monomials {
         self.powers.len()
     }
 
-    pub fn dim(&self) -> usize {
-        self.dim
-    }
 
     /// Exponents of every column.
     pub fn powers(&self) -> &[Vec<usize>] {

@@ -13,6 +13,7 @@ pub struct Poincare {
     dim: usize,
     monomials: Monomials,
     factors: Vec<ChartFactor>,
+    roughness: Array2<f64>,
 }
 
 /// Above this a search grid is sparse and a row has more coordinates than its outputs identify.
@@ -25,8 +26,50 @@ impl Poincare {
         if dim == 0 || dim > MAX_DIM {
             return Err(ShapeError::value(format!("a Poincare patch needs a dim between 1 and {MAX_DIM}, got {dim}")));
         }
-        Ok(Self { dim, monomials: Monomials::new(dim, 2), factors: vec![ChartFactor::Line; dim] })
+        let monomials = Monomials::new(dim, 2);
+        let roughness = dirichlet(dim, &monomials);
+        Ok(Self { dim, monomials, factors: vec![ChartFactor::Line; dim], roughness })
     }
+}
+
+/// The Dirichlet form `sqrt(det h) dPhi' h^-1 dPhi` of curvature -1, its mean over t uniform on the unit ball.
+///
+/// With r = |t| and u = t/r the exponential map at the origin pulls the metric back to
+/// `h = 4 uu' + (sinh 2r / r)^2 (I - uu')`, so gradients are weighed by `A uu' + B (I - uu')` with
+/// `A = 1/2 (sinh 2r / r)^(d-1)` and `B = 2 (sinh 2r / r)^(d-3)`. Any radial measure keeps rotations exact; over the normal prior
+/// of t the mean is dominated by r near 2 (d - 1), which no row reaches. Directions are averaged by the moments of the sphere,
+/// `<u_i u_j> = delta_ij / d` and `<u_i u_j u_k u_l> = (delta_ij delta_kl + ...) / (d (d + 2))`.
+fn dirichlet(d: usize, monomials: &Monomials) -> Array2<f64> {
+    let size = d as f64;
+    // radial means of A, B and of r^2 A, r^2 B
+    let mut means = [0.0; 4];
+    for (node, weight) in gauss_legendre(RADIAL_NODES) {
+        let r = 0.5 * (node + 1.0);
+        let density = 0.5 * weight * size * r.powi(d as i32 - 1);
+        let stretch = (2.0 * r).sinh() / r;
+        let a = 0.5 * stretch.powi(d as i32 - 1);
+        let b = if d > 1 { 2.0 * stretch.powi(d as i32 - 3) } else { 0.0 };
+        [a, b, r * r * a, r * r * b].iter().zip(&mut means).for_each(|(v, mean)| *mean += density * v);
+    }
+    let [along, across, square_along, square_across] = means;
+    let is = |i: usize, j: usize| f64::from(u8::from(i == j));
+    let axes: Vec<Vec<usize>> = monomials
+        .powers()
+        .iter()
+        .map(|power| power.iter().enumerate().flat_map(|(a, &e)| std::iter::repeat_n(a, e)).collect())
+        .collect();
+    Array2::from_shape_fn((monomials.width(), monomials.width()), |(m, n)| match (&axes[m][..], &axes[n][..]) {
+        (&[i], &[j]) => is(i, j) * (along / size + across * (1.0 - 1.0 / size)),
+        (&[i, j], &[k, l]) => {
+            let product = (is(i, j) * is(k, l) + is(i, k) * is(j, l) + is(i, l) * is(j, k)) / (size * (size + 2.0));
+            // grad u_i u_j = u_i e_j + u_j e_i
+            let gradients =
+                (is(i, k) * is(j, l) + is(i, l) * is(j, k) + is(j, k) * is(i, l) + is(j, l) * is(i, k)) / size;
+            4.0 * square_along * product + square_across * (gradients - 4.0 * product)
+        }
+        // the constant has no gradient, and linear and quadratic columns are orthogonal by parity
+        _ => 0.0,
+    })
 }
 
 impl Atom for Poincare {
@@ -51,46 +94,8 @@ impl Atom for Poincare {
     fn third(&self, t: &[f64], d3: &mut [f64]) {
         self.monomials.third(t, d3);
     }
-    /// The Dirichlet form `sqrt(det h) dPhi' h^-1 dPhi` of curvature -1, its mean over t uniform on the unit ball.
-    ///
-    /// With r = |t| and u = t/r the exponential map at the origin pulls the metric back to
-    /// `h = 4 uu' + (sinh 2r / r)^2 (I - uu')`, so gradients are weighed by `A uu' + B (I - uu')` with
-    /// `A = 1/2 (sinh 2r / r)^(d-1)` and `B = 2 (sinh 2r / r)^(d-3)`. Any radial measure keeps rotations exact; over the normal
-    /// prior of t the mean is dominated by r near 2 (d - 1), which no row reaches. Directions are averaged by the moments of
-    /// the sphere, `<u_i u_j> = delta_ij / d` and `<u_i u_j u_k u_l> = (delta_ij delta_kl + ...) / (d (d + 2))`.
     fn roughness(&self) -> Array2<f64> {
-        let d = self.dim;
-        let size = d as f64;
-        // radial means of A, B and of r^2 A, r^2 B
-        let mut means = [0.0; 4];
-        for (node, weight) in gauss_legendre(RADIAL_NODES) {
-            let r = 0.5 * (node + 1.0);
-            let density = 0.5 * weight * size * r.powi(d as i32 - 1);
-            let stretch = (2.0 * r).sinh() / r;
-            let a = 0.5 * stretch.powi(d as i32 - 1);
-            let b = if d > 1 { 2.0 * stretch.powi(d as i32 - 3) } else { 0.0 };
-            [a, b, r * r * a, r * r * b].iter().zip(&mut means).for_each(|(v, mean)| *mean += density * v);
-        }
-        let [along, across, square_along, square_across] = means;
-        let is = |i: usize, j: usize| f64::from(u8::from(i == j));
-        let axes: Vec<Vec<usize>> = self
-            .monomials
-            .powers()
-            .iter()
-            .map(|power| power.iter().enumerate().flat_map(|(a, &e)| std::iter::repeat_n(a, e)).collect())
-            .collect();
-        Array2::from_shape_fn((self.width(), self.width()), |(m, n)| match (&axes[m][..], &axes[n][..]) {
-            (&[i], &[j]) => is(i, j) * (along / size + across * (1.0 - 1.0 / size)),
-            (&[i, j], &[k, l]) => {
-                let product = (is(i, j) * is(k, l) + is(i, k) * is(j, l) + is(i, l) * is(j, k)) / (size * (size + 2.0));
-                // grad u_i u_j = u_i e_j + u_j e_i
-                let gradients =
-                    (is(i, k) * is(j, l) + is(i, l) * is(j, k) + is(j, k) * is(i, l) + is(j, l) * is(i, k)) / size;
-                4.0 * square_along * product + square_across * (gradients - 4.0 * product)
-            }
-            // the constant has no gradient, and linear and quadratic columns are orthogonal by parity
-            _ => 0.0,
-        })
+        self.roughness.clone()
     }
     fn null_projector(&self) -> Array2<f64> {
         let mut n = Array2::zeros((self.width(), self.width()));

@@ -39,7 +39,6 @@ impl Monomials {
         self.powers.len()
     }
 
-
     /// Exponents of every column.
     pub fn powers(&self) -> &[Vec<usize>] {
         &self.powers

@@ -12,7 +12,18 @@ __version__ = version("sae-rs")
 
 from . import datasets
 from ._core import SaeManifoldRho, SaeManifoldTerm, SaeRowLayout
-from .atoms import Circle, Cylinder, KleinBottle, Line, Patch, Torus
+from .atoms import (
+    Circle,
+    Cylinder,
+    Duchon,
+    KleinBottle,
+    Line,
+    Patch,
+    Poincare,
+    ProjectivePlane,
+    Sphere,
+    Torus,
+)
 from .diagnostics import GradientCheck, check_gradient
 from .encoding import Encoding
 from .exceptions import ConvergenceWarning, NotFittedError
@@ -28,6 +39,7 @@ __all__ = [
     "ConvergenceWarning",
     "Curve",
     "Cylinder",
+    "Duchon",
     "Encoding",
     "FitProgress",
     "GradientCheck",
@@ -36,12 +48,15 @@ __all__ = [
     "ManifoldSAE",
     "NotFittedError",
     "Patch",
+    "Poincare",
+    "ProjectivePlane",
     "SaeManifoldRho",
     "SaeManifoldTerm",
     "SaeRowLayout",
     "Softmax",
     "ThresholdGate",
     "Torus",
+    "Sphere",
     "__version__",
     "check_gradient",
     "datasets",

@@ -16,6 +16,7 @@ __all__ = [
     "basis",
     "basis_jets",
     "encode_rows",
+    "roughness",
 ]
 
 _Floats = NDArray[np.float64]
@@ -227,3 +228,4 @@ def encode_rows(
     column_scores: Sequence[float] | _Floats | None = ...,
     threads: int | None = ...,
 ) -> tuple[_Floats, list[_Floats], _Floats, _Bools, _Floats, NDArray[np.uint8]]: ...
+def roughness(atom: _Spec) -> _Floats: ...

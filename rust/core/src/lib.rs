@@ -36,7 +36,10 @@ mod state;
 mod term;
 
 pub use arrow::{plan, ArrowSchur, Curvature, Elimination, Ending, Factor, Factored, Frame, Plan, Step, System};
-pub use atoms::{places, Atom, BasisJet, ChartFactor, Circle, Cylinder, KleinBottle, Line, Patch, Place, Torus};
+pub use atoms::{
+    places, Atom, BasisJet, ChartFactor, Circle, Cylinder, Duchon, KleinBottle, Line, Patch, Place, Poincare,
+    ProjectivePlane, Sphere, Torus,
+};
 pub use encode::{refresh, sparsity_floor, Encoder, Encoding};
 pub use errors::ShapeError;
 pub use evidence::{

@@ -138,6 +138,28 @@ pub fn tetragamma(x: f64) -> f64 {
     -1.0 / (y * y) - 1.0 / (y * y * y) - gamma_series(y, 2, |n| n + 1.0) - sum
 }
 
+/// Nodes and weights of Gauss-Legendre quadrature on [-1, 1].
+pub fn gauss_legendre(n: usize) -> Vec<(f64, f64)> {
+    let pi = std::f64::consts::PI;
+    (0..n)
+        .map(|i| {
+            let mut x = (pi * (i as f64 + 0.75) / (n as f64 + 0.5)).cos();
+            let mut slope = 1.0;
+            // Newton from the asymptotic root; quadratic convergence ends in four or five steps
+            for _ in 0..10 {
+                let (mut before, mut value) = (1.0, x);
+                for k in 2..=n {
+                    let k = k as f64;
+                    (before, value) = (value, ((2.0 * k - 1.0) * x * value - (k - 1.0) * before) / k);
+                }
+                slope = n as f64 * (x * value - before) / (x * x - 1.0);
+                x -= value / slope;
+            }
+            (x, 2.0 / ((1.0 - x * x) * slope * slope))
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,6 +241,16 @@ mod tests {
         for h in [1e-6f64, 1e-9] {
             let ln_2pi = (2.0 * std::f64::consts::PI).ln();
             assert!((ln_2pi + 0.5 * h.ln() - 0.5 * ln_2pi + compact_term(h).0).abs() < 2.0 * h);
+        }
+    }
+
+    #[test]
+    fn gauss_legendre_is_exact_for_polynomials() {
+        let nodes = gauss_legendre(8);
+        for power in 0..16 {
+            let found: f64 = nodes.iter().map(|(x, w)| w * x.powi(power)).sum();
+            let expected = if power % 2 == 1 { 0.0 } else { 2.0 / f64::from(power + 1) };
+            assert!((found - expected).abs() < 1e-14, "{power}");
         }
     }
 }

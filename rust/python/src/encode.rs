@@ -31,6 +31,12 @@ pub fn basis<'py>(
     Ok(to_py2(py, &out))
 }
 
+/// Roughness Gram of an atom (M, M).
+#[pyfunction]
+pub fn roughness<'py>(py: Python<'py>, atom: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    Ok(to_py2(py, &specs::atom(atom)?.roughness()))
+}
+
 type Jets<'py> = (
     Bound<'py, PyArrayDyn<f64>>,
     Bound<'py, PyArrayDyn<f64>>,

@@ -1,12 +1,13 @@
 //! Atoms and gates from their Python descriptions: dictionaries with a `kind`.
 
+use ndarray::Array2;
 use numpy::PyReadonlyArray2;
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sae_core::{
-    Atom, Circle, ColumnEnergy, Cylinder, EntropyNodes, EvidenceMode, FrozenRouting, Gate, Ibp, KleinBottle, Line,
-    Patch, SigmoidNodes, Softmax, ThresholdGate, Torus,
+    Atom, Circle, ColumnEnergy, Cylinder, Duchon, EntropyNodes, EvidenceMode, FrozenRouting, Gate, Ibp, KleinBottle,
+    Line, Patch, Poincare, ProjectivePlane, SigmoidNodes, Softmax, Sphere, ThresholdGate, Torus,
 };
 use std::sync::Arc;
 
@@ -32,15 +33,32 @@ fn ungated(spec: &Bound<'_, PyDict>, n_atoms: usize) -> PyResult<Vec<usize>> {
     }
 }
 
+/// A matrix from rows of numbers.
+fn table(spec: &Bound<'_, PyDict>, name: &str) -> PyResult<Array2<f64>> {
+    let rows: Vec<Vec<f64>> = entry(spec, name)?.extract()?;
+    let width = rows.first().map_or(0, Vec::len);
+    match rows.iter().position(|row| row.len() != width) {
+        Some(i) => Err(PyValueError::new_err(format!(
+            "{name} has rows of different lengths: row {i} has {}, row 0 has {width}",
+            rows[i].len()
+        ))),
+        None => Ok(Array2::from_shape_fn((rows.len(), width), |(i, j)| rows[i][j])),
+    }
+}
+
 pub fn atom(spec: &Bound<'_, PyDict>) -> PyResult<Arc<dyn Atom>> {
     let kind: String = entry(spec, "kind")?.extract()?;
     let size = |name: &str| -> PyResult<usize> { entry(spec, name)?.extract() };
     match kind.as_str() {
         "circle" => Ok(Arc::new(Circle::new(size("harmonics")?).map_err(value_error)?)),
         "cylinder" => Ok(Arc::new(Cylinder::new(size("harmonics")?, size("degree")?).map_err(value_error)?)),
+        "duchon" => Ok(Arc::new(Duchon::new(table(spec, "centers")?.view()).map_err(value_error)?)),
         "klein_bottle" => Ok(Arc::new(KleinBottle::new(size("harmonics")?).map_err(value_error)?)),
         "line" => Ok(Arc::new(Line)),
         "patch" => Ok(Arc::new(Patch::new(size("dim")?, size("degree")?).map_err(value_error)?)),
+        "poincare" => Ok(Arc::new(Poincare::new(size("dim")?).map_err(value_error)?)),
+        "projective_plane" => Ok(Arc::new(ProjectivePlane::new(size("degree")?).map_err(value_error)?)),
+        "sphere" => Ok(Arc::new(Sphere::new(size("degree")?).map_err(value_error)?)),
         "torus" => Ok(Arc::new(Torus::new(size("harmonics")?).map_err(value_error)?)),
         other => Err(PyValueError::new_err(format!("unknown atom kind {other:?}"))),
     }

@@ -7,25 +7,37 @@
 //! that is the ordinary derivative; on a curved one, with u the tangent coordinates of a geodesic, second derivatives are the
 //! covariant ones, and no other part of the crate needs to know that the chart is curved.
 
+#[cfg(test)]
+mod checks;
 mod circle;
 mod cylinder;
+mod duchon;
 mod factor;
 mod grid;
+mod harmonics;
 mod klein_bottle;
 #[cfg(test)]
 mod laws;
 mod line;
+mod monomials;
 mod patch;
+mod poincare;
 mod products;
+mod projective_plane;
 mod series;
+mod sphere;
 mod torus;
 
 pub use circle::Circle;
 pub use cylinder::Cylinder;
+pub use duchon::Duchon;
 pub use factor::{places, ChartFactor, Place};
 pub use klein_bottle::KleinBottle;
 pub use line::Line;
 pub use patch::Patch;
+pub use poincare::Poincare;
+pub use projective_plane::ProjectivePlane;
+pub use sphere::Sphere;
 pub use torus::Torus;
 
 use ndarray::{Array1, Array2, ArrayView1};

@@ -27,7 +27,7 @@ from .atoms import (
 from .diagnostics import GradientCheck, check_gradient
 from .encoding import Encoding
 from .exceptions import ConvergenceWarning, NotFittedError
-from .gates import IBP, Softmax, ThresholdGate
+from .gates import IBP, FrozenRouting, Softmax, ThresholdGate
 from .io import load
 from .model import Curve, ManifoldSAE
 from .reml import Certificate, FitProgress
@@ -42,6 +42,7 @@ __all__ = [
     "Duchon",
     "Encoding",
     "FitProgress",
+    "FrozenRouting",
     "GradientCheck",
     "KleinBottle",
     "Line",

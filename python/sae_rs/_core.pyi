@@ -82,6 +82,17 @@ class SaeRowLayout:
         coord_offsets_full: Sequence[int] | None = ...,
     ) -> SaeRowLayout: ...
     @staticmethod
+    def from_jumprelu(
+        logits: _Floats,
+        contribution: _Floats,
+        threshold: float,
+        temperature: float,
+        cap: int,
+        cutoff: float,
+        coord_dims: Sequence[int],
+        coord_offsets_full: Sequence[int] | None = ...,
+    ) -> SaeRowLayout: ...
+    @staticmethod
     def from_active_atoms(
         lists: Sequence[Sequence[int]], coord_dims: Sequence[int], coord_offsets_full: Sequence[int] | None = ...
     ) -> SaeRowLayout: ...
@@ -190,6 +201,7 @@ class SaeManifoldTerm:
         center: bool = ...,
         n_init: int = ...,
         random_state: int = ...,
+        routing: _Floats | None = ...,
         threads: int | None = ...,
     ) -> list[tuple[SaeManifoldTerm, SaeManifoldRho]]: ...
     def refreshed(self, rho: SaeManifoldRho, *, threads: int | None = ...) -> tuple[SaeManifoldTerm, int]: ...

@@ -244,6 +244,8 @@ class ManifoldSAE(Parameters):
         check_memory(self.memory_budget, array.shape[0], array.shape[1], atoms)
         data = check_training_rows(array)
         check_rows_suffice(len(data.values), atoms)
+        if atoms:
+            gate.check(len(data.values), n_atoms)
         row_weights = check_weights(weights, len(data.values))
 
         with listening(self.progress, self.callback) as listener:
@@ -347,6 +349,8 @@ class ManifoldSAE(Parameters):
         """
         self._check_fitted("encode")
         rows = check_new_rows(X, self.n_features_in_)
+        if self._gate.routing is not None:
+            raise ValueError("frozen routing has no gates for new rows: encode needs a gate that finds them")
         if not self._atoms:
             none = np.zeros((len(rows), 0))
             squares = np.array([row @ row for row in rows - self.mean_])

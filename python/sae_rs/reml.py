@@ -157,7 +157,7 @@ def fit_dictionary(
 def _begin(fit: Search, rho: _core.SaeManifoldRho | None, n_init: int, random_state: int) -> Point:
     """A first point, loosely converged; of many rows a sample finds it, and its decoders encode the others."""
     problem = fit.problem
-    drawn = problem.sample(SAMPLE_ROWS, random_state) if len(problem.X) > SAMPLE_ABOVE else None
+    drawn = problem.sample(SAMPLE_ROWS, random_state) if len(problem.X) > SAMPLE_ABOVE and problem.gate.routing is None else None
     if drawn is None:
         return _start(fit, problem.seeds(n_init, random_state, fit.threads), rho)
     sample = fit.on(drawn)

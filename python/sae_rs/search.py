@@ -115,6 +115,7 @@ class Problem:
             center=self.center,
             n_init=n_init,
             random_state=random_state,
+            routing=self.gate.routing,
             threads=threads,
         )
 

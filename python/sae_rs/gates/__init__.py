@@ -11,13 +11,14 @@ from typing import Any
 
 from ..atoms import nearest
 from .base import Gate
+from .frozen import FrozenRouting
 from .ibp import IBP
 from .softmax import Softmax
 from .threshold import ThresholdGate
 
-__all__ = ["GATE_KINDS", "IBP", "Gate", "Softmax", "ThresholdGate", "gate_from_fields", "resolve_gate"]
+__all__ = ["GATE_KINDS", "IBP", "FrozenRouting", "Gate", "Softmax", "ThresholdGate", "gate_from_fields", "resolve_gate"]
 
-GATE_KINDS: dict[str, type[Gate]] = {gate.kind: gate for gate in (Softmax, IBP, ThresholdGate)}
+GATE_KINDS: dict[str, type[Gate]] = {gate.kind: gate for gate in (Softmax, IBP, ThresholdGate, FrozenRouting)}
 
 
 def resolve_gate(gate: object) -> Gate:
@@ -31,6 +32,8 @@ def resolve_gate(gate: object) -> Gate:
     if isinstance(gate, Gate):
         return gate
     if isinstance(gate, str):
+        if gate == FrozenRouting.kind:
+            raise ValueError("gate='frozen' needs the gates: write FrozenRouting(gates)")
         if gate in GATE_KINDS:
             return GATE_KINDS[gate]()
         close, known = nearest(gate, list(GATE_KINDS)), ", ".join(repr(kind) for kind in GATE_KINDS)

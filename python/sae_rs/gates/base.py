@@ -27,6 +27,15 @@ class Gate(ABC):
         """Plain description for files: the kind and the fields."""
         return {"kind": self.kind, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}}  # type: ignore[arg-type]
 
+    def check(self, n_rows: int, n_atoms: int) -> None:
+        """Refuse a fit of so many rows and atoms that the gate does not suit; most suit all."""
+        self.spec(n_atoms)
+
+    @property
+    def routing(self) -> FloatArray | None:
+        """Gates (n, K) that are given; None where they are found."""
+        return None
+
     def free_logits(self, n_atoms: int) -> int:
         """How many logits of a row are free."""
         return n_atoms

@@ -9,6 +9,7 @@ use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{linearise, Columns, LossParts};
 use crate::state::State;
+use ndarray::Array2;
 use std::sync::Arc;
 
 /// A dictionary at a state. Cheap to clone; evaluating it gives a new one.
@@ -160,9 +161,10 @@ impl SaeManifoldTerm {
         problem: Arc<Problem>,
         n_init: usize,
         random_state: u64,
+        routing: Option<&Array2<f64>>,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Vec<(Self, SaeManifoldRho)>, ShapeError> {
-        let seeds = crate::seeds::seeds(&problem, n_init, random_state, interrupted)?;
+        let seeds = crate::seeds::seeds(&problem, n_init, random_state, routing, interrupted)?;
         Ok(seeds.into_iter().map(|s| (Self::new(problem.clone(), s.state), s.rho)).collect())
     }
 

@@ -3,6 +3,7 @@
 use super::charts::charts;
 use super::components::{principal_scores, whiten};
 use super::overlapping;
+use super::subspaces::{read_cluster, Subspace};
 use super::Guess;
 use crate::problem::Problem;
 use ndarray::Array2;
@@ -52,6 +53,28 @@ pub(super) fn independent(problem: &Problem, random_state: u64) -> Vec<Guess> {
     whiten(&mut scores, &all);
     let sets = overlapping::components(scores.view(), &sizes, random_state);
     sets.iter().map(|set| from_components(problem, set)).collect()
+}
+
+/// A guess for gates that are given (n x K): each atom's subspace is that of the rows which use it most.
+pub(super) fn routed(problem: &Problem, routing: &Array2<f64>) -> Guess {
+    let (n, k) = (problem.n_rows(), problem.n_atoms());
+    let sizes: Vec<usize> = problem.atoms().iter().map(|a| a.seed_components()).collect();
+    let scores = principal_scores(problem.data(), sizes.iter().sum::<usize>() + 2);
+    let used = |i: usize, atom: usize| routing[[i, atom]] != 0.0;
+    let leads = |i: usize, atom: usize| (0..k).all(|o| routing[[i, o]].abs() <= routing[[i, atom]].abs());
+    let coords = (0..k)
+        .map(|atom| {
+            let all: Vec<usize> = (0..n).filter(|&i| used(i, atom)).collect();
+            let leading: Vec<usize> = all.iter().copied().filter(|&i| leads(i, atom)).collect();
+            let members = if leading.len() > 2 * sizes[atom] { leading } else { all };
+            let members = if members.is_empty() { (0..n).collect() } else { members };
+            let own = scores.select(ndarray::Axis(0), &members);
+            let subspace = Subspace::fit(own.view(), sizes[atom], false);
+            read_cluster(&*problem.atoms()[atom], &scores, &subspace, &members).1
+        })
+        .collect();
+    let support = (0..n).map(|i| (0..k).filter(|&a| used(i, a)).map(|a| a as u32).collect()).collect();
+    Guess { logits: routing.clone(), coords, support: Some(support) }
 }
 
 /// A guess from one set of components; atoms of one kind in order of the rows that use them.

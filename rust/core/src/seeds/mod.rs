@@ -32,13 +32,21 @@ pub struct Seed {
     pub rho: SaeManifoldRho,
 }
 
-/// At most `n_init` seeds, most promising first; fewer, or none, when interrupted.
+/// At most `n_init` seeds, most promising first; fewer, or none, when interrupted. Gates that are given (`routing`, n x K) leave
+/// one.
 pub fn seeds(
     problem: &Problem,
     n_init: usize,
     random_state: u64,
+    routing: Option<&Array2<f64>>,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<Vec<Seed>, ShapeError> {
+    if let Some(routing) = routing {
+        if routing.dim() != (problem.n_rows(), problem.n_atoms()) {
+            return Err(ShapeError::shape("routing", routing.shape(), &[problem.n_rows(), problem.n_atoms()]));
+        }
+        return Ok(vec![start(problem, independent::routed(problem, routing))?.1]);
+    }
     let mut guesses =
         if problem.n_atoms() == 1 { single(problem) } else { clustered(problem, n_init, random_state, interrupted) };
     if !problem.gate().shares() {

@@ -100,6 +100,11 @@ pub trait Atom: Send + Sync + std::fmt::Debug {
     /// Log of the number of discrete symmetries of the chart that change no fit: with `gauged`, beyond the motions of the
     /// group; without, where precisions of the axes break those motions.
     fn ln_symmetries(&self, gauged: bool) -> f64;
+    /// The degree of each basis column in the line coordinates of the chart, where all columns are homogeneous in them: then
+    /// the scale of these coordinates can be absorbed by the decoder. `None` elsewhere, and where there is no line.
+    fn degrees(&self) -> Option<Vec<u32>> {
+        None
+    }
     /// Number of leading principal components that a first guess of the coordinate needs.
     fn seed_components(&self) -> usize;
     /// The shapes that the atom may have in a few components: for each, the sizes of one or two parts that belong together,

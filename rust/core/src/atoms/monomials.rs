@@ -14,6 +14,11 @@ pub struct Monomials {
 }
 
 impl Monomials {
+    /// The total degree of each column.
+    pub fn degrees(&self) -> Vec<u32> {
+        self.powers.iter().map(|p| p.iter().sum::<usize>() as u32).collect()
+    }
+
     /// By degree, and inside a degree in the order of non-decreasing lists of axes.
     pub fn new(dim: usize, degree: usize) -> Self {
         let mut powers = Vec::new();

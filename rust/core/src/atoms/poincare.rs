@@ -114,6 +114,9 @@ impl Atom for Poincare {
     fn ln_group_volume(&self) -> f64 {
         ln_rotation_volume(self.dim)
     }
+    fn degrees(&self) -> Option<Vec<u32>> {
+        Some(self.monomials.degrees())
+    }
     /// The reflection of one axis, which with the rotations makes all orthogonal maps.
     fn ln_symmetries(&self, _: bool) -> f64 {
         LN_2

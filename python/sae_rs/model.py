@@ -94,8 +94,8 @@ class ManifoldSAE(Parameters):
         Tolerance of the outer gradient.
     center : bool, default True
         Subtract the column means; when False ``mean_`` is zero.
-    arc_length : bool, default False
-        Measure the roughness of curves along them, not in their coordinate: S is re-weighted by the speed of each basis
+    roughness : {"coordinate", "arc_length"}, default "coordinate"
+        What the bending of curves is measured against. With "arc_length" S is re-weighted by the speed of each basis
         function's rows, and the weights are renewed between searches.
     random_state : int, numpy Generator or RandomState, or None, default 0
         Seed of the starting points; the same seed gives the same fit. None draws a fresh one.
@@ -184,7 +184,7 @@ class ManifoldSAE(Parameters):
         max_inner: int = 200,
         tol: float = 1e-6,
         center: bool = True,
-        arc_length: bool = False,
+        roughness: str = "coordinate",
         random_state: int | np.random.Generator | np.random.RandomState | None = 0,
         n_jobs: int | None = None,
         memory_budget: int | str | None = None,
@@ -202,7 +202,7 @@ class ManifoldSAE(Parameters):
         self.max_inner = max_inner
         self.tol = tol
         self.center = center
-        self.arc_length = arc_length
+        self.roughness = roughness
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.memory_budget = memory_budget
@@ -242,9 +242,9 @@ class ManifoldSAE(Parameters):
         gate = resolve_gate(self.gate)
         check_choice(self.evidence, "evidence", ["laplace", "quasi_laplace"])
         check_choice(self.outer, "outer", ["bfgs", "efs", "efs+bfgs"])
-        for name, value in (("center", self.center), ("arc_length", self.arc_length)):
-            if not isinstance(value, (bool, np.bool_)):
-                raise ValueError(f"{name} must be True or False, got {value!r}")
+        check_choice(self.roughness, "roughness", ["coordinate", "arc_length"])
+        if not isinstance(self.center, (bool, np.bool_)):
+            raise ValueError(f"center must be True or False, got {self.center!r}")
         rho = check_rho(self.rho, atoms, self.evidence)
         check_scales(atoms, self.evidence)
         n_init = check_integer(self.n_init, "n_init", 1)
@@ -265,7 +265,7 @@ class ManifoldSAE(Parameters):
                 gate,
                 evidence=self.evidence,
                 outer=self.outer,
-                arc_length=bool(self.arc_length),
+                arc_length=self.roughness == "arc_length",
                 weights=row_weights,
                 rho=rho,
                 n_init=n_init,

@@ -34,7 +34,8 @@ def summary(model: ManifoldSAE) -> str:
 
     Columns are the mean gate, the rows that use the atom, the part of the explained variance that its contribution
     carries, the effective degrees of freedom of its smooth part (of the p·rank(S) directions in which its decoder can
-    be rough, those that the data determine), and the share of each harmonic in the energy of its curve.
+    be rough, those that the data determine), and the share of each part of the basis (a harmonic, a degree) in the
+    energy of what it draws.
     """
     n_rows, n_atoms = model.gates_.shape
     status = "converged" if model.converged_ else f"not converged ({model.certificate_.status})"
@@ -47,7 +48,7 @@ def summary(model: ManifoldSAE) -> str:
     ]
     if not n_atoms:
         return "\n".join(lines)
-    head = ["atom", "kind", "mean gate", "rows", "explained", "edf", "energy by harmonic"]
+    head = ["atom", "kind", "mean gate", "rows", "explained", "edf", "energy by part"]
     rows = []
     for k, atom in enumerate(model._atoms):
         energy = atom.energy(model.decoders_[k])

@@ -119,6 +119,7 @@ class Problem:
             arc_length=self.arc_length,
             n_init=n_init,
             random_state=random_state,
+            routing=self.gate.routing,
             threads=threads,
         )
 
@@ -147,8 +148,17 @@ class Problem:
     ) -> _core.SaeManifoldTerm:
         """All rows, encoded by the decoders of a term that has seen some of them."""
         specs, gate = [atom.spec() for atom in self.atoms], self.gate.spec(len(self.atoms))
+        scores = term.column_scores(rho)
         _, coords, logits, support, _, _ = _core.encode_rows(
-            self.X, term.mean, specs, gate, term.decoders, rho, evidence=self.evidence, threads=threads
+            self.X,
+            term.mean,
+            specs,
+            gate,
+            term.decoders,
+            rho,
+            evidence=self.evidence,
+            column_scores=scores,
+            threads=threads,
         )
         return _core.SaeManifoldTerm(
             self.X,
@@ -217,7 +227,8 @@ class Search:
 
     def curvature(self, rho: _core.SaeManifoldRho) -> FloatArray:
         """Typical curvature of V in each entry of the flat ρ, in nats."""
-        smooth = [0.5 * self.n_outputs * rank for rank in self.ranks]
+        # where nothing is rough the strength has no effect: V's gradient in it is exactly zero, and any unit will do
+        smooth = [0.5 * self.n_outputs * rank if rank else 1.0 for rank in self.ranks]
         dispersion = [] if rho.fixed_dispersion else [0.5 * self.n_rows * self.n_outputs]
         # all rows share one sparsity strength, but each says little about it
         return np.array([0.1 * self.n_rows, *smooth, *[0.5 * self.n_rows] * self.n_ard(rho), *dispersion])
@@ -226,13 +237,25 @@ class Search:
         """Least and largest value of each entry of the flat ρ."""
         level = float(np.log(self.variance))
         pairs = [
-            (self.sparsity_floor, SPARSITY_BOUNDS[1]),
+            (0.0, 0.0) if self.problem.gate.sparsity_held else (self.sparsity_floor, SPARSITY_BOUNDS[1]),
             *[SMOOTH_BOUNDS] * len(self.ranks),
-            *[ARD_BOUNDS] * self.n_ard(rho),
+            *[(0.0, 0.0) if fixed else ARD_BOUNDS for fixed in self._fixed_precisions(rho)],
             *([] if rho.fixed_dispersion else [(level + DISPERSION_BOUNDS[0], level + DISPERSION_BOUNDS[1])]),
         ]
         lower, upper = np.array(pairs).T
         return lower, upper
+
+    def _fixed_precisions(self, rho: _core.SaeManifoldRho) -> list[bool]:
+        """For each precision in ρ, whether it is held at one.
+
+        The decoder absorbs the scale of a real coordinate, so of those of a chart only the ratios to the first are free.
+        """
+        firsts = [atom.real_axes[0] if atom.real_axes else None for atom in self.problem.atoms]
+        blocks = [[axis == first for axis in range(len(b))] for first, b in zip(firsts, rho.log_ard, strict=True)]
+        if rho.ard_sharing == "per_atom":
+            return [fixed for block in blocks for fixed in block]
+        longest = max(map(len, blocks), default=0)
+        return [any(block[axis] for block in blocks if axis < len(block)) for axis in range(longest)]
 
     def admitted(self, rho: _core.SaeManifoldRho) -> _core.SaeManifoldRho:
         """ρ moved into the bounds of the search, with a dispersion of its own, or held where the criterion holds it."""
@@ -263,7 +286,7 @@ class Search:
         names = ["log_lambda_sparse", *[f"log_lambda_smooth[{k}]" for k in range(len(self.ranks))]]
         names += [f"log_ard[{j}]" for j in range(self.n_ard(point.rho))]
         names += [] if point.rho.fixed_dispersion else ["log_dispersion"]
-        held = (flat <= lower) | (flat >= upper)
+        held = ((flat <= lower) | (flat >= upper)) & (lower < upper)
         return tuple(name for name, at in zip(names, held, strict=True) if at)
 
     def scaled_norm(self, point: Point) -> float:

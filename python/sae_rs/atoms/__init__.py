@@ -12,10 +12,47 @@ from typing import Any
 
 from .base import Atom
 from .circle import Circle
+from .cylinder import Cylinder
+from .klein_bottle import KleinBottle
+from .line import Line
+from .patch import Patch
+from .torus import Torus
+from .duchon import Duchon
+from .poincare import Poincare
+from .projective_plane import ProjectivePlane
+from .sphere import Sphere
 
-__all__ = ["ATOM_KINDS", "Atom", "Circle", "atom_from_spec", "nearest", "resolve_atom", "resolve_atoms"]
+__all__ = [
+    "ATOM_KINDS",
+    "Atom",
+    "Circle",
+    "Cylinder",
+    "KleinBottle",
+    "Line",
+    "Patch",
+    "Torus",
+    "Duchon",
+    "Poincare",
+    "ProjectivePlane",
+    "Sphere",
+    "atom_from_spec",
+    "nearest",
+    "resolve_atom",
+    "resolve_atoms",
+]
 
-ATOM_KINDS: dict[str, type[Atom]] = {Circle.kind: Circle}
+ATOM_KINDS: dict[str, type[Atom]] = {
+    Circle.kind: Circle,
+    Cylinder.kind: Cylinder,
+    KleinBottle.kind: KleinBottle,
+    Line.kind: Line,
+    Patch.kind: Patch,
+    Torus.kind: Torus,
+    Duchon.kind: Duchon,
+    Poincare.kind: Poincare,
+    ProjectivePlane.kind: ProjectivePlane,
+    Sphere.kind: Sphere,
+}
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -21,6 +21,8 @@ pub struct State {
     pub coords: Vec<Array2<f64>>,
     /// Stacked decoders, M x p.
     pub decoders: Array2<f64>,
+    /// The sparsity strength under which gates are read: that of the last solve.
+    pub lambda: f64,
     support: Arc<SaeRowLayout>,
     /// Per atom, the weights of its roughness; `None` where it counts as it is.
     roughness_weights: Arc<Vec<Option<Vec<f64>>>>,
@@ -59,7 +61,14 @@ impl State {
         let standard = |a: Array2<f64>| if a.is_standard_layout() { a } else { a.as_standard_layout().into_owned() };
         let coords = coords.into_iter().map(standard).collect();
         let roughness_weights = Arc::new(vec![None; k]);
-        let state = Self { logits: standard(logits), coords, decoders: standard(decoders), support, roughness_weights };
+        let state = Self {
+            logits: standard(logits),
+            coords,
+            decoders: standard(decoders),
+            lambda: 1.0,
+            support,
+            roughness_weights,
+        };
         Ok(state.reweighted(problem))
     }
 
@@ -105,13 +114,24 @@ impl State {
 
     fn layout(problem: &Problem, lists: Vec<Vec<u32>>) -> Result<Arc<SaeRowLayout>, ShapeError> {
         let dims = problem.coord_dims();
-        Ok(Arc::new(SaeRowLayout::with_dense_logits(lists.into_iter(), problem.n_free(), dims)?))
+        let layout = if problem.gate().shares() {
+            SaeRowLayout::with_dense_logits(lists.into_iter(), problem.n_free(), dims)?
+        } else {
+            SaeRowLayout::with_independent_logits(lists.into_iter(), problem.n_free(), dims)?
+        };
+        Ok(Arc::new(layout))
     }
 
     /// The same variables with other supports.
     pub fn with_support(mut self, problem: &Problem, lists: Vec<Vec<u32>>) -> Result<Self, ShapeError> {
         self.support = Self::layout(problem, lists)?;
         Ok(self)
+    }
+
+    /// The same variables with gates read under another sparsity strength.
+    pub fn with_lambda(mut self, lambda: f64) -> Self {
+        self.lambda = lambda;
+        self
     }
 
     /// The row layout: free logits, then the coordinates of the atoms in the row's support.
@@ -167,7 +187,7 @@ impl State {
         let mut a = Vec::new();
         for i in 0..problem.n_rows() {
             let logits = self.logits.row(i);
-            problem.gate().values(logits.as_slice().expect("standard layout"), self.support(i), &mut a);
+            problem.gate().values(self.lambda, logits.as_slice().expect("standard layout"), self.support(i), &mut a);
             for (&k, &value) in self.support(i).iter().zip(&a) {
                 out[[i, k as usize]] = value;
             }
@@ -184,6 +204,12 @@ impl State {
             let block = &local[self.support.block(i)];
             for (l, d) in out.logits.row_mut(i).iter_mut().take(free).zip(block) {
                 *l += scale * d;
+            }
+            for &k in self.support.active_atoms(i) {
+                if let Some(wall) = problem.gate().wall(k as usize) {
+                    let logit = &mut out.logits[[i, k as usize]];
+                    *logit = logit.max(wall);
+                }
             }
             for (&k, &start) in self.support.active_atoms(i).iter().zip(self.support.coord_starts(i)) {
                 let k = k as usize;

@@ -7,8 +7,9 @@ use crate::layout::SaeRowLayout;
 use crate::newton::{solve, InnerOptions, Status};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::{linearise, LossParts};
+use crate::row::{linearise, Columns, LossParts};
 use crate::state::State;
+use ndarray::Array2;
 use std::sync::Arc;
 
 /// A dictionary at a state. Cheap to clone; evaluating it gives a new one.
@@ -90,6 +91,12 @@ impl SaeManifoldTerm {
             .ok_or_else(|| ShapeError::value("the decoder prior is not positive definite at these strengths"))
     }
 
+    /// What a unit of each column's mass costs; empty where the gate has no prior on columns.
+    pub fn column_scores(&self, rho: &SaeManifoldRho) -> Result<Vec<f64>, ShapeError> {
+        self.check(rho)?;
+        Ok(Columns::new(&self.problem, &self.state, rho).scores())
+    }
+
     /// Converges the inner variables at `rho` and returns V with its exact gradient.
     pub fn evaluate(
         &self,
@@ -122,7 +129,7 @@ impl SaeManifoldTerm {
         let Some(factored) = inner.factored else { return Ok(out) };
         let state = &out.term.state;
         out.loss = factored.system.lin.loss;
-        let Factored { system, factor: stiffened } = factored;
+        let Factored { system, factor: stiffened, .. } = factored;
         let found = Factored::from_system(problem, state, rho, elimination, Curvature::Evidence, system)
             .and_then(|factored| Evidence::new(problem, state, rho, &factored).map(|evidence| (factored, evidence)));
         let Some((factored, evidence)) = found else {
@@ -154,9 +161,10 @@ impl SaeManifoldTerm {
         problem: Arc<Problem>,
         n_init: usize,
         random_state: u64,
+        routing: Option<&Array2<f64>>,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Vec<(Self, SaeManifoldRho)>, ShapeError> {
-        let seeds = crate::seeds::seeds(&problem, n_init, random_state, interrupted)?;
+        let seeds = crate::seeds::seeds(&problem, n_init, random_state, routing, interrupted)?;
         Ok(seeds.into_iter().map(|s| (Self::new(problem.clone(), s.state), s.rho)).collect())
     }
 

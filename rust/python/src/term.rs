@@ -85,7 +85,7 @@ impl SaeManifoldTerm {
 
     /// First guesses for a problem, most promising first: a list of (term, rho).
     #[staticmethod]
-    #[pyo3(signature = (X, atoms, gate, *, weights=None, center=true, evidence="laplace", arc_length=false, n_init=4, random_state=0, threads=None))]
+    #[pyo3(signature = (X, atoms, gate, *, weights=None, center=true, evidence="laplace", arc_length=false, n_init=4, random_state=0, routing=None, threads=None))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn seeds(
         py: Python<'_>,
@@ -98,15 +98,18 @@ impl SaeManifoldTerm {
         arc_length: bool,
         n_init: usize,
         random_state: u64,
+        routing: Option<PyReadonlyArray2<'_, f64>>,
         threads: Option<usize>,
     ) -> PyResult<Vec<(Self, SaeManifoldRho)>> {
+        let routing = routing.map(|r| matrix(&r));
         let atoms = specs::atoms(&atoms)?;
         let gate = specs::gate(gate, atoms.len())?;
         let problem =
             Problem::new(matrix(&X), weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
         let problem = problem.with_mode(specs::evidence(evidence)?).with_arc_length(arc_length);
-        let seeds =
-            detached(py, threads, |interrupted| Core::seeds(Arc::new(problem), n_init, random_state, interrupted))?;
+        let seeds = detached(py, threads, |interrupted| {
+            Core::seeds(Arc::new(problem), n_init, random_state, routing.as_ref(), interrupted)
+        })?;
         let wrap = |(core, rho)| (Self { core }, SaeManifoldRho { core: rho });
         Ok(seeds.map_err(value_error)?.into_iter().map(wrap).collect())
     }
@@ -169,6 +172,10 @@ impl SaeManifoldTerm {
     #[getter]
     fn gates<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<f64>> {
         to_py2(py, &self.core.state.gates(&self.core.problem))
+    }
+    /// What a unit of each column's mass costs at these strengths; empty where the gate has no prior on columns.
+    fn column_scores<'py>(&self, py: Python<'py>, rho: &SaeManifoldRho) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        Ok(to_py1(py, &self.core.column_scores(&rho.core).map_err(value_error)?))
     }
     #[getter]
     fn support<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<bool>> {

@@ -3,7 +3,7 @@
 use super::decoders_first::DecodersFirst;
 use super::rows_first::RowsFirst;
 use super::spectral::Nulls;
-use super::{Frame, Step, System};
+use super::{Coupling, Frame, Step, System};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{Chunk, RowView};
@@ -152,6 +152,8 @@ impl Factor {
 pub struct Factored {
     pub system: System,
     pub factor: Factor,
+    /// The columns that couple all rows, where the curvature is the evidence's and the gate has them.
+    pub coupling: Option<Coupling>,
 }
 
 impl Factored {
@@ -176,20 +178,30 @@ impl Factored {
         system: System,
     ) -> Option<Self> {
         let factor = Factor::new(problem, state, rho, elimination, curvature, &system)?;
-        Some(Self { system, factor })
+        let coupled = curvature == Curvature::Evidence && !system.lin.columns.terms.is_empty();
+        let coupling = if coupled {
+            Some(Coupling::new(problem, state, &system, |b| factor.solve(problem, state, rho, &system, b))?)
+        } else {
+            None
+        };
+        Some(Self { system, factor, coupling })
     }
 
     /// `ln |H + UU'|`.
     pub fn log_det(&self) -> f64 {
-        self.factor.log_det()
+        self.factor.log_det() + self.coupling.as_ref().map_or(0.0, |c| c.log_det)
     }
 
     /// Solves with `H + UU'`.
     pub fn solve(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, rhs: &Step) -> Step {
-        self.factor.solve(problem, state, rho, &self.system, rhs)
+        let mut x = self.factor.solve(problem, state, rho, &self.system, rhs);
+        if let Some(coupling) = &self.coupling {
+            coupling.correct(&mut x);
+        }
+        x
     }
 
-    /// What the traces need beyond the factors themselves.
+    /// What the traces need beyond the factors themselves; the coupling of columns is left to its own low-rank terms.
     pub fn inverse(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho) -> SelectedInverse {
         match &self.factor {
             Factor::RowsFirst(f) => SelectedInverse::RowsFirst(f.inverse(problem, &self.system)),

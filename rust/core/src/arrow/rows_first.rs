@@ -376,6 +376,15 @@ impl BorderInverse {
         for (index, view, _) in System::rows_of(problem, state, chunk) {
             let own = of_support.entry(view.support).or_insert_with(|| self.rearranged(problem, view.support, r));
             let m = own.columns.len();
+            if m == 0 {
+                // a row that uses no atom has no coupled variables
+                traces.local.clear();
+                traces.against_phi.clear();
+                traces.border.clear();
+                traces.border.extend(diagonal.row(index));
+                visit(index, &view, &traces);
+                continue;
+            }
             if !gathered.0.contains(&index) {
                 let batch = (BATCH_ENTRIES / (r * m * r).max(1)).max(1);
                 let same = |i: &usize| state.support(chunk.rows.start + i) == view.support;

@@ -87,7 +87,7 @@ pub fn fellner_schall(
         flat[slot] = AxisStatistics::of_entry(problem, state, rho, slot).stationary(*variance);
     }
     if problem.n_free() > 0 && problem.is_proper() {
-        let ln_z = n * problem.gate().ln_normaliser(rho.lambda_sparse()).0;
+        let ln_z = n * problem.gate().ln_normaliser(rho.lambda_sparse(), problem.n_atoms()).0;
         let energy = (loss.sparsity - ln_z) / rho.lambda_sparse() + 0.5 * traces.logits;
         if let Some(proposed) = matched_sparsity(problem, energy / n) {
             flat[0] = proposed;
@@ -100,6 +100,6 @@ pub fn fellner_schall(
 fn matched_sparsity(problem: &Problem, energy: f64) -> Option<f64> {
     const RANGE: (f64, f64) = (-12.0, 12.0);
     // -d ln Z / d lambda, which falls as the strength grows
-    let mean = |log: f64| -problem.gate().ln_normaliser(log.exp()).1 / log.exp();
+    let mean = |log: f64| -problem.gate().ln_normaliser(log.exp(), problem.n_atoms()).1 / log.exp();
     (mean(0.0) > 0.0).then(|| bisect(RANGE, |log| mean(log) > energy))
 }

@@ -2,6 +2,7 @@
 
 mod adjoint;
 mod classic;
+mod columns;
 mod fellner_schall;
 mod gradient;
 mod orbit;

@@ -210,4 +210,3 @@ class TestJumpReluLayout:
             SaeRowLayout.from_jumprelu(table, table, 0.0, 0.0, 1, 0.1, [1] * 3)
         with pytest.raises(ValueError, match="contribution has shape"):
             SaeRowLayout.from_jumprelu(table, table[:1], 0.0, 1.0, 1, 0.1, [1] * 3)
-

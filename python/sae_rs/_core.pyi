@@ -25,7 +25,10 @@ _Spec = Mapping[str, Any]
 
 @final
 class SaeManifoldRho:
-    """Log strengths of a fit: ``[ln λ_sparse | ln λ_1 ... ln λ_K | ARD log-precisions | ln φ]``."""
+    """Log strengths of a fit: ``[ln λ_sparse | ln λ_1 ... ln λ_K | ARD log-precisions | ln φ]``.
+
+    With `fixed_dispersion`, or without a `log_dispersion` (φ = 1), ln φ is no entry of the flat vector.
+    """
 
     def __new__(
         cls,
@@ -34,7 +37,9 @@ class SaeManifoldRho:
         log_ard: Sequence[Sequence[float]] | None = ...,
         ard_sharing: str = ...,
         log_dispersion: float | None = ...,
+        fixed_dispersion: bool = ...,
     ) -> SaeManifoldRho: ...
+    def with_fixed_dispersion(self) -> SaeManifoldRho: ...
     @staticmethod
     def with_per_atom_smooth(
         log_lambda_sparse: float, log_lambda_smooth: Sequence[float], log_dispersion: float
@@ -57,6 +62,8 @@ class SaeManifoldRho:
     def ard_sharing(self) -> str: ...
     @property
     def log_dispersion(self) -> float | None: ...
+    @property
+    def fixed_dispersion(self) -> bool: ...
     def to_flat(self) -> _Floats: ...
     def from_flat(self, flat: _Floats) -> SaeManifoldRho: ...
     def seed_scaled_by_dispersion(self, phi: float) -> SaeManifoldRho: ...
@@ -124,12 +131,32 @@ class InnerReport:
 
 @final
 class Evaluation:
-    """The criterion V at one ρ, its gradient, its parts and the inner state it was taken at."""
+    """The criterion V at one ρ, its gradient, its parts and the inner state it was taken at.
+
+    With ``traces=True``, or with the gradient, it also has `explicit_gradient` (∂V/∂ρ at fixed inner variables),
+    `fellner_schall` (where such a step goes), both in the order of the flat ρ, and what they are made of, with X the
+    inverse that ∂V/∂ρ traces: `edf`, per atom tr X (λ_k S_k/φ ⊗ I), the part of p·rank(S_k) rough directions that the
+    prior holds; `axis_variances`, per ARD entry of the flat ρ the sum of X over its coordinates, each times the part of
+    the prior's curvature that is in H (1 on a line, max(cos, 0) on a circle); `data_edf`, tr X H_data; `roughness`, per
+    atom tr(B_kᵀ S_k B_k). Without them these are empty, `data_edf` is None.
+    """
 
     @property
     def value(self) -> float: ...
     @property
     def gradient(self) -> _Floats: ...
+    @property
+    def explicit_gradient(self) -> _Floats: ...
+    @property
+    def fellner_schall(self) -> _Floats: ...
+    @property
+    def edf(self) -> _Floats: ...
+    @property
+    def axis_variances(self) -> _Floats: ...
+    @property
+    def data_edf(self) -> float | None: ...
+    @property
+    def roughness(self) -> _Floats: ...
     @property
     def parts(self) -> dict[str, float]: ...
     @property
@@ -172,7 +199,13 @@ class SaeManifoldTerm:
         support: _Bools | None = ...,
         weights: _Floats | None = ...,
         center: bool = ...,
+        evidence: str = ...,
+        arc_length: bool = ...,
     ) -> SaeManifoldTerm: ...
+    @property
+    def evidence(self) -> str: ...
+    @property
+    def roughness(self) -> list[_Floats]: ...
     @property
     def n_rows(self) -> int: ...
     @property
@@ -199,6 +232,8 @@ class SaeManifoldTerm:
         *,
         weights: _Floats | None = ...,
         center: bool = ...,
+        evidence: str = ...,
+        arc_length: bool = ...,
         n_init: int = ...,
         random_state: int = ...,
         routing: _Floats | None = ...,
@@ -216,6 +251,7 @@ class SaeManifoldTerm:
         max_inner: int = ...,
         elimination: str = ...,
         gradient: bool = ...,
+        traces: bool = ...,
         threads: int | None = ...,
     ) -> Evaluation: ...
     def reml_criterion(self, rho: SaeManifoldRho) -> float: ...
@@ -237,6 +273,7 @@ def encode_rows(
     decoders: Sequence[_Floats],
     rho: SaeManifoldRho,
     *,
+    evidence: str = ...,
     column_scores: Sequence[float] | _Floats | None = ...,
     threads: int | None = ...,
 ) -> tuple[_Floats, list[_Floats], _Floats, _Bools, _Floats, NDArray[np.uint8]]: ...

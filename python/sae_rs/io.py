@@ -55,6 +55,8 @@ def save(model: ManifoldSAE, path: str | os.PathLike[str]) -> None:
         "column_scores": model._column_scores,
         "shares": training.shares,
     }
+    if training.edf is not None:
+        tensors["edf"] = training.edf
     for k in range(len(model._atoms)):
         tensors[f"coords.{k}"] = model.coords_[k]
         tensors[f"decoder.{k}"] = model.decoders_[k]
@@ -164,6 +166,7 @@ def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Ma
         covariances=[take(f"covariance.{k}", atoms[k].width, atoms[k].width) for k in places],
         planes=[take(f"plane.{k}", 2, n_columns) for k in places],
         plane_rows=[take(f"plane_rows.{k}", n_rows, 2) for k in places],
+        edf=take("edf", len(atoms)) if "edf" in tensors else None,
     )
     dtype = np.dtype(body["dtype"])
     if dtype.name not in ("float32", "float64"):
@@ -184,6 +187,7 @@ def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Ma
         n_features_in_=n_columns,
         _atoms=atoms,
         _gate=gate_from_fields(body["gate"]),
+        _evidence=str(model.evidence),
         _dtype=dtype,
         _logits=take("logits", n_rows, len(atoms)),
         _column_scores=take("column_scores", len(tensors["column_scores"])),

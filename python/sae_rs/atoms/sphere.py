@@ -72,7 +72,9 @@ def unit_vectors(coords: FloatArray) -> FloatArray:
     """Vectors (m, 3) scaled to length one; zero becomes the pole."""
     length = np.linalg.norm(coords, axis=1, keepdims=True)
     # a vector that has length one to rounding is left as it is, so that bringing one to its form twice changes nothing
-    scaled = np.where(np.abs(length - 1.0) <= 4.0 * np.finfo(np.float64).eps, coords, coords / np.maximum(length, 1e-300))
+    scaled = np.where(
+        np.abs(length - 1.0) <= 4.0 * np.finfo(np.float64).eps, coords, coords / np.maximum(length, 1e-300)
+    )
     return np.where(length > 0.0, scaled, [0.0, 0.0, 1.0])
 
 

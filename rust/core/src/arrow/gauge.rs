@@ -76,13 +76,6 @@ impl Gauge {
         Some(Self { columns })
     }
 
-    /// The motions that leave L as it is. Where the roughness of an atom is weighted, a motion changes its weights' frame: the
-    /// fits stay, the decoder prior does not.
-    pub fn exact(&self, state: &State) -> Self {
-        let exact = |c: &&GaugeColumn| state.roughness_weights(c.atom).is_none();
-        Self { columns: self.columns.iter().filter(exact).cloned().collect() }
-    }
-
     /// `UU' x` added to stacked decoders `out`.
     pub fn apply(&self, problem: &Problem, x: &Array2<f64>, out: &mut Array2<f64>) {
         for column in &self.columns {

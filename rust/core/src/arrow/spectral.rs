@@ -36,6 +36,16 @@ pub struct Spectrum {
 }
 
 impl Spectrum {
+    /// Of a block (q x q) whose row has other eigenvalues up to `largest`.
+    fn new(positions: Vec<usize>, mut block: Vec<f64>, largest: f64) -> Self {
+        let q = positions.len();
+        let vectors = jacobi(&mut block, q);
+        let values: Vec<f64> = (0..q).map(|u| block[u * (q + 1)]).collect();
+        let floor = floor(&values, largest);
+        let replaced = values.iter().map(|&value| is_null(value, floor)).collect();
+        Self { positions, values, vectors, replaced }
+    }
+
     fn conditioned(&self, i: usize) -> f64 {
         if self.replaced[i] {
             1.0
@@ -180,7 +190,7 @@ fn of_row(
         for k in (0..free).filter(|&k| outside(k) && own[k] <= 0.0) {
             logits[from + k] = f64::INFINITY;
         }
-        return (!small_cholesky(&mut block.clone(), q)).then(|| spectrum(state, view, block, 0.0));
+        return (!small_cholesky(&mut block.clone(), q)).then(|| Spectrum::new(positions(state, view), block, 0.0));
     }
     let largest = (0..free).filter(|&k| outside(k)).map(|k| own[k]).fold(0.0f64, f64::max);
     let least = (0..free).filter(|&k| outside(k)).map(|k| own[k]).fold(f64::INFINITY, f64::min);
@@ -189,7 +199,7 @@ fn of_row(
     if least > NULL_FLOOR * bound && least_eigenvalue_bound(&block, q) > NULL_FLOOR * bound {
         return None;
     }
-    let found = spectrum(state, view, block, largest);
+    let found = Spectrum::new(positions(state, view), block, largest);
     let floor = floor(&found.values, largest);
     for k in (0..free).filter(|&k| outside(k) && is_null(own[k], floor)) {
         logits[from + k] = 1.0;
@@ -228,16 +238,10 @@ fn least_eigenvalue_bound(block: &[f64], q: usize) -> f64 {
     1.0 / (0..q).map(|u| inverse[u * (q + 1)]).sum::<f64>()
 }
 
-/// The spectrum of a block whose row has other eigenvalues up to `largest`.
-fn spectrum(state: &State, view: &RowView<'_>, mut block: Vec<f64>, largest: f64) -> Spectrum {
-    let q = view.q;
-    let vectors = jacobi(&mut block, q);
-    let values: Vec<f64> = (0..q).map(|u| block[u * (q + 1)]).collect();
-    let floor = floor(&values, largest);
-    let replaced = values.iter().map(|&value| is_null(value, floor)).collect();
+/// Where the coupled variables of a row lie among all local variables.
+fn positions(state: &State, view: &RowView<'_>) -> Vec<usize> {
     let start = state.layout_of_rows().block(view.row).start;
-    let positions = (0..q).map(|u| start + view.position(u)).collect();
-    Spectrum { positions, values, vectors, replaced }
+    (0..view.q).map(|u| start + view.position(u)).collect()
 }
 
 /// Diagonalises a small symmetric matrix in place by cyclic Jacobi rotations, which find the small eigenvalues of a graded
@@ -279,4 +283,119 @@ fn jacobi(a: &mut [f64], q: usize) -> Vec<f64> {
         }
     }
     vectors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A symmetric matrix with given eigenvalues, and a symmetric direction.
+    fn blocks() -> impl Strategy<Value = (usize, Vec<f64>, Vec<f64>, Vec<f64>)> {
+        (2usize..6).prop_flat_map(|q| {
+            let entries = || prop::collection::vec(-1.0f64..1.0, q * q);
+            (Just(q), prop::collection::vec(-4.0f64..4.0, q), entries(), entries()).prop_map(
+                |(q, logs, basis, change)| {
+                    let symmetric =
+                        |m: &[f64]| -> Vec<f64> { (0..q * q).map(|i| 0.5 * (m[i] + m[(i % q) * q + i / q])).collect() };
+                    let vectors = jacobi(&mut symmetric(&basis), q);
+                    let mut block = vec![0.0; q * q];
+                    for i in 0..q {
+                        // every other eigenvalue far below the floor
+                        let value = if i % 2 == 0 { (logs[i]).exp() } else { 1e-13 * (1.0 + i as f64) };
+                        for u in 0..q {
+                            axpy(
+                                value * vectors[i * q + u],
+                                &vectors[i * q..(i + 1) * q],
+                                &mut block[u * q..(u + 1) * q],
+                            );
+                        }
+                    }
+                    let change = symmetric(&change);
+                    (q, block, change, symmetric(&basis))
+                },
+            )
+        })
+    }
+
+    fn spectrum(q: usize, block: &[f64]) -> Spectrum {
+        Spectrum::new((0..q).collect(), block.to_vec(), 0.0)
+    }
+
+    fn conditioned(q: usize, block: &[f64]) -> Vec<f64> {
+        let mut out = block.to_vec();
+        spectrum(q, block).rebuild(&mut out);
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn rotations_diagonalise((q, _, change, _) in blocks()) {
+            let mut diagonal = change.clone();
+            let vectors = jacobi(&mut diagonal, q);
+            for i in 0..q {
+                let v = &vectors[i * q..(i + 1) * q];
+                for u in 0..q {
+                    prop_assert!((dot(&change[u * q..(u + 1) * q], v) - diagonal[i * (q + 1)] * v[u]).abs() < 1e-13);
+                }
+            }
+        }
+
+        #[test]
+        fn replaced_eigenvalues_are_one((q, block, _, _) in blocks()) {
+            let mut diagonal = conditioned(q, &block);
+            jacobi(&mut diagonal, q);
+            prop_assert!((0..q).all(|u| diagonal[u * (q + 1)] > 1e-9));
+            let ones = (0..q).filter(|u| (diagonal[u * (q + 1)] - 1.0).abs() < 1e-12).count();
+            prop_assert!(ones >= q / 2);
+        }
+
+        /// The adjoint of the map's derivative, along changes that leave the null space as small as it is.
+        #[test]
+        fn pulling_is_the_adjoint_of_the_derivative((q, block, change, x) in blocks()) {
+            // A -> (I + e C) A (I + e C)' moves kept and replaced directions and keeps their number
+            let moved = |e: f64| -> Vec<f64> {
+                let turn = |a: &[f64]| -> Vec<f64> {
+                    (0..q * q).map(|i| a[i] + e * (0..q).map(|k| change[(i / q) * q + k] * a[k * q + i % q]).sum::<f64>())
+                        .collect()
+                };
+                let transposed = |a: &[f64]| -> Vec<f64> { (0..q * q).map(|i| a[(i % q) * q + i / q]).collect() };
+                turn(&transposed(&turn(&block)))
+            };
+            let step = 1e-5;
+            let slope: f64 = {
+                let (high, low) = (conditioned(q, &moved(step)), conditioned(q, &moved(-step)));
+                high.iter().zip(&low).zip(&x).map(|((h, l), x)| x * (h - l)).sum::<f64>() / (2.0 * step)
+            };
+            let mut pulled = x.clone();
+            spectrum(q, &block).pull(&mut pulled);
+            let (high, low) = (moved(step), moved(-step));
+            let direct: f64 =
+                high.iter().zip(&low).zip(&pulled).map(|((h, l), x)| x * (h - l)).sum::<f64>() / (2.0 * step);
+            let scale: f64 = block.iter().chain(&[1.0]).fold(0.0, |m, v| m.max(v.abs()));
+            // the smallest kept eigenvalue sets how fast a null space turns
+            prop_assert!((slope - direct).abs() < 1e-4 * scale, "{slope} {direct}");
+        }
+
+        #[test]
+        fn a_projected_vector_has_nothing_in_the_replaced_directions((q, block, x, _) in blocks()) {
+            let spectrum = spectrum(q, &block);
+            let mut projected = x[..q].to_vec();
+            spectrum.project(&mut projected);
+            for i in 0..q {
+                let (before, after) = (dot(&x[..q], spectrum.vector(i)), dot(&projected, spectrum.vector(i)));
+                let expected = if spectrum.replaced[i] { 0.0 } else { before };
+                prop_assert!((after - expected).abs() < 1e-13);
+            }
+        }
+    }
+
+    #[test]
+    fn an_eigenvalue_above_one_is_never_lowered() {
+        let kept = spectrum(2, &[1e12, 0.0, 0.0, 5.0]);
+        assert!(!kept.replaced.contains(&true));
+        let replaced = spectrum(2, &[1e12, 0.0, 0.0, 0.5]);
+        assert_eq!(replaced.replaced, vec![false, true]);
+        assert_eq!(spectrum(1, &[0.0]).replaced, vec![true]);
+    }
 }

@@ -57,9 +57,8 @@ impl System {
     /// `None` when the strengths or the state leave some block without a meaning in floating point.
     pub fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: Frame) -> Option<Self> {
         let lin = linearise(problem, state, rho, frame)?;
-        let gauge = Gauge::new(problem, state, rho, &lin.gram)?;
-        let pins = gauge.exact(state);
-        let gauge = if problem.is_proper() { gauge } else { Gauge::default() };
+        let pins = Gauge::new(problem, state, rho, &lin.gram)?;
+        let gauge = if problem.is_proper() { pins.clone() } else { Gauge::default() };
         lin.loss.total().is_finite().then_some(Self { lin, gauge, pins })
     }
 

@@ -69,7 +69,8 @@ pub fn fellner_schall(
     let (n, p) = (problem.n_rows() as f64, problem.n_outputs() as f64);
     let loss = &factored.system.lin.loss;
     let mut dispersion = rho.dispersion();
-    if let Some(slot) = rho.dispersion_slot() {
+    // the classic criterion falls without bound as the dispersion grows: it has none of its own
+    if let Some(slot) = rho.dispersion_slot().filter(|_| problem.is_proper()) {
         let proposed = loss.residual / (n * p - traces.data);
         if proposed > 0.0 && proposed.is_finite() {
             dispersion = proposed;

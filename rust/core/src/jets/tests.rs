@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 /// A program that uses every operation, on any jet.
-fn program<J: Jet>(x: &[J; 3]) -> J {
+fn program<J: Jet<Value = f64>>(x: &[J; 3]) -> J {
     let wave = x[0].sin().mul(&x[1].cos());
     let bounded = x[1].mul(&x[2]).sigmoid();
     let positive = x[2].scale(0.3).exp();
@@ -14,7 +14,7 @@ fn plain(x: [f64; 3]) -> f64 {
     x[0].sin() * x[1].cos() + s * (0.3 * x[2]).exp() - 0.7 / (0.3 * x[2]).exp()
 }
 
-fn seed<J: Jet>(space: J::Space, x: [f64; 3]) -> [J; 3] {
+fn seed<J: Jet<Value = f64>>(space: J::Space, x: [f64; 3]) -> [J; 3] {
     std::array::from_fn(|a| J::variable(space, x[a], a))
 }
 

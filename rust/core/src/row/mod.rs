@@ -8,9 +8,14 @@
 //! support. The free logits of atoms outside the support feel their prior alone.
 
 mod linearise;
+mod packed;
+mod pass;
+mod program;
 mod solver;
 mod tape;
 
 pub use linearise::{linearise, Linearised, LossParts};
+pub use packed::PackedJets;
+pub use program::{RowAtom, RowGate, RowSlots, SaeReconstructionRowProgram};
 pub use solver::{RowSolver, RowState, Target};
 pub use tape::{AtomView, Chunk, Chunks, RowView};

@@ -10,9 +10,9 @@ const ATOMS: usize = 4;
 /// Output columns p.
 const OUTPUTS: usize = 64;
 /// Rows of one timing.
-const ROWS: usize = 512;
+const ROWS: usize = 32;
 /// Timings of each path, taken alternately; the shortest counts.
-const REPEATS: usize = 40;
+const REPEATS: usize = 1000;
 
 /// Numbers between -1 and 1 that look random and are the same in every run.
 struct Numbers(u64);

@@ -41,9 +41,7 @@ pub use encode::{refresh, sparsity_floor, Encoder, Encoding};
 pub use errors::ShapeError;
 pub use evidence::{evidence_adjoint, gradient, log_det_adjoint, Adjoint, Evidence, EvidenceParts, Gradient};
 pub use gates::{EntropyNodes, Gate, GatePrior, GateRow, Softmax};
-pub use jets::{
-    F64x4, HeapOrder1, HeapOrder2, HeapTower4, Jet, Laned, Lanes4, Local, Number, Order1, Order2, Stack, Tower4,
-};
+pub use jets::{F64x4, HeapOrder1, HeapOrder2, HeapTower4, Jet, Laned, Lanes4, Number, Order1, Order2, Stack, Tower4};
 pub use layout::SaeRowLayout;
 pub use linalg::{product, symmetric_eigen, Op};
 pub use newton::{solve, Inner, InnerOptions, Status};
@@ -51,8 +49,8 @@ pub use priors::{coordinate_prior, CoordinatePrior, DecoderPrior};
 pub use problem::{Problem, COMPACT_RIDGE};
 pub use rho::{ArdSharing, SaeManifoldRho};
 pub use row::{
-    AtomView, Chunk, Linearised, LossParts, PackedJets, RowAtom, RowGate, RowSlots, RowSolver, RowState, RowView,
-    SaeReconstructionRowProgram,
+    AtomView, Chunk, Linearised, LossParts, PackedBatch4, PackedJets, RowAtom, RowDecoder, RowGate, RowSlots,
+    RowSolver, RowState, RowView, SaeReconstructionRowProgram,
 };
 pub use seeds::{seeds, Seed};
 pub use special::{compact_term, ln_bessel_i0};

@@ -1,5 +1,4 @@
-use super::order1::weighted;
-use super::{Jet, Local, Number, Stack};
+use super::{Jet, Number, Stack};
 
 /// Value and gradient over any number of primaries, on the heap.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,8 +23,8 @@ impl<V: Number> Jet for HeapOrder1<V> {
     fn value(&self) -> V {
         self.value
     }
-    fn gradient(&self, a: usize) -> V {
-        self.gradient[a]
+    fn derivatives(&self, _: &[usize]) -> &[V] {
+        &self.gradient
     }
     fn add(&self, other: &Self) -> Self {
         Self { value: self.value + other.value, gradient: paired(&self.gradient, &other.gradient, |a, b| a + b) }
@@ -39,24 +38,6 @@ impl<V: Number> Jet for HeapOrder1<V> {
     }
     fn compose(&self, f: Stack<V>) -> Self {
         Self { value: f.f, gradient: each(&self.gradient, |g| f.d1 * g) }
-    }
-    fn combine<'a>(&mut self, slots: &[usize], weights: &[V], jets: impl Iterator<Item = &'a Self> + Clone)
-    where
-        Self: 'a,
-    {
-        self.value = weighted(weights, jets.clone(), |jet| jet.value);
-        for &a in slots {
-            self.gradient[a] = weighted(weights, jets.clone(), |jet| jet.gradient[a]);
-        }
-    }
-    fn add_product(&mut self, u: Local<'_, Self>, v: Local<'_, Self>) {
-        self.value += u.jet.value * v.jet.value;
-        for &a in u.slots {
-            self.gradient[a] += u.jet.gradient[a] * v.jet.value;
-        }
-        for &a in v.slots {
-            self.gradient[a] += u.jet.value * v.jet.gradient[a];
-        }
     }
 }
 
@@ -87,11 +68,6 @@ impl<V: Number> HeapOrder2<V> {
     fn at(&self, a: usize, b: usize) -> V {
         self.hessian[a * self.gradient.len() + b]
     }
-
-    fn at_mut(&mut self, a: usize, b: usize) -> &mut V {
-        let n = self.gradient.len();
-        &mut self.hessian[a * n + b]
-    }
 }
 
 impl<V: Number> Jet for HeapOrder2<V> {
@@ -110,11 +86,12 @@ impl<V: Number> Jet for HeapOrder2<V> {
     fn value(&self) -> V {
         self.value
     }
-    fn gradient(&self, a: usize) -> V {
-        self.gradient[a]
-    }
-    fn hessian(&self, a: usize, b: usize) -> V {
-        self.at(a, b)
+    fn derivatives(&self, slots: &[usize]) -> &[V] {
+        let n = self.gradient.len();
+        match *slots {
+            [] => &self.gradient,
+            [a, ..] => &self.hessian[a * n..(a + 1) * n],
+        }
     }
     fn add(&self, other: &Self) -> Self {
         let gradient = paired(&self.gradient, &other.gradient, |a, b| a + b);
@@ -136,37 +113,5 @@ impl<V: Number> Jet for HeapOrder2<V> {
     fn compose(&self, f: Stack<V>) -> Self {
         let g = &self.gradient;
         Self::from_hessian(f.f, each(g, |g| f.d1 * g), |a, b| f.d1 * self.at(a, b) + f.d2 * (g[a] * g[b]))
-    }
-    fn combine<'a>(&mut self, slots: &[usize], weights: &[V], jets: impl Iterator<Item = &'a Self> + Clone)
-    where
-        Self: 'a,
-    {
-        self.value = weighted(weights, jets.clone(), |jet| jet.value);
-        for &a in slots {
-            self.gradient[a] = weighted(weights, jets.clone(), |jet| jet.gradient[a]);
-            for &b in slots {
-                *self.at_mut(a, b) = weighted(weights, jets.clone(), |jet| jet.at(a, b));
-            }
-        }
-    }
-    fn add_product(&mut self, u: Local<'_, Self>, v: Local<'_, Self>) {
-        self.value += u.jet.value * v.jet.value;
-        for &a in u.slots {
-            self.gradient[a] += u.jet.gradient[a] * v.jet.value;
-            for &b in u.slots {
-                *self.at_mut(a, b) += u.jet.at(a, b) * v.jet.value;
-            }
-            for &b in v.slots {
-                let mixed = u.jet.gradient[a] * v.jet.gradient[b];
-                *self.at_mut(a, b) += mixed;
-                *self.at_mut(b, a) += mixed;
-            }
-        }
-        for &a in v.slots {
-            self.gradient[a] += u.jet.value * v.jet.gradient[a];
-            for &b in v.slots {
-                *self.at_mut(a, b) += u.jet.value * v.jet.at(a, b);
-            }
-        }
     }
 }

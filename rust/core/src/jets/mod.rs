@@ -29,14 +29,6 @@ pub struct Stack<V = f64> {
     pub d4: V,
 }
 
-/// A jet and the only slots that it depends on, in increasing order.
-///
-/// Derivatives in any other slot are zero, so an operation that is told where the others are can pass over them.
-pub struct Local<'a, J> {
-    pub jet: &'a J,
-    pub slots: &'a [usize],
-}
-
 /// A truncated Taylor value.
 ///
 /// Derivatives that a type does not carry read as zero.
@@ -54,20 +46,9 @@ pub trait Jet: Clone {
     fn variable(space: Self::Space, value: Self::Value, slot: usize) -> Self;
     /// The value itself.
     fn value(&self) -> Self::Value;
-    /// First derivative in a slot.
-    fn gradient(&self, a: usize) -> Self::Value;
-    /// Second derivative in two slots.
-    fn hessian(&self, _a: usize, _b: usize) -> Self::Value {
-        Self::Value::default()
-    }
-    /// Third derivative in three slots.
-    fn third(&self, _a: usize, _b: usize, _c: usize) -> Self::Value {
-        Self::Value::default()
-    }
-    /// Fourth derivative in four slots.
-    fn fourth(&self, _a: usize, _b: usize, _c: usize, _d: usize) -> Self::Value {
-        Self::Value::default()
-    }
+    /// Derivatives in some slots and then in every slot, at most [`Self::ORDER`] in all: the gradient for none, a row of the
+    /// Hessian for one.
+    fn derivatives(&self, slots: &[usize]) -> &[Self::Value];
     /// Sum.
     fn add(&self, other: &Self) -> Self;
     /// Leibniz' rule.
@@ -77,13 +58,35 @@ pub trait Jet: Clone {
     /// Faa di Bruno's rule: the jet of `f(self)`, given `f` and its derivatives at the value.
     fn compose(&self, f: Stack<Self::Value>) -> Self;
 
-    /// `self = sum_b weights[b] * jets[b]` in the value and in the derivatives over `slots`; the rest is left as it is.
-    fn combine<'a>(&mut self, slots: &[usize], weights: &[Self::Value], jets: impl Iterator<Item = &'a Self> + Clone)
-    where
-        Self: 'a;
-    /// `self += u * v` for factors that depend on different slots, where Leibniz' rule has one term for each derivative.
-    fn add_product(&mut self, u: Local<'_, Self>, v: Local<'_, Self>);
-
+    /// First derivative in a slot.
+    #[inline(always)]
+    fn gradient(&self, a: usize) -> Self::Value {
+        self.derivatives(&[])[a]
+    }
+    /// Second derivative in two slots.
+    #[inline(always)]
+    fn hessian(&self, a: usize, b: usize) -> Self::Value {
+        match Self::ORDER >= 2 {
+            true => self.derivatives(&[a])[b],
+            false => Self::Value::default(),
+        }
+    }
+    /// Third derivative in three slots.
+    #[inline(always)]
+    fn third(&self, a: usize, b: usize, c: usize) -> Self::Value {
+        match Self::ORDER >= 3 {
+            true => self.derivatives(&[a, b])[c],
+            false => Self::Value::default(),
+        }
+    }
+    /// Fourth derivative in four slots.
+    #[inline(always)]
+    fn fourth(&self, a: usize, b: usize, c: usize, d: usize) -> Self::Value {
+        match Self::ORDER >= 4 {
+            true => self.derivatives(&[a, b, c])[d],
+            false => Self::Value::default(),
+        }
+    }
     /// Difference.
     #[inline(always)]
     fn sub(&self, other: &Self) -> Self {

@@ -1,4 +1,4 @@
-use super::{Jet, Local, Number, Stack};
+use super::{Jet, Number, Stack};
 
 /// Value and gradient over `N` primaries.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,8 +27,8 @@ impl<const N: usize, V: Number> Jet for Order1<N, V> {
         self.value
     }
     #[inline(always)]
-    fn gradient(&self, a: usize) -> V {
-        self.gradient[a]
+    fn derivatives(&self, _: &[usize]) -> &[V] {
+        &self.gradient
     }
     #[inline(always)]
     fn add(&self, other: &Self) -> Self {
@@ -52,38 +52,4 @@ impl<const N: usize, V: Number> Jet for Order1<N, V> {
     fn compose(&self, f: Stack<V>) -> Self {
         Self { value: f.f, gradient: self.gradient.map(|g| f.d1 * g) }
     }
-    #[inline(always)]
-    fn combine<'a>(&mut self, slots: &[usize], weights: &[V], jets: impl Iterator<Item = &'a Self> + Clone)
-    where
-        Self: 'a,
-    {
-        self.value = weighted(weights, jets.clone(), |jet| jet.value);
-        for &a in slots {
-            self.gradient[a] = weighted(weights, jets.clone(), |jet| jet.gradient[a]);
-        }
-    }
-    #[inline(always)]
-    fn add_product(&mut self, u: Local<'_, Self>, v: Local<'_, Self>) {
-        self.value += u.jet.value * v.jet.value;
-        for &a in u.slots {
-            self.gradient[a] += u.jet.gradient[a] * v.jet.value;
-        }
-        for &a in v.slots {
-            self.gradient[a] += u.jet.value * v.jet.gradient[a];
-        }
-    }
-}
-
-/// `sum_b weights[b] * entry(jets[b])`, from the left.
-#[inline(always)]
-pub(super) fn weighted<'a, J: 'a, V: Number>(
-    weights: &[V],
-    jets: impl Iterator<Item = &'a J>,
-    entry: impl Fn(&J) -> V,
-) -> V {
-    let mut sum = V::default();
-    for (weight, jet) in weights.iter().zip(jets) {
-        sum += *weight * entry(jet);
-    }
-    sum
 }

@@ -1,5 +1,4 @@
-use super::order1::weighted;
-use super::{Jet, Local, Number, Stack};
+use super::{Jet, Number, Stack};
 
 /// Value, gradient and Hessian over `N` primaries.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,12 +35,11 @@ impl<const N: usize, V: Number> Jet for Order2<N, V> {
         self.value
     }
     #[inline(always)]
-    fn gradient(&self, a: usize) -> V {
-        self.gradient[a]
-    }
-    #[inline(always)]
-    fn hessian(&self, a: usize, b: usize) -> V {
-        self.hessian[a][b]
+    fn derivatives(&self, slots: &[usize]) -> &[V] {
+        match *slots {
+            [] => &self.gradient,
+            [a, ..] => &self.hessian[a],
+        }
     }
     #[inline(always)]
     fn add(&self, other: &Self) -> Self {
@@ -72,39 +70,5 @@ impl<const N: usize, V: Number> Jet for Order2<N, V> {
     fn compose(&self, f: Stack<V>) -> Self {
         let g = &self.gradient;
         Self::from_hessian(f.f, g.map(|g| f.d1 * g), |a, b| f.d1 * self.hessian[a][b] + f.d2 * (g[a] * g[b]))
-    }
-    #[inline(always)]
-    fn combine<'a>(&mut self, slots: &[usize], weights: &[V], jets: impl Iterator<Item = &'a Self> + Clone)
-    where
-        Self: 'a,
-    {
-        self.value = weighted(weights, jets.clone(), |jet| jet.value);
-        for &a in slots {
-            self.gradient[a] = weighted(weights, jets.clone(), |jet| jet.gradient[a]);
-            for &b in slots {
-                self.hessian[a][b] = weighted(weights, jets.clone(), |jet| jet.hessian[a][b]);
-            }
-        }
-    }
-    #[inline(always)]
-    fn add_product(&mut self, u: Local<'_, Self>, v: Local<'_, Self>) {
-        self.value += u.jet.value * v.jet.value;
-        for &a in u.slots {
-            self.gradient[a] += u.jet.gradient[a] * v.jet.value;
-            for &b in u.slots {
-                self.hessian[a][b] += u.jet.hessian[a][b] * v.jet.value;
-            }
-            for &b in v.slots {
-                let mixed = u.jet.gradient[a] * v.jet.gradient[b];
-                self.hessian[a][b] += mixed;
-                self.hessian[b][a] += mixed;
-            }
-        }
-        for &a in v.slots {
-            self.gradient[a] += u.jet.value * v.jet.gradient[a];
-            for &b in v.slots {
-                self.hessian[a][b] += u.jet.value * v.jet.hessian[a][b];
-            }
-        }
     }
 }

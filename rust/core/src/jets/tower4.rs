@@ -3,8 +3,7 @@
 //! Both towers hold the second-order jet of their kind, so their first three orders are its bits. The higher tensors are
 //! computed at sorted slots and written to every arrangement of them, which keeps them exactly symmetric.
 
-use super::order1::weighted;
-use super::{HeapOrder2, Jet, Local, Number, Order2, Stack};
+use super::{HeapOrder2, Jet, Number, Order2, Stack};
 
 /// Value, gradient, Hessian and the tensors of third and fourth derivatives over `N` primaries.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,29 +77,28 @@ pub trait Tower: Clone {
     /// Zero tensors.
     fn with_low(low: Self::Low) -> Self;
     fn low(&self) -> &Self::Low;
-    fn low_mut(&mut self) -> &mut Self::Low;
     /// Number of slots.
     fn size(&self) -> usize;
     fn tensors(&self) -> (&[ValueOf<Self>], &[ValueOf<Self>]);
     fn tensors_mut(&mut self) -> (&mut [ValueOf<Self>], &mut [ValueOf<Self>]);
 
-    /// Sets the entries over some sorted slots: `third` and `fourth` take the slots and the entry so far.
-    fn update(
-        &mut self,
-        slots: &[usize],
-        third: impl Fn([usize; 3], ValueOf<Self>) -> ValueOf<Self>,
-        fourth: impl Fn([usize; 4], ValueOf<Self>) -> ValueOf<Self>,
-    ) {
-        let n = self.size();
-        let (t3, t4) = self.tensors_mut();
+    /// A tower from its second-order part and its entries at sorted slots.
+    fn filled(
+        low: Self::Low,
+        third: impl Fn([usize; 3]) -> ValueOf<Self>,
+        fourth: impl Fn([usize; 4]) -> ValueOf<Self>,
+    ) -> Self {
+        let mut out = Self::with_low(low);
+        let n = out.size();
+        let (t3, t4) = out.tensors_mut();
         let at = |[a, b, c]: [usize; 3]| (a * n + b) * n + c;
-        for (i, &a) in slots.iter().enumerate() {
-            for (j, &b) in slots.iter().enumerate().skip(i) {
-                for (k, &c) in slots.iter().enumerate().skip(j) {
-                    let value = third([a, b, c], t3[at([a, b, c])]);
+        for a in 0..n {
+            for b in a..n {
+                for c in b..n {
+                    let value = third([a, b, c]);
                     arrangements([a, b, c]).into_iter().for_each(|s| t3[at(s)] = value);
-                    for &d in &slots[k..] {
-                        let value = fourth([a, b, c, d], t4[at([a, b, c]) * n + d]);
+                    for d in c..n {
+                        let value = fourth([a, b, c, d]);
                         for (last, rest) in [(a, [b, c, d]), (b, [a, c, d]), (c, [a, b, d]), (d, [a, b, c])] {
                             arrangements(rest).into_iter().for_each(|s| t4[at(s) * n + last] = value);
                         }
@@ -108,17 +106,6 @@ pub trait Tower: Clone {
                 }
             }
         }
-    }
-
-    /// A tower from its second-order part and the entries at all sorted slots.
-    fn filled(
-        low: Self::Low,
-        third: impl Fn([usize; 3]) -> ValueOf<Self>,
-        fourth: impl Fn([usize; 4]) -> ValueOf<Self>,
-    ) -> Self {
-        let mut out = Self::with_low(low);
-        let slots: Vec<usize> = (0..out.size()).collect();
-        out.update(&slots, |s, _| third(s), |s, _| fourth(s));
         out
     }
 }
@@ -138,9 +125,6 @@ impl<const N: usize, V: Number> Tower for Tower4<N, V> {
     }
     fn low(&self) -> &Self::Low {
         &self.low
-    }
-    fn low_mut(&mut self) -> &mut Self::Low {
-        &mut self.low
     }
     fn size(&self) -> usize {
         N
@@ -163,9 +147,6 @@ impl<V: Number> Tower for HeapTower4<V> {
     }
     fn low(&self) -> &Self::Low {
         &self.low
-    }
-    fn low_mut(&mut self) -> &mut Self::Low {
-        &mut self.low
     }
     fn size(&self) -> usize {
         self.low.gradient.len()
@@ -192,17 +173,15 @@ impl<T: Tower> Jet for T {
     fn value(&self) -> Self::Value {
         self.low().value()
     }
-    fn gradient(&self, a: usize) -> Self::Value {
-        self.low().gradient(a)
-    }
-    fn hessian(&self, a: usize, b: usize) -> Self::Value {
-        self.low().hessian(a, b)
-    }
-    fn third(&self, a: usize, b: usize, c: usize) -> Self::Value {
-        self.tensors().0[(a * self.size() + b) * self.size() + c]
-    }
-    fn fourth(&self, a: usize, b: usize, c: usize, d: usize) -> Self::Value {
-        self.tensors().1[((a * self.size() + b) * self.size() + c) * self.size() + d]
+    fn derivatives(&self, slots: &[usize]) -> &[Self::Value] {
+        let n = self.size();
+        let row = slots.iter().fold(0, |row, slot| row * n + slot) * n;
+        let (t3, t4) = self.tensors();
+        match slots.len() {
+            0 | 1 => self.low().derivatives(slots),
+            2 => &t3[row..row + n],
+            _ => &t4[row..row + n],
+        }
     }
     fn add(&self, other: &Self) -> Self {
         Self::filled(
@@ -220,36 +199,6 @@ impl<T: Tower> Jet for T {
     fn compose(&self, f: Stack<Self::Value>) -> Self {
         Self::filled(self.low().compose(f), |s| faa3(self, &f, s), |s| faa4(self, &f, s))
     }
-    fn combine<'a>(&mut self, slots: &[usize], weights: &[Self::Value], jets: impl Iterator<Item = &'a Self> + Clone)
-    where
-        Self: 'a,
-    {
-        self.low_mut().combine(slots, weights, jets.clone().map(Tower::low));
-        self.update(
-            slots,
-            |s, _| weighted(weights, jets.clone(), |jet| third(jet, s)),
-            |s, _| weighted(weights, jets.clone(), |jet| fourth(jet, s)),
-        );
-    }
-    fn add_product(&mut self, u: Local<'_, Self>, v: Local<'_, Self>) {
-        self.low_mut()
-            .add_product(Local { jet: u.jet.low(), slots: u.slots }, Local { jet: v.jet.low(), slots: v.slots });
-        let mut slots = [u.slots, v.slots].concat();
-        slots.sort_unstable();
-        self.update(&slots, |s, sum| sum + split(&u, &v, &s), |s, sum| sum + split(&u, &v, &s));
-    }
-}
-
-/// The derivative of a jet in up to four slots.
-fn partial<J: Jet>(jet: &J, slots: &[usize]) -> J::Value {
-    match *slots {
-        [] => jet.value(),
-        [a] => jet.gradient(a),
-        [a, b] => jet.hessian(a, b),
-        [a, b, c] => jet.third(a, b, c),
-        [a, b, c, d] => jet.fourth(a, b, c, d),
-        _ => unreachable!("jets carry at most four orders"),
-    }
 }
 
 fn third<J: Jet>(jet: &J, [a, b, c]: [usize; 3]) -> J::Value {
@@ -258,20 +207,4 @@ fn third<J: Jet>(jet: &J, [a, b, c]: [usize; 3]) -> J::Value {
 
 fn fourth<J: Jet>(jet: &J, [a, b, c, d]: [usize; 4]) -> J::Value {
     jet.fourth(a, b, c, d)
-}
-
-/// The derivative of a product whose factors depend on different slots: each takes those that are its own.
-fn split<J: Jet>(u: &Local<'_, J>, v: &Local<'_, J>, slots: &[usize]) -> J::Value {
-    let (mut own, mut other) = ([0; 4], [0; 4]);
-    let (mut owned, mut others) = (0, 0);
-    for &slot in slots {
-        if u.slots.contains(&slot) {
-            own[owned] = slot;
-            owned += 1;
-        } else {
-            other[others] = slot;
-            others += 1;
-        }
-    }
-    partial(u.jet, &own[..owned]) * partial(v.jet, &other[..others])
 }

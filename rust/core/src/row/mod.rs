@@ -15,7 +15,7 @@ mod solver;
 mod tape;
 
 pub use linearise::{linearise, Linearised, LossParts};
-pub use packed::PackedJets;
-pub use program::{RowAtom, RowGate, RowSlots, SaeReconstructionRowProgram};
+pub use packed::{PackedBatch4, PackedJets};
+pub use program::{RowAtom, RowDecoder, RowGate, RowSlots, SaeReconstructionRowProgram};
 pub use solver::{RowSolver, RowState, Target};
 pub use tape::{AtomView, Chunk, Chunks, RowView};

@@ -1,20 +1,29 @@
 //! Jets of many columns, laid out as arrays.
 
-use crate::jets::{HeapOrder2, HeapTower4, Jet, Number};
+use crate::jets::{F64x4, HeapOrder2, HeapTower4, Number};
 
 /// The jets of several columns: for each order one array, column first, then one axis of primaries an order.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PackedJets {
+///
+/// `PackedJets<F64x4>` holds four rows, side by side in every entry.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PackedJets<V = f64> {
     columns: usize,
     primaries: usize,
     /// `orders[o]` is row-major, `columns x primaries^o`.
-    orders: Vec<Vec<f64>>,
+    orders: Vec<Vec<V>>,
 }
 
-impl PackedJets {
-    pub(super) fn zeros(columns: usize, primaries: usize, order: usize) -> Self {
-        let orders = (0..=order).map(|o| vec![0.0; columns * primaries.pow(o as u32)]).collect();
-        Self { columns, primaries, orders }
+impl<V: Number> PackedJets<V> {
+    /// Makes room, all of it zero; what is already allocated is used again.
+    pub(super) fn reset(&mut self, columns: usize, primaries: usize, order: usize) {
+        (self.columns, self.primaries) = (columns, primaries);
+        self.orders.resize_with(order + 1, Vec::new);
+        for (o, values) in self.orders.iter_mut().enumerate() {
+            let len = columns * primaries.pow(o as u32);
+            values.truncate(len);
+            values.fill(V::default());
+            values.resize(len, V::default());
+        }
     }
 
     /// Number of columns.
@@ -33,47 +42,111 @@ impl PackedJets {
     }
 
     /// All derivatives of one order, row-major: `columns x primaries x ... x primaries`.
-    pub fn derivatives(&self, order: usize) -> &[f64] {
+    pub fn derivatives(&self, order: usize) -> &[V] {
         &self.orders[order]
     }
 
-    /// The arrays of all orders, lowest first.
-    pub fn into_orders(self) -> Vec<Vec<f64>> {
-        self.orders
-    }
-
-    /// One column's jet, from a packing that holds four orders.
-    pub(super) fn into_tower(self) -> HeapTower4 {
-        let [value, gradient, hessian, t3, t4] = <[_; 5]>::try_from(self.orders).expect("a tower holds four orders");
-        HeapTower4 { low: HeapOrder2 { value: value[0], gradient, hessian }, t3, t4 }
+    /// One column, to be written.
+    #[inline(always)]
+    pub(super) fn column_mut(&mut self, c: usize) -> ColumnMut<'_, V> {
+        let n = self.primaries;
+        let mut orders = self.orders.iter_mut();
+        let mut next = |size: usize| orders.next().map_or(&mut [][..], |o| &mut o[c * size..(c + 1) * size]);
+        ColumnMut {
+            n,
+            value: &mut next(1)[0],
+            gradient: next(n),
+            hessian: next(n * n),
+            t3: next(n.pow(3)),
+            t4: next(n.pow(4)),
+        }
     }
 }
 
-/// Writes a jet of `L` rows as column `c` of the rows' packings.
-#[inline(always)]
-pub(super) fn write<J: Jet, const L: usize>(jet: &J, c: usize, out: &mut [PackedJets; L]) {
-    let n = out[0].primaries;
-    for (lane, packed) in out.iter_mut().enumerate() {
-        packed.orders[0][c] = jet.value().lane(lane);
-        for a in 0..n {
-            packed.orders[1][c * n + a] = jet.gradient(a).lane(lane);
-        }
-        if J::ORDER >= 2 {
-            let block = &mut packed.orders[2][c * n * n..(c + 1) * n * n];
-            for (a, row) in block.chunks_exact_mut(n.max(1)).enumerate() {
-                for (b, entry) in row.iter_mut().enumerate() {
-                    *entry = jet.hessian(a, b).lane(lane);
+/// One column of a packing; the arrays of orders that are not held are empty.
+pub(super) struct ColumnMut<'a, V> {
+    /// Number of primaries.
+    pub n: usize,
+    pub value: &'a mut V,
+    pub gradient: &'a mut [V],
+    pub hessian: &'a mut [V],
+    t3: &'a mut [V],
+    t4: &'a mut [V],
+}
+
+impl<V: Number> ColumnMut<'_, V> {
+    /// Adds third and fourth derivatives over some slots.
+    pub fn add_high(&mut self, slots: &[usize], derivative: impl Fn(&[usize]) -> V) {
+        let n = self.n;
+        for &a in slots {
+            for &b in slots {
+                for &c in slots {
+                    let at = (a * n + b) * n + c;
+                    self.t3[at] += derivative(&[a, b, c]);
+                    for &d in slots {
+                        self.t4[at * n + d] += derivative(&[a, b, c, d]);
+                    }
                 }
             }
         }
-        if J::ORDER >= 4 {
-            for i in 0..n.pow(3) {
-                let (a, b, e) = (i / (n * n), i / n % n, i % n);
-                packed.orders[3][c * n.pow(3) + i] = jet.third(a, b, e).lane(lane);
-                for d in 0..n {
-                    packed.orders[4][(c * n.pow(3) + i) * n + d] = jet.fourth(a, b, e, d).lane(lane);
-                }
-            }
+    }
+}
+
+/// The jets of four rows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PackedBatch4 {
+    /// Rows that ran together, side by side in every entry.
+    Lanes(PackedJets<F64x4>),
+    /// Rows that could not, one by one.
+    Rows([PackedJets; 4]),
+}
+
+impl Default for PackedBatch4 {
+    fn default() -> Self {
+        Self::Lanes(PackedJets::default())
+    }
+}
+
+impl PackedBatch4 {
+    pub(super) fn lanes_mut(&mut self) -> &mut PackedJets<F64x4> {
+        if let Self::Rows(_) = self {
+            *self = Self::default();
         }
+        match self {
+            Self::Lanes(lanes) => lanes,
+            Self::Rows(_) => unreachable!("replaced above"),
+        }
+    }
+
+    pub(super) fn rows_mut(&mut self) -> &mut [PackedJets; 4] {
+        if let Self::Lanes(_) = self {
+            *self = Self::Rows(Default::default());
+        }
+        match self {
+            Self::Rows(rows) => rows,
+            Self::Lanes(_) => unreachable!("replaced above"),
+        }
+    }
+
+    /// Each row on its own.
+    pub fn into_rows(self) -> [PackedJets; 4] {
+        let lanes = match self {
+            Self::Rows(rows) => return rows,
+            Self::Lanes(lanes) => lanes,
+        };
+        let row = |lane: usize, values: &[F64x4]| values.iter().map(|x| x.0[lane]).collect();
+        std::array::from_fn(|lane| PackedJets {
+            columns: lanes.columns,
+            primaries: lanes.primaries,
+            orders: lanes.orders.iter().map(|values| row(lane, values)).collect(),
+        })
+    }
+}
+
+impl PackedJets {
+    /// One column's jet, from a packing that holds four orders of one column.
+    pub(super) fn into_tower(self) -> HeapTower4 {
+        let [value, gradient, hessian, t3, t4] = <[_; 5]>::try_from(self.orders).expect("a tower holds four orders");
+        HeapTower4 { low: HeapOrder2 { value: value[0], gradient, hessian }, t3, t4 }
     }
 }

@@ -7,11 +7,12 @@
 //! A gate depends on logits and a curve on coordinates. Their jets are told which slots those are and pass over the
 //! others, whose derivatives are zero.
 
-use super::packed::PackedJets;
-use super::pass::{order1, order2, tower4, AllColumns, Border, Column, Pass};
+use super::packed::{PackedBatch4, PackedJets};
+use super::pass::{order1, order2, tower4, Border, Columns, Pass};
 use crate::errors::ShapeError;
 use crate::jets::HeapTower4;
-use ndarray::{Array1, Array2, Array3, Dimension};
+use ndarray::{Array1, Array2, Array3, ArrayView2, Dimension};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// How a row's logits become gates.
@@ -32,8 +33,39 @@ pub struct RowAtom {
     pub d_phi: Array2<f64>,
     /// Second derivatives, M x d x d.
     pub d2_phi: Array3<f64>,
-    /// M x p. Rows that share it are faster in a batch.
-    pub decoder: Arc<Array2<f64>>,
+    /// M x p. Rows of a batch that share it are faster.
+    pub decoder: Arc<RowDecoder>,
+}
+
+/// A decoder, stored by columns: a column of the reconstruction takes one column of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowDecoder {
+    width: usize,
+    n_outputs: usize,
+    columns: Vec<f64>,
+}
+
+impl RowDecoder {
+    /// From an M x p matrix.
+    pub fn new(decoder: ArrayView2<'_, f64>) -> Self {
+        let (width, n_outputs) = decoder.dim();
+        Self { width, n_outputs, columns: decoder.t().iter().copied().collect() }
+    }
+
+    /// Number of basis columns M.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Number of output columns p.
+    pub fn n_outputs(&self) -> usize {
+        self.n_outputs
+    }
+
+    #[inline(always)]
+    pub(super) fn column(&self, c: usize) -> &[f64] {
+        &self.columns[c * self.width..(c + 1) * self.width]
+    }
 }
 
 /// Which primary each variable of a row is; `None` for a variable that is held.
@@ -56,16 +88,43 @@ pub struct SaeReconstructionRowProgram {
     pub(super) inverse_temperature: f64,
     pub(super) slots: RowSlots,
     n_outputs: usize,
-    /// Sorted slots that each gate depends on.
-    pub(super) gate_slots: Vec<Vec<usize>>,
-    /// Sorted slots that each curve depends on.
-    pub(super) curve_slots: Vec<Vec<usize>>,
+    /// Atoms whose gates depend on the same logits: all of them, or each on its own.
+    pub(super) groups: Vec<Group>,
+    pub(super) curves: Vec<FreeAxes>,
 }
 
-fn sorted(slots: impl Iterator<Item = Option<usize>>) -> Vec<usize> {
-    let mut out: Vec<usize> = slots.flatten().collect();
-    out.sort_unstable();
-    out
+/// Neighbouring atoms whose gates depend on the same logits.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    pub atoms: Range<usize>,
+    /// Slots of their free logits.
+    pub slots: Vec<usize>,
+    /// Where each atom's logit is among those; `None` where it is held.
+    pub logits: Vec<Option<usize>>,
+}
+
+impl Group {
+    fn new(atoms: Range<usize>, logits: &[Option<usize>]) -> Self {
+        let slots: Vec<usize> = logits[atoms.clone()].iter().copied().flatten().collect();
+        let mut next = 0..slots.len();
+        let logits = logits[atoms.clone()].iter().map(|slot| slot.and_then(|_| next.next())).collect();
+        Self { atoms, slots, logits }
+    }
+}
+
+/// The coordinates of an atom that are free.
+#[derive(Clone, Debug)]
+pub(super) struct FreeAxes {
+    pub axes: Vec<usize>,
+    /// Their slots.
+    pub slots: Vec<usize>,
+}
+
+impl FreeAxes {
+    fn new(slots: &[Option<usize>]) -> Self {
+        let (axes, slots) = slots.iter().enumerate().filter_map(|(axis, slot)| Some((axis, (*slot)?))).unzip();
+        Self { axes, slots }
+    }
 }
 
 fn check_finite(what: &str, array: ndarray::ArrayViewD<'_, f64>) -> Result<(), ShapeError> {
@@ -88,11 +147,12 @@ impl RowAtom {
         let name = |field: &str| format!("{field}[{k}]");
         check_shape(name("phi"), self.phi.shape(), &[m])?;
         check_shape(name("d2_phi"), self.d2_phi.shape(), &[m, d, d])?;
-        check_shape(name("decoder"), self.decoder.shape(), &[m, n_outputs])?;
+        check_shape(name("decoder"), &[self.decoder.width, self.decoder.n_outputs], &[m, n_outputs])?;
         check_finite(&name("phi"), self.phi.view().into_dyn())?;
         check_finite(&name("d_phi"), self.d_phi.view().into_dyn())?;
         check_finite(&name("d2_phi"), self.d2_phi.view().into_dyn())?;
-        check_finite(&name("decoder"), self.decoder.view().into_dyn())
+        let columns = ArrayView2::from_shape((n_outputs, m), &self.decoder.columns).expect("one column an output");
+        check_finite(&name("decoder"), columns.t().into_dyn())
     }
 }
 
@@ -104,6 +164,14 @@ impl RowGate {
             check_finite(name, ndarray::ArrayView1::from(values).into_dyn())?;
         }
         Ok(())
+    }
+
+    /// The logistic's numbers of atom k.
+    pub(super) fn scale_and_shift(&self, k: usize) -> [f64; 2] {
+        match self {
+            Self::Softmax => [1.0, 0.0],
+            Self::Logistic { scale, shift } => [scale[k], shift[k]],
+        }
     }
 
     fn same_kind(&self, other: &Self) -> bool {
@@ -139,7 +207,7 @@ impl RowSlots {
 impl SaeReconstructionRowProgram {
     /// `logits` has one entry for each atom; `inverse_temperature` is 1/tau.
     pub fn new(
-        mut atoms: Vec<RowAtom>,
+        atoms: Vec<RowAtom>,
         logits: Vec<f64>,
         gate: RowGate,
         inverse_temperature: f64,
@@ -148,13 +216,8 @@ impl SaeReconstructionRowProgram {
         let Some(first) = atoms.first() else {
             return Err(ShapeError::value("a row program needs at least one atom, found 0"));
         };
-        let (n_atoms, n_outputs) = (atoms.len(), first.decoder.ncols());
-        for (k, atom) in atoms.iter_mut().enumerate() {
-            atom.check(k, n_outputs)?;
-            if !atom.decoder.is_standard_layout() {
-                atom.decoder = Arc::new(atom.decoder.as_standard_layout().into_owned());
-            }
-        }
+        let (n_atoms, n_outputs) = (atoms.len(), first.decoder.n_outputs);
+        atoms.iter().enumerate().try_for_each(|(k, atom)| atom.check(k, n_outputs))?;
         check_shape("logits".into(), &[logits.len()], &[n_atoms])?;
         check_finite("logits", ndarray::ArrayView1::from(&logits).into_dyn())?;
         gate.check(n_atoms)?;
@@ -165,17 +228,12 @@ impl SaeReconstructionRowProgram {
         }
         let dims: Vec<usize> = atoms.iter().map(|a| a.d_phi.ncols()).collect();
         slots.check(&dims)?;
-        let all = sorted(slots.logits.iter().copied());
-        let gate_slots = slots
-            .logits
-            .iter()
-            .map(|own| match gate {
-                RowGate::Softmax => all.clone(),
-                RowGate::Logistic { .. } => own.iter().copied().collect(),
-            })
-            .collect();
-        let curve_slots = slots.coords.iter().map(|axes| sorted(axes.iter().copied())).collect();
-        Ok(Self { atoms, logits, gate, inverse_temperature, slots, n_outputs, gate_slots, curve_slots })
+        let groups = match gate {
+            RowGate::Softmax => vec![Group::new(0..n_atoms, &slots.logits)],
+            RowGate::Logistic { .. } => (0..n_atoms).map(|k| Group::new(k..k + 1, &slots.logits)).collect(),
+        };
+        let curves = slots.coords.iter().map(|axes| FreeAxes::new(axes)).collect();
+        Ok(Self { atoms, logits, gate, inverse_temperature, slots, n_outputs, groups, curves })
     }
 
     /// Number of atoms K.
@@ -218,57 +276,91 @@ impl SaeReconstructionRowProgram {
     /// Column c of the reconstruction to the fourth order.
     pub fn reconstruction_column(&self, c: usize) -> Result<HeapTower4, ShapeError> {
         self.check_column(c)?;
-        let [tower] = tower4(self.n_primaries(), Column { pass: Pass::one(self), c });
-        Ok(tower.into_tower())
+        let mut out = PackedJets::default();
+        self.column_into(c, &mut out);
+        Ok(out.into_tower())
+    }
+
+    fn column_into(&self, c: usize, out: &mut PackedJets) {
+        tower4(self.gate_logits(), Columns { pass: Pass::one(self), columns: c..c + 1 }, out);
     }
 
     /// Column c of four rows; each result is that of [`Self::reconstruction_column`] on its row, to the bit.
     pub fn reconstruction_column_batch4(rows: [&Self; 4], c: usize) -> Result<[HeapTower4; 4], ShapeError> {
         rows.iter().try_for_each(|row| row.check_column(c))?;
-        let towers = match Self::aligned(rows) {
-            true => tower4(rows[0].n_primaries(), Column { pass: Pass::four(rows), c }),
-            false => rows.map(|row| {
-                let [tower] = tower4(row.n_primaries(), Column { pass: Pass::one(row), c });
-                tower
-            }),
-        };
-        Ok(towers.map(PackedJets::into_tower))
+        let mut out = PackedBatch4::default();
+        match Self::aligned(rows) {
+            true => {
+                tower4(rows[0].gate_logits(), Columns { pass: Pass::four(rows), columns: c..c + 1 }, out.lanes_mut());
+            }
+            false => out.rows_mut().iter_mut().zip(rows).for_each(|(out, row)| row.column_into(c, out)),
+        }
+        Ok(out.into_rows().map(PackedJets::into_tower))
     }
 
     /// All columns of the reconstruction to the second order.
     pub fn reconstruction_all_columns_packed(&self) -> PackedJets {
-        let [packed] = order2(self.n_primaries(), AllColumns { pass: Pass::one(self) });
-        packed
+        let mut out = PackedJets::default();
+        self.reconstruction_all_columns_packed_into(&mut out);
+        out
+    }
+
+    /// [`Self::reconstruction_all_columns_packed`] into arrays that are there already: for many rows, much of the time is
+    /// getting memory.
+    pub fn reconstruction_all_columns_packed_into(&self, out: &mut PackedJets) {
+        order2(self.gate_logits(), Columns { pass: Pass::one(self), columns: 0..self.n_outputs }, out);
     }
 
     /// All columns of four rows; each result is that of [`Self::reconstruction_all_columns_packed`] on its row, to the bit.
-    pub fn reconstruction_all_columns_packed_batch4(rows: [&Self; 4]) -> [PackedJets; 4] {
+    pub fn reconstruction_all_columns_packed_batch4(rows: [&Self; 4]) -> PackedBatch4 {
+        let mut out = PackedBatch4::default();
+        Self::reconstruction_all_columns_packed_batch4_into(rows, &mut out);
+        out
+    }
+
+    /// [`Self::reconstruction_all_columns_packed_batch4`] into arrays that are there already.
+    pub fn reconstruction_all_columns_packed_batch4_into(rows: [&Self; 4], out: &mut PackedBatch4) {
         match Self::aligned(rows) {
-            true => order2(rows[0].n_primaries(), AllColumns { pass: Pass::four(rows) }),
-            false => rows.map(Self::reconstruction_all_columns_packed),
+            true => {
+                let task = Columns { pass: Pass::four(rows), columns: 0..rows[0].n_outputs };
+                order2(rows[0].gate_logits(), task, out.lanes_mut());
+            }
+            false => {
+                let outs = out.rows_mut().iter_mut();
+                outs.zip(rows).for_each(|(out, row)| row.reconstruction_all_columns_packed_into(out));
+            }
         }
     }
 
     /// Border channels `s_kb = a_k(l) Phi_b(t_k)` to the first order, for some (atom, basis column).
     pub fn beta_border_order1_packed(&self, channels: &[(usize, usize)]) -> Result<PackedJets, ShapeError> {
         self.check_channels(channels)?;
-        let [packed] = order1(self.n_primaries(), Border { pass: Pass::one(self), channels });
-        Ok(packed)
+        let mut out = PackedJets::default();
+        self.border_into(channels, &mut out);
+        Ok(out)
+    }
+
+    fn border_into(&self, channels: &[(usize, usize)], out: &mut PackedJets) {
+        order1(self.gate_logits(), Border { pass: Pass::one(self), channels }, out);
     }
 
     /// Border channels of four rows; each result is that of [`Self::beta_border_order1_packed`] on its row, to the bit.
     pub fn beta_border_order1_packed_batch4(
         rows: [&Self; 4],
         channels: &[(usize, usize)],
-    ) -> Result<[PackedJets; 4], ShapeError> {
+    ) -> Result<PackedBatch4, ShapeError> {
         rows.iter().try_for_each(|row| row.check_channels(channels))?;
-        Ok(match Self::aligned(rows) {
-            true => order1(rows[0].n_primaries(), Border { pass: Pass::four(rows), channels }),
-            false => rows.map(|row| {
-                let [packed] = order1(row.n_primaries(), Border { pass: Pass::one(row), channels });
-                packed
-            }),
-        })
+        let mut out = PackedBatch4::default();
+        match Self::aligned(rows) {
+            true => order1(rows[0].gate_logits(), Border { pass: Pass::four(rows), channels }, out.lanes_mut()),
+            false => out.rows_mut().iter_mut().zip(rows).for_each(|(out, row)| row.border_into(channels, out)),
+        }
+        Ok(out)
+    }
+
+    /// The most free logits that one gate depends on.
+    fn gate_logits(&self) -> usize {
+        self.groups.iter().map(|group| group.slots.len()).max().unwrap_or(0)
     }
 
     fn check_column(&self, c: usize) -> Result<(), ShapeError> {

@@ -1,6 +1,7 @@
 //! Jets of many columns, laid out as arrays.
 
 use crate::jets::{F64x4, HeapOrder2, HeapTower4, Number};
+use std::ops::Range;
 
 /// The jets of several columns: for each order one array, column first, then one axis of primaries an order.
 ///
@@ -14,15 +15,12 @@ pub struct PackedJets<V = f64> {
 }
 
 impl<V: Number> PackedJets<V> {
-    /// Makes room, all of it zero; what is already allocated is used again.
+    /// Makes room, with anything in it; what is already allocated is used again.
     pub(super) fn reset(&mut self, columns: usize, primaries: usize, order: usize) {
         (self.columns, self.primaries) = (columns, primaries);
         self.orders.resize_with(order + 1, Vec::new);
         for (o, values) in self.orders.iter_mut().enumerate() {
-            let len = columns * primaries.pow(o as u32);
-            values.truncate(len);
-            values.fill(V::default());
-            values.resize(len, V::default());
+            values.resize(columns * primaries.pow(o as u32), V::default());
         }
     }
 
@@ -46,37 +44,36 @@ impl<V: Number> PackedJets<V> {
         &self.orders[order]
     }
 
-    /// One column, to be written.
+    /// The derivatives of one order in some columns, to be written.
     #[inline(always)]
-    pub(super) fn column_mut(&mut self, c: usize) -> ColumnMut<'_, V> {
+    pub(super) fn columns_mut(&mut self, order: usize, columns: Range<usize>) -> &mut [V] {
+        let size = self.primaries.pow(order as u32);
+        &mut self.orders[order][columns.start * size..columns.end * size]
+    }
+
+    /// Third and fourth derivatives of one column, all zero.
+    pub(super) fn high_mut(&mut self, c: usize) -> HighMut<'_, V> {
         let n = self.primaries;
-        let mut orders = self.orders.iter_mut();
-        let mut next = |size: usize| orders.next().map_or(&mut [][..], |o| &mut o[c * size..(c + 1) * size]);
-        ColumnMut {
-            n,
-            value: &mut next(1)[0],
-            gradient: next(n),
-            hessian: next(n * n),
-            t3: next(n.pow(3)),
-            t4: next(n.pow(4)),
-        }
+        let [_, _, _, t3, t4] = &mut self.orders[..] else { unreachable!("a packing of four orders") };
+        let t3 = &mut t3[c * n.pow(3)..(c + 1) * n.pow(3)];
+        let t4 = &mut t4[c * n.pow(4)..(c + 1) * n.pow(4)];
+        t3.fill(V::default());
+        t4.fill(V::default());
+        HighMut { n, t3, t4 }
     }
 }
 
-/// One column of a packing; the arrays of orders that are not held are empty.
-pub(super) struct ColumnMut<'a, V> {
+/// Third and fourth derivatives of one column, to be summed.
+pub(super) struct HighMut<'a, V> {
     /// Number of primaries.
-    pub n: usize,
-    pub value: &'a mut V,
-    pub gradient: &'a mut [V],
-    pub hessian: &'a mut [V],
+    n: usize,
     t3: &'a mut [V],
     t4: &'a mut [V],
 }
 
-impl<V: Number> ColumnMut<'_, V> {
-    /// Adds third and fourth derivatives over some slots.
-    pub fn add_high(&mut self, slots: &[usize], derivative: impl Fn(&[usize]) -> V) {
+impl<V: Number> HighMut<'_, V> {
+    /// Adds a function's derivatives over the slots that it depends on.
+    pub fn add(&mut self, slots: &[usize], derivative: impl Fn(&[usize]) -> V) {
         let n = self.n;
         for &a in slots {
             for &b in slots {

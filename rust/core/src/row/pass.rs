@@ -4,8 +4,8 @@
 //! is given as, and Leibniz' rule for their product has one term for each derivative: every slot goes to the only factor
 //! that depends on it.
 
-use super::packed::{ColumnMut, PackedJets};
-use super::program::{FreeAxes, Group, RowDecoder, RowGate, SaeReconstructionRowProgram};
+use super::packed::{HighMut, PackedJets};
+use super::program::{Group, RowDecoder, RowGate, SaeReconstructionRowProgram};
 use crate::jets::{F64x4, HeapOrder1, HeapOrder2, HeapTower4, Jet, Number, Order1, Order2, Tower4};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -75,209 +75,70 @@ impl<'a, V: Number, const L: usize> Pass<'a, V, L> {
         }
     }
 
-    /// The curve of atom k, as far as all columns share it.
+    /// Appends what atom k's basis is made of: value, gradient and Hessian of one column after the other.
     #[inline(always)]
-    fn curve(&self, k: usize) -> Curve<'a, V, L> {
-        let shape = self.shape();
-        let FreeAxes { axes, slots } = &shape.curves[k];
-        let width = shape.atoms[k].phi.len();
-        let mut basis = Vec::with_capacity((1 + axes.len() + axes.len() * axes.len()) * width);
-        for b in 0..width {
+    fn push_basis(&self, k: usize, basis: &mut Vec<V>) {
+        let axes = &self.shape().curves[k].axes;
+        for b in 0..self.shape().atoms[k].phi.len() {
             basis.push(self.gather(|row| row.atoms[k].phi[b]));
-            basis.extend(axes.iter().map(|&x| self.gather(|row| row.atoms[k].d_phi[[b, x]])));
             for &x in axes {
-                basis.extend(axes.iter().map(|&y| {
-                    self.gather(|row| 0.5 * row.atoms[k].d2_phi[[b, x, y]] + 0.5 * row.atoms[k].d2_phi[[b, y, x]])
-                }));
+                basis.push(self.gather(|row| row.atoms[k].d_phi[[b, x]]));
             }
-        }
-        let decoders = self.rows.map(|row| &row.atoms[k].decoder);
-        Curve {
-            slots,
-            width,
-            basis,
-            decoders: decoders.map(|decoder| &**decoder),
-            shared: decoders.iter().all(|decoder| Arc::ptr_eq(decoder, decoders[0])),
+            for &x in axes {
+                for &y in axes {
+                    let d2 = |row: &SaeReconstructionRowProgram, x, y| 0.5 * row.atoms[k].d2_phi[[b, x, y]];
+                    basis.push(self.gather(|row| d2(row, x, y) + d2(row, y, x)));
+                }
+            }
         }
     }
 }
 
 /// One atom's curve `sum_b Phi_b B_bc` with `Phi_b + sum_a d_a Phi_b u_a + 1/2 sum_ab d_ab Phi_b u_a u_b` over the coordinates
-/// that are free. Its coefficients are value, gradient and Hessian, one after the other.
-struct Curve<'a, V, const L: usize> {
+/// that are free.
+struct Curve<'a, const L: usize> {
     /// Slots of the coordinates.
     slots: &'a [usize],
     /// Number of basis columns M.
     width: usize,
-    /// The coefficients of each basis column.
-    basis: Vec<V>,
+    /// Where its basis begins.
+    basis: usize,
+    /// Where its gradient and Hessian begin in a row of coefficients; its value is at the atom's number.
+    at: usize,
     /// Each row's decoder.
     decoders: [&'a RowDecoder; L],
     /// Whether the rows have one decoder in common.
     shared: bool,
 }
 
-impl<V: Number, const L: usize> Curve<'_, V, L> {
-    /// Number of coefficients.
+impl<const L: usize> Curve<'_, L> {
+    /// Number of coefficients: value, gradient and Hessian.
     #[inline(always)]
     fn len(&self) -> usize {
         1 + self.slots.len() * (1 + self.slots.len())
     }
-
-    /// Writes the coefficients of column c.
-    #[inline(always)]
-    fn column(&self, c: usize, out: &mut [V]) {
-        if self.shared {
-            let decoder = self.decoders[0].column(c);
-            self.combine(|b| V::splat(decoder[b]), out);
-        } else {
-            let decoders = self.decoders.map(|decoder| &decoder.column(c)[..self.width]);
-            self.combine(|b| V::gather(|lane| decoders[lane][b]), out);
-        }
-    }
-
-    /// Writes the sum of all basis columns times their weights.
-    #[inline(always)]
-    fn combine(&self, weight: impl Fn(usize) -> V, out: &mut [V]) {
-        /// A number of coefficients that the compiler knows: they stay in registers.
-        #[inline(always)]
-        fn fixed<V: Number, const E: usize>(basis: &[V], weight: impl Fn(usize) -> V, out: &mut [V]) {
-            let mut sums = [V::default(); E];
-            for (b, entries) in basis.chunks_exact(E).enumerate() {
-                let weight = weight(b);
-                for (sum, entry) in sums.iter_mut().zip(entries) {
-                    *sum += *entry * weight;
-                }
-            }
-            out.copy_from_slice(&sums);
-        }
-        match out.len() {
-            1 => fixed::<V, 1>(&self.basis, weight, out),
-            3 => fixed::<V, 3>(&self.basis, weight, out),
-            7 => fixed::<V, 7>(&self.basis, weight, out),
-            len => {
-                out.fill(V::default());
-                for (b, entries) in self.basis.chunks_exact(len).enumerate() {
-                    let weight = weight(b);
-                    for (sum, entry) in out.iter_mut().zip(entries) {
-                        *sum += *entry * weight;
-                    }
-                }
-            }
-        }
-    }
 }
 
-/// Gates that depend on the same logits, with their derivatives laid out for sums over the atoms.
-struct Gates<'a, J: Jet> {
-    atoms: Range<usize>,
-    /// The slots of their logits.
-    slots: &'a [usize],
-    jets: Vec<J>,
-    /// Value of each atom.
-    values: Vec<J::Value>,
-    /// For each logit, the derivative of each atom.
-    gradients: Vec<J::Value>,
-    /// For each pair of logits, the second derivative of each atom.
-    hessians: Vec<J::Value>,
-    /// Where those pairs go in a Hessian, above and below its diagonal.
-    pairs: Vec<[usize; 2]>,
-    /// Where the pairs of a logit and a coordinate go, atom by atom.
-    mixed: Vec<Vec<[usize; 2]>>,
+/// One derivative of all columns: `sum_i weights[i] * coefficients[i]` over some neighbouring coefficients of a column.
+struct Entry {
+    weights: Range<usize>,
+    coefficient: usize,
+    /// Where it goes among a column's derivatives of its order: one place, or two that mirror each other.
+    at: [usize; 2],
 }
 
-impl<'a, J: Jet> Gates<'a, J> {
-    #[inline(always)]
-    fn new(shape: &'a SaeReconstructionRowProgram, group: &'a Group, jets: Vec<J>) -> Self {
-        let (n, primaries) = (group.slots.len(), shape.n_primaries());
-        let mut gates = Self {
-            atoms: group.atoms.clone(),
-            slots: &group.slots,
-            values: jets.iter().map(J::value).collect(),
-            gradients: (0..n).flat_map(|u| jets.iter().map(move |jet| jet.gradient(u))).collect(),
-            hessians: Vec::new(),
-            pairs: Vec::new(),
-            mixed: Vec::new(),
-            jets,
-        };
-        if J::ORDER < 2 {
-            return gates;
-        }
-        let both = |a: usize, b: usize| [a * primaries + b, b * primaries + a];
-        for u in 0..n {
-            for v in u..n {
-                gates.hessians.extend(gates.jets.iter().map(|jet| jet.hessian(u, v)));
-                gates.pairs.push(both(group.slots[u], group.slots[v]));
-            }
-        }
-        for curve in &shape.curves[group.atoms.clone()] {
-            let pairs = curve.slots.iter().flat_map(|&b| group.slots.iter().map(move |&a| both(a, b)));
-            gates.mixed.push(pairs.collect());
-        }
-        gates
-    }
-
-    /// Writes the derivatives in logits alone to a column: sums over the atoms, `curves` their curves' values.
-    #[inline(always)]
-    fn write_shared(&self, curves: &[J::Value], out: &mut ColumnMut<'_, J::Value>) {
-        let count = curves.len();
-        for (slot, of_atoms) in self.slots.iter().zip(self.gradients.chunks_exact(count)) {
-            out.gradient[*slot] = dot(of_atoms, curves);
-        }
-        for ([above, below], of_atoms) in self.pairs.iter().zip(self.hessians.chunks_exact(count)) {
-            let value = dot(of_atoms, curves);
-            out.hessian[*above] = value;
-            out.hessian[*below] = value;
-        }
-    }
-
-    /// Writes the derivatives in the coordinates of the group's atom at position `k`, `curve` its curve's coefficients.
-    #[inline(always)]
-    fn write_own(&self, k: usize, slots: &[usize], curve: &[J::Value], out: &mut ColumnMut<'_, J::Value>) {
-        let (count, dim, gate) = (self.values.len(), slots.len(), self.values[k]);
-        for (x, &slot) in slots.iter().enumerate() {
-            let slope = curve[1 + x];
-            out.gradient[slot] = gate * slope;
-            if J::ORDER < 2 {
-                continue;
-            }
-            let mixed = &self.mixed[k][x * self.slots.len()..(x + 1) * self.slots.len()];
-            for ([above, below], of_atoms) in mixed.iter().zip(self.gradients.chunks_exact(count)) {
-                let value = of_atoms[k] * slope;
-                out.hessian[*above] = value;
-                out.hessian[*below] = value;
-            }
-            for (y, &other) in slots.iter().enumerate() {
-                out.hessian[slot * out.n + other] = gate * curve[1 + dim * (1 + x) + y];
-            }
-        }
-    }
-}
-
-/// `sum_i x_i y_i`, from the left.
-#[inline(always)]
-fn dot<V: Number>(x: &[V], y: &[V]) -> V {
-    let mut sum = V::default();
-    let (x4, y4) = (x.chunks_exact(4), y.chunks_exact(4));
-    let rest = x4.remainder().iter().zip(y4.remainder());
-    for (x, y) in x4.zip(y4) {
-        for i in 0..4 {
-            sum += x[i] * y[i];
-        }
-    }
-    for (x, y) in rest {
-        sum += *x * *y;
-    }
-    sum
-}
-
-/// Gates and curves of a pass, and room for the numbers between the decoders and a column.
+/// The columns of a pass, `sum_k a_k sum_b Phi_b B_bc`: first every column's curves, then derivative by derivative.
 struct Assembly<'a, J: Jet, const L: usize> {
-    groups: Vec<Gates<'a, J>>,
-    curves: Vec<Curve<'a, J::Value, L>>,
-    /// Value of each atom's curve.
-    values: Vec<J::Value>,
-    /// Coefficients of each atom's curve, one atom after the other.
+    shape: &'a SaeReconstructionRowProgram,
+    /// The gates of every group.
+    gates: Vec<Vec<J>>,
+    curves: Vec<Curve<'a, L>>,
+    basis: Vec<J::Value>,
+    /// The value, the gradient and the Hessian.
+    entries: [Vec<Entry>; 3],
+    weights: Vec<J::Value>,
+    /// Number of coefficients of a column: the values of all curves, then their derivatives, atom by atom.
+    stride: usize,
     coefficients: Vec<J::Value>,
 }
 
@@ -285,67 +146,219 @@ impl<'a, J: Jet, const L: usize> Assembly<'a, J, L> {
     #[inline(always)]
     fn new(pass: &Pass<'a, J::Value, L>, space: J::Space) -> Self {
         let shape = pass.shape();
-        let groups = shape.groups.iter().map(|group| Gates::new(shape, group, pass.gates(space, group))).collect();
-        let curves: Vec<_> = (0..shape.n_atoms()).map(|k| pass.curve(k)).collect();
-        let zeros = |len| vec![J::Value::default(); len];
-        Self { values: zeros(curves.len()), coefficients: zeros(curves.iter().map(Curve::len).sum()), groups, curves }
+        let (mut basis, mut stride) = (Vec::new(), shape.n_atoms());
+        let curve = |k: usize| {
+            let decoders = pass.rows.map(|row| &row.atoms[k].decoder);
+            let curve = Curve {
+                slots: &shape.curves[k].slots,
+                width: shape.atoms[k].phi.len(),
+                basis: basis.len(),
+                at: stride,
+                decoders: decoders.map(|decoder| &**decoder),
+                shared: decoders.iter().all(|decoder| Arc::ptr_eq(decoder, decoders[0])),
+            };
+            pass.push_basis(k, &mut basis);
+            stride += curve.len() - 1;
+            curve
+        };
+        let curves: Vec<_> = (0..shape.n_atoms()).map(curve).collect();
+        let mut assembly = Self {
+            shape,
+            gates: shape.groups.iter().map(|group| pass.gates(space, group)).collect(),
+            curves,
+            basis,
+            entries: Default::default(),
+            weights: Vec::new(),
+            stride,
+            coefficients: vec![J::Value::default(); BLOCK * stride],
+        };
+        assembly.plan();
+        assembly
     }
 
-    /// Writes `sum_k a_k sum_b Phi_b B_bc` and its derivatives.
+    /// Lists the derivatives up to the second order. Leibniz' rule has one term an atom: each slot goes to its gate or to its
+    /// curve.
     #[inline(always)]
-    fn write_column(&mut self, c: usize, out: &mut ColumnMut<'_, J::Value>) {
-        let mut rest = &mut self.coefficients[..];
-        for (curve, value) in self.curves.iter().zip(&mut self.values) {
-            let (own, others) = rest.split_at_mut(curve.len());
-            curve.column(c, own);
-            *value = own[0];
-            rest = others;
-        }
-        let mut total = J::Value::default();
-        let mut rest = &self.coefficients[..];
-        for group in &self.groups {
-            let values = &self.values[group.atoms.clone()];
-            for (gate, value) in group.values.iter().zip(values) {
-                total += *gate * *value;
+    fn plan(&mut self) {
+        let n = self.shape.n_primaries();
+        let weights = &mut self.weights;
+        let [value, gradient, hessian] = &mut self.entries;
+        // atoms come in order, so their values are neighbours both here and among the coefficients
+        weights.extend(self.gates.iter().flatten().map(J::value));
+        value.push(Entry { weights: 0..weights.len(), coefficient: 0, at: [0, 0] });
+        let (mut in_gradient, mut in_hessian) = (vec![false; n], vec![false; n * n]);
+        let mut first = |a: usize, weights: Range<usize>, coefficient: usize| {
+            in_gradient[a] = true;
+            gradient.push(Entry { weights, coefficient, at: [a, a] });
+        };
+        let mut second = |a: usize, b: usize, weights: Range<usize>, coefficient: usize| {
+            let at = [a * n + b, b * n + a];
+            (in_hessian[at[0]], in_hessian[at[1]]) = (true, true);
+            hessian.push(Entry { weights, coefficient, at });
+        };
+        for (group, gates) in self.shape.groups.iter().zip(&self.gates) {
+            for (u, &a) in group.slots.iter().enumerate() {
+                let start = weights.len();
+                weights.extend(gates.iter().map(|gate| gate.gradient(u)));
+                first(a, start..weights.len(), group.atoms.start);
+                for (k, curve) in self.curves[group.atoms.clone()].iter().enumerate() {
+                    let of_atom = start + k..start + k + 1;
+                    curve.slots.iter().enumerate().for_each(|(x, &b)| second(a, b, of_atom.clone(), curve.at + x));
+                }
+                for (v, &b) in group.slots.iter().enumerate().skip(u) {
+                    let start = weights.len();
+                    weights.extend(gates.iter().map(|gate| gate.hessian(u, v)));
+                    second(a, b, start..weights.len(), group.atoms.start);
+                }
             }
-            group.write_shared(values, out);
-            for (k, curve) in self.curves[group.atoms.clone()].iter().enumerate() {
-                let (own, others) = rest.split_at(curve.len());
-                group.write_own(k, curve.slots, own, out);
-                rest = others;
+        }
+        for (k, curve) in self.curves.iter().enumerate() {
+            for (x, &a) in curve.slots.iter().enumerate() {
+                first(a, k..k + 1, curve.at + x);
+                for (y, &b) in curve.slots.iter().enumerate().skip(x) {
+                    second(a, b, k..k + 1, curve.at + curve.slots.len() * (1 + x) + y);
+                }
             }
         }
-        *out.value = total;
+        // what nothing touches: a slot that no variable has, or a pair that no product depends on
+        let zero = |at: [usize; 2]| Entry { weights: 0..0, coefficient: 0, at };
+        gradient.extend((0..n).filter(|&a| !in_gradient[a]).map(|a| zero([a, a])));
+        hessian.extend((0..n * n).filter(|&ab| !in_hessian[ab]).map(|ab| zero([ab, ab])));
+    }
+
+    /// Writes the coefficients of every curve in some columns.
+    #[inline(always)]
+    fn combine(&mut self, columns: Range<usize>) {
+        for (k, curve) in self.curves.iter().enumerate() {
+            let basis = &self.basis[curve.basis..curve.basis + curve.width * curve.len()];
+            for (c, out) in columns.clone().zip(self.coefficients.chunks_exact_mut(self.stride)) {
+                if curve.shared {
+                    let decoder = curve.decoders[0].column(c);
+                    combine(basis, decoder.iter().map(|x| J::Value::splat(*x)), k, curve, out);
+                } else {
+                    let decoders = curve.decoders.map(|decoder| &decoder.column(c)[..curve.width]);
+                    let decoder = (0..curve.width).map(|b| J::Value::gather(|lane| decoders[lane][b]));
+                    combine(basis, decoder, k, curve, out);
+                }
+            }
+        }
+    }
+
+    /// Writes some columns, at most [`BLOCK`], to the places `from` and on of the packing.
+    #[inline(always)]
+    fn write_columns(&mut self, columns: Range<usize>, from: usize, out: &mut PackedJets<J::Value>) {
+        self.combine(columns.clone());
+        let n = self.shape.n_primaries();
+        for (order, size) in [1, n, n * n].into_iter().enumerate().take(J::ORDER + 1) {
+            let out = out.columns_mut(order, from..from + columns.len());
+            for entry in &self.entries[order] {
+                let weights = &self.weights[entry.weights.clone()];
+                self.write_entry(weights, entry, size, out);
+            }
+        }
         if J::ORDER > 2 {
-            self.write_high(out);
+            (0..columns.len()).for_each(|c| self.write_high(c, &mut out.high_mut(from + c)));
         }
     }
 
-    /// Writes `a_k Phi_b` and its derivatives.
     #[inline(always)]
-    fn write_channel(&mut self, k: usize, b: usize, out: &mut ColumnMut<'_, J::Value>) {
-        let group = self.groups.iter().find(|group| group.atoms.contains(&k)).expect("every atom has a gate");
-        let curve = &self.curves[k];
-        let phi = &curve.basis[b * curve.len()..(b + 1) * curve.len()];
-        let k = k - group.atoms.start;
-        *out.value = group.values[k] * phi[0];
-        for (slot, of_atoms) in group.slots.iter().zip(group.gradients.chunks_exact(group.atoms.len())) {
-            out.gradient[*slot] = of_atoms[k] * phi[0];
-        }
-        group.write_own(k, curve.slots, phi, out);
-    }
-
-    /// Adds third and fourth derivatives, atom by atom.
-    fn write_high(&self, out: &mut ColumnMut<'_, J::Value>) {
-        let mut rest = &self.coefficients[..];
-        for group in &self.groups {
-            for (gate, curve) in group.jets.iter().zip(&self.curves[group.atoms.clone()]) {
-                let (own, others) = rest.split_at(curve.len());
-                let factors = Factors { gate, logits: group.slots, curve: own, coords: curve.slots };
-                out.add_high(&[group.slots, curve.slots].concat(), |slots| factors.derivative(slots));
-                rest = others;
+    fn write_entry(&self, weights: &[J::Value], entry: &Entry, size: usize, out: &mut [J::Value]) {
+        /// A number of weights that the compiler knows: they stay in registers.
+        #[inline(always)]
+        fn fixed<V: Number, const A: usize>(
+            weights: &[V],
+            entry: &Entry,
+            (coefficients, stride): (&[V], usize),
+            (out, size): (&mut [V], usize),
+        ) {
+            let weights: &[V; A] = weights.try_into().expect("as many as the match says");
+            let (mut from, mut to) = (entry.coefficient, 0);
+            while to < out.len() {
+                let column = &coefficients[from..from + A];
+                let mut sum = V::default();
+                for i in 0..A {
+                    sum += weights[i] * column[i];
+                }
+                out[to + entry.at[0]] = sum;
+                out[to + entry.at[1]] = sum;
+                (from, to) = (from + stride, to + size);
             }
         }
+        let (from, to) = ((&self.coefficients[..], self.stride), (&mut *out, size));
+        match weights.len() {
+            0 => fixed::<_, 0>(weights, entry, from, to),
+            1 => fixed::<_, 1>(weights, entry, from, to),
+            2 => fixed::<_, 2>(weights, entry, from, to),
+            3 => fixed::<_, 3>(weights, entry, from, to),
+            4 => fixed::<_, 4>(weights, entry, from, to),
+            _ => {
+                for (column, out) in self.coefficients.chunks_exact(self.stride).zip(out.chunks_exact_mut(size)) {
+                    let mut sum = J::Value::default();
+                    for (weight, coefficient) in weights.iter().zip(&column[entry.coefficient..]) {
+                        sum += *weight * *coefficient;
+                    }
+                    out[entry.at[0]] = sum;
+                    out[entry.at[1]] = sum;
+                }
+            }
+        }
+    }
+
+    /// Writes third and fourth derivatives of the column in place `c` of the block.
+    fn write_high(&self, c: usize, out: &mut HighMut<'_, J::Value>) {
+        let coefficients = &self.coefficients[c * self.stride..(c + 1) * self.stride];
+        for (group, gates) in self.shape.groups.iter().zip(&self.gates) {
+            for (k, gate) in group.atoms.clone().zip(gates) {
+                let curve = &self.curves[k];
+                let factors = Factors {
+                    gate,
+                    logits: &group.slots,
+                    value: coefficients[k],
+                    derivatives: &coefficients[curve.at..],
+                    coords: curve.slots,
+                };
+                out.add(&[&group.slots, curve.slots].concat(), |slots| factors.derivative(slots));
+            }
+        }
+    }
+}
+
+/// Columns whose coefficients and derivatives stay in the fastest cache while they are written.
+const BLOCK: usize = 8;
+
+/// Writes the coefficients of one curve in one column: its basis columns times the decoder's entries.
+#[inline(always)]
+fn combine<V: Number, const L: usize>(
+    mut basis: &[V],
+    decoder: impl Iterator<Item = V>,
+    k: usize,
+    curve: &Curve<'_, L>,
+    out: &mut [V],
+) {
+    if curve.slots.len() == 1 {
+        // the usual curve: its three sums stay in registers
+        let [mut value, mut slope, mut bend] = [V::default(); 3];
+        for x in decoder {
+            let Some((&[v, s, b], rest)) = basis.split_first_chunk() else { break };
+            value += v * x;
+            slope += s * x;
+            bend += b * x;
+            basis = rest;
+        }
+        out[k] = value;
+        out[curve.at] = slope;
+        out[curve.at + 1] = bend;
+        return;
+    }
+    out[k] = V::default();
+    let size = curve.len() - 1;
+    out[curve.at..curve.at + size].fill(V::default());
+    for x in decoder {
+        let Some((value, rest)) = basis.split_first() else { break };
+        let (derivatives, rest) = rest.split_at(size);
+        out[k] += *value * x;
+        out[curve.at..curve.at + size].iter_mut().zip(derivatives).for_each(|(out, d)| *out += *d * x);
+        basis = rest;
     }
 }
 
@@ -354,8 +367,10 @@ struct Factors<'a, J: Jet> {
     gate: &'a J,
     /// Slots of the gate.
     logits: &'a [usize],
-    /// Coefficients of the curve.
-    curve: &'a [J::Value],
+    /// The curve's value.
+    value: J::Value,
+    /// Its gradient and its Hessian.
+    derivatives: &'a [J::Value],
     /// Slots of the curve.
     coords: &'a [usize],
 }
@@ -371,9 +386,9 @@ impl<J: Jet> Factors<'_, J> {
             [ref leading @ .., last] => self.gate.derivatives(leading)[last],
         };
         let curve = match *positions(self.coords) {
-            [] => self.curve[0],
-            [x] => self.curve[1 + x],
-            [x, y] => self.curve[1 + self.coords.len() * (1 + x) + y],
+            [] => self.value,
+            [x] => self.derivatives[x],
+            [x, y] => self.derivatives[self.coords.len() * (1 + x) + y],
             // the model of a curve is quadratic
             _ => J::Value::default(),
         };
@@ -455,8 +470,9 @@ impl<V: Number, const L: usize> Task for Columns<'_, V, L> {
     fn run<J: Jet<Value = V>>(self, space: J::Space, out: &mut PackedJets<V>) {
         let mut assembly = Assembly::<J, L>::new(&self.pass, space);
         out.reset(self.columns.len(), self.pass.shape().n_primaries(), J::ORDER);
-        for (i, c) in self.columns.enumerate() {
-            assembly.write_column(c, &mut out.column_mut(i));
+        for from in (0..self.columns.len()).step_by(BLOCK) {
+            let start = self.columns.start + from;
+            assembly.write_columns(start..self.columns.end.min(start + BLOCK), from, out);
         }
     }
 }
@@ -473,10 +489,24 @@ impl<V: Number, const L: usize> Task for Border<'_, V, L> {
 
     #[inline(always)]
     fn run<J: Jet<Value = V>>(self, space: J::Space, out: &mut PackedJets<V>) {
-        let mut assembly = Assembly::<J, L>::new(&self.pass, space);
-        out.reset(self.channels.len(), self.pass.shape().n_primaries(), J::ORDER);
+        let shape = self.pass.shape();
+        let n = shape.n_primaries();
+        let gates: Vec<Vec<J>> = shape.groups.iter().map(|group| self.pass.gates(space, group)).collect();
+        out.reset(self.channels.len(), n, J::ORDER);
         for (i, &(k, b)) in self.channels.iter().enumerate() {
-            assembly.write_channel(k, b, &mut out.column_mut(i));
+            let g = shape.groups.iter().position(|group| group.atoms.contains(&k)).expect("every atom has a gate");
+            let (group, curve) = (&shape.groups[g], &shape.curves[k]);
+            let gate = &gates[g][k - group.atoms.start];
+            let phi = self.pass.gather(|row| row.atoms[k].phi[b]);
+            out.columns_mut(0, i..i + 1)[0] = gate.value() * phi;
+            let gradient = out.columns_mut(1, i..i + 1);
+            gradient.fill(V::default());
+            for (u, &slot) in group.slots.iter().enumerate() {
+                gradient[slot] = gate.gradient(u) * phi;
+            }
+            for (&axis, &slot) in curve.axes.iter().zip(&curve.slots) {
+                gradient[slot] = gate.value() * self.pass.gather(|row| row.atoms[k].d_phi[[b, axis]]);
+            }
         }
     }
 }

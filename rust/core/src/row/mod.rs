@@ -8,14 +8,11 @@
 //! support. The free logits of atoms outside the support feel their prior alone.
 
 mod linearise;
-mod packed;
-mod pass;
 mod program;
 mod solver;
 mod tape;
 
 pub use linearise::{linearise, Linearised, LossParts};
-pub use packed::{PackedBatch4, PackedJets};
-pub use program::{RowAtom, RowDecoder, RowGate, RowSlots, SaeReconstructionRowProgram};
+pub use program::{PackedBatch4, PackedJets, RowAtom, RowDecoder, RowGate, RowSlots, SaeReconstructionRowProgram};
 pub use solver::{RowSolver, RowState, Target};
 pub use tape::{AtomView, Chunk, Chunks, RowView};

@@ -1,98 +1,18 @@
-//! The text of the row program: gates, curves and columns over any jet, for one row or four.
+//! Columns from gates and curves.
 //!
-//! A gate depends on logits and a curve on coordinates. So gates are jets over logits alone, a curve is the quadratic that it
-//! is given as, and Leibniz' rule for their product has one term for each derivative: every slot goes to the only factor
-//! that depends on it.
+//! A gate depends on logits and a curve on coordinates, so Leibniz' rule for their product has one term for each derivative:
+//! every slot goes to the only factor that depends on it. All derivatives of a column up to the second order are then short
+//! sums over atoms, listed once and run for every column.
 
 use super::packed::{HighMut, PackedJets};
-use super::program::{Group, RowDecoder, RowGate, SaeReconstructionRowProgram};
-use crate::jets::{F64x4, HeapOrder1, HeapOrder2, HeapTower4, Jet, Number, Order1, Order2, Tower4};
-use std::marker::PhantomData;
+use super::pass::Pass;
+use super::{RowDecoder, SaeReconstructionRowProgram};
+use crate::jets::{Jet, Number};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Rows that run together, one in each of the `L` lanes of `V`. They are aligned: what the first says of gate kind,
-/// temperature, slots and shapes holds for all.
-pub(super) struct Pass<'a, V, const L: usize> {
-    rows: [&'a SaeReconstructionRowProgram; L],
-    lanes: PhantomData<V>,
-}
-
-impl<'a> Pass<'a, f64, 1> {
-    pub fn one(row: &'a SaeReconstructionRowProgram) -> Self {
-        Self { rows: [row], lanes: PhantomData }
-    }
-}
-
-impl<'a> Pass<'a, F64x4, 4> {
-    pub fn four(rows: [&'a SaeReconstructionRowProgram; 4]) -> Self {
-        Self { rows, lanes: PhantomData }
-    }
-}
-
-impl<'a, V: Number, const L: usize> Pass<'a, V, L> {
-    /// What is the same for all rows.
-    #[inline(always)]
-    fn shape(&self) -> &'a SaeReconstructionRowProgram {
-        self.rows[0]
-    }
-
-    #[inline(always)]
-    fn gather(&self, of_row: impl Fn(&SaeReconstructionRowProgram) -> f64) -> V {
-        V::gather(|lane| of_row(self.rows[lane]))
-    }
-
-    /// Gates of a group, over the free logits that they share.
-    #[inline(always)]
-    fn gates<J: Jet<Value = V>>(&self, space: J::Space, group: &Group) -> Vec<J> {
-        let inverse_temperature = V::splat(self.shape().inverse_temperature);
-        let exponent = |k: usize, origin: V| -> J {
-            let logit = self.gather(|row| row.logits[k]);
-            let jet = match group.logits[k - group.atoms.start] {
-                Some(position) => J::variable(space, logit, position),
-                None => J::constant(space, logit),
-            };
-            jet.shift(-origin).scale(inverse_temperature)
-        };
-        match &self.shape().gate {
-            // one denominator for all: K exponentials and one reciprocal
-            RowGate::Softmax => {
-                // a common shift of the logits changes nothing, and with the largest at zero nothing overflows
-                let top = self.gather(|row| row.logits.iter().copied().fold(f64::NEG_INFINITY, f64::max));
-                let mut gates: Vec<J> = group.atoms.clone().map(|k| exponent(k, top).exp()).collect();
-                let total = gates[1..].iter().fold(gates[0].clone(), |sum, e| sum.add(e));
-                let inverse = total.recip();
-                gates.iter_mut().for_each(|e| *e = e.mul(&inverse));
-                gates
-            }
-            RowGate::Logistic { .. } => {
-                let gate = |k: usize| {
-                    let [scale, shift] = [0, 1].map(|i| self.gather(|row| row.gate.scale_and_shift(k)[i]));
-                    exponent(k, shift).sigmoid().scale(scale)
-                };
-                group.atoms.clone().map(gate).collect()
-            }
-        }
-    }
-
-    /// Appends what atom k's basis is made of: value, gradient and Hessian of one column after the other.
-    #[inline(always)]
-    fn push_basis(&self, k: usize, basis: &mut Vec<V>) {
-        let axes = &self.shape().curves[k].axes;
-        for b in 0..self.shape().atoms[k].phi.len() {
-            basis.push(self.gather(|row| row.atoms[k].phi[b]));
-            for &x in axes {
-                basis.push(self.gather(|row| row.atoms[k].d_phi[[b, x]]));
-            }
-            for &x in axes {
-                for &y in axes {
-                    let d2 = |row: &SaeReconstructionRowProgram, x, y| 0.5 * row.atoms[k].d2_phi[[b, x, y]];
-                    basis.push(self.gather(|row| d2(row, x, y) + d2(row, y, x)));
-                }
-            }
-        }
-    }
-}
+/// Columns whose coefficients and derivatives stay in the fastest cache while they are written.
+const BLOCK: usize = 8;
 
 /// One atom's curve `sum_b Phi_b B_bc` with `Phi_b + sum_a d_a Phi_b u_a + 1/2 sum_ab d_ab Phi_b u_a u_b` over the coordinates
 /// that are free.
@@ -128,7 +48,7 @@ struct Entry {
 }
 
 /// The columns of a pass, `sum_k a_k sum_b Phi_b B_bc`: first every column's curves, then derivative by derivative.
-struct Assembly<'a, J: Jet, const L: usize> {
+pub(super) struct Assembly<'a, J: Jet, const L: usize> {
     shape: &'a SaeReconstructionRowProgram,
     /// The gates of every group.
     gates: Vec<Vec<J>>,
@@ -144,7 +64,7 @@ struct Assembly<'a, J: Jet, const L: usize> {
 
 impl<'a, J: Jet, const L: usize> Assembly<'a, J, L> {
     #[inline(always)]
-    fn new(pass: &Pass<'a, J::Value, L>, space: J::Space) -> Self {
+    pub fn new(pass: &Pass<'a, J::Value, L>, space: J::Space) -> Self {
         let shape = pass.shape();
         let (mut basis, mut stride) = (Vec::new(), shape.n_atoms());
         let curve = |k: usize| {
@@ -244,9 +164,18 @@ impl<'a, J: Jet, const L: usize> Assembly<'a, J, L> {
         }
     }
 
-    /// Writes some columns, at most [`BLOCK`], to the places `from` and on of the packing.
+    /// Writes some columns, from the packing's first place on.
     #[inline(always)]
-    fn write_columns(&mut self, columns: Range<usize>, from: usize, out: &mut PackedJets<J::Value>) {
+    pub fn write(&mut self, columns: Range<usize>, out: &mut PackedJets<J::Value>) {
+        for from in (0..columns.len()).step_by(BLOCK) {
+            let start = columns.start + from;
+            self.write_block(start..columns.end.min(start + BLOCK), from, out);
+        }
+    }
+
+    /// Writes at most [`BLOCK`] columns, from the packing's place `from` on.
+    #[inline(always)]
+    fn write_block(&mut self, columns: Range<usize>, from: usize, out: &mut PackedJets<J::Value>) {
         self.combine(columns.clone());
         let n = self.shape.n_primaries();
         for (order, size) in [1, n, n * n].into_iter().enumerate().take(J::ORDER + 1) {
@@ -312,19 +241,16 @@ impl<'a, J: Jet, const L: usize> Assembly<'a, J, L> {
                 let curve = &self.curves[k];
                 let factors = Factors {
                     gate,
-                    logits: &group.slots,
+                    logits: group.slots.len(),
                     value: coefficients[k],
                     derivatives: &coefficients[curve.at..],
-                    coords: curve.slots,
+                    coords: curve.slots.len(),
                 };
-                out.add(&[&group.slots, curve.slots].concat(), |slots| factors.derivative(slots));
+                out.add(&[&group.slots, curve.slots].concat(), |variables| factors.derivative(variables));
             }
         }
     }
 }
-
-/// Columns whose coefficients and derivatives stay in the fastest cache while they are written.
-const BLOCK: usize = 8;
 
 /// Writes the coefficients of one curve in one column: its basis columns times the decoder's entries.
 #[inline(always)]
@@ -362,151 +288,44 @@ fn combine<V: Number, const L: usize>(
     }
 }
 
-/// A gate and a curve.
+/// A gate and a curve. Their variables are numbered: first the logits, then the coordinates.
 struct Factors<'a, J: Jet> {
     gate: &'a J,
-    /// Slots of the gate.
-    logits: &'a [usize],
+    /// Number of logits.
+    logits: usize,
     /// The curve's value.
     value: J::Value,
     /// Its gradient and its Hessian.
     derivatives: &'a [J::Value],
-    /// Slots of the curve.
-    coords: &'a [usize],
+    /// Number of coordinates.
+    coords: usize,
 }
 
 impl<J: Jet> Factors<'_, J> {
-    /// The derivative of their product in up to four slots.
-    fn derivative(&self, slots: &[usize]) -> J::Value {
-        let positions = |of: &[usize]| -> Vec<usize> {
-            slots.iter().filter_map(|slot| of.iter().position(|other| other == slot)).collect()
-        };
-        let gate = match *positions(self.logits) {
+    /// The derivative of their product in up to four variables.
+    fn derivative(&self, variables: &[usize]) -> J::Value {
+        let (mut of_gate, mut of_curve) = ([0; 4], [0; 4]);
+        let (mut u, mut v) = (0, 0);
+        for &variable in variables {
+            if variable < self.logits {
+                of_gate[u] = variable;
+                u += 1;
+            } else {
+                of_curve[v] = variable - self.logits;
+                v += 1;
+            }
+        }
+        let gate = match of_gate[..u] {
             [] => self.gate.value(),
             [ref leading @ .., last] => self.gate.derivatives(leading)[last],
         };
-        let curve = match *positions(self.coords) {
+        let curve = match of_curve[..v] {
             [] => self.value,
             [x] => self.derivatives[x],
-            [x, y] => self.derivatives[self.coords.len() * (1 + x) + y],
+            [x, y] => self.derivatives[self.coords * (1 + x) + y],
             // the model of a curve is quadratic
             _ => J::Value::default(),
         };
         gate * curve
-    }
-}
-
-/// Something to compute with jets that have room for the logits of a gate.
-pub(super) trait Task {
-    type Value: Number;
-
-    fn run<J: Jet<Value = Self::Value>>(self, space: J::Space, out: &mut PackedJets<Self::Value>);
-}
-
-/// A task over one jet, compiled for the machine's vector registers where it has wide ones. That changes how many numbers
-/// an instruction takes and not what is computed.
-struct Vectorised<'o, J: Jet, T> {
-    space: J::Space,
-    task: T,
-    out: &'o mut PackedJets<J::Value>,
-}
-
-impl<J: Jet, T: Task<Value = J::Value>> pulp::WithSimd for Vectorised<'_, J, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
-        self.task.run::<J>(self.space, self.out);
-    }
-}
-
-fn run<J: Jet, T: Task<Value = J::Value>>(space: J::Space, task: T, out: &mut PackedJets<T::Value>) {
-    pulp::Arch::new().dispatch(Vectorised::<J, T> { space, task, out });
-}
-
-/// Runs a task over first-order jets: on the stack up to 32 logits, on the heap above.
-pub(super) fn order1<T: Task>(logits: usize, task: T, out: &mut PackedJets<T::Value>) {
-    match logits {
-        0..=1 => run::<Order1<1, T::Value>, T>((), task, out),
-        2..=4 => run::<Order1<4, T::Value>, T>((), task, out),
-        5..=8 => run::<Order1<8, T::Value>, T>((), task, out),
-        9..=16 => run::<Order1<16, T::Value>, T>((), task, out),
-        17..=32 => run::<Order1<32, T::Value>, T>((), task, out),
-        n => run::<HeapOrder1<T::Value>, T>(n, task, out),
-    }
-}
-
-/// Runs a task over second-order jets.
-pub(super) fn order2<T: Task>(logits: usize, task: T, out: &mut PackedJets<T::Value>) {
-    match logits {
-        0..=1 => run::<Order2<1, T::Value>, T>((), task, out),
-        2..=4 => run::<Order2<4, T::Value>, T>((), task, out),
-        5..=8 => run::<Order2<8, T::Value>, T>((), task, out),
-        9..=16 => run::<Order2<16, T::Value>, T>((), task, out),
-        17..=32 => run::<Order2<32, T::Value>, T>((), task, out),
-        n => run::<HeapOrder2<T::Value>, T>(n, task, out),
-    }
-}
-
-/// Runs a task over fourth-order jets, whose `N^4` entries outgrow the stack early.
-pub(super) fn tower4<T: Task>(logits: usize, task: T, out: &mut PackedJets<T::Value>) {
-    match logits {
-        0..=1 => run::<Tower4<1, T::Value>, T>((), task, out),
-        2..=4 => run::<Tower4<4, T::Value>, T>((), task, out),
-        n => run::<HeapTower4<T::Value>, T>(n, task, out),
-    }
-}
-
-/// Some columns of the reconstruction, with gates and curves built once.
-pub(super) struct Columns<'a, V, const L: usize> {
-    pub pass: Pass<'a, V, L>,
-    pub columns: Range<usize>,
-}
-
-impl<V: Number, const L: usize> Task for Columns<'_, V, L> {
-    type Value = V;
-
-    #[inline(always)]
-    fn run<J: Jet<Value = V>>(self, space: J::Space, out: &mut PackedJets<V>) {
-        let mut assembly = Assembly::<J, L>::new(&self.pass, space);
-        out.reset(self.columns.len(), self.pass.shape().n_primaries(), J::ORDER);
-        for from in (0..self.columns.len()).step_by(BLOCK) {
-            let start = self.columns.start + from;
-            assembly.write_columns(start..self.columns.end.min(start + BLOCK), from, out);
-        }
-    }
-}
-
-/// Border channels, with gates and bases built once.
-pub(super) struct Border<'a, V, const L: usize> {
-    pub pass: Pass<'a, V, L>,
-    /// (atom, basis column).
-    pub channels: &'a [(usize, usize)],
-}
-
-impl<V: Number, const L: usize> Task for Border<'_, V, L> {
-    type Value = V;
-
-    #[inline(always)]
-    fn run<J: Jet<Value = V>>(self, space: J::Space, out: &mut PackedJets<V>) {
-        let shape = self.pass.shape();
-        let n = shape.n_primaries();
-        let gates: Vec<Vec<J>> = shape.groups.iter().map(|group| self.pass.gates(space, group)).collect();
-        out.reset(self.channels.len(), n, J::ORDER);
-        for (i, &(k, b)) in self.channels.iter().enumerate() {
-            let g = shape.groups.iter().position(|group| group.atoms.contains(&k)).expect("every atom has a gate");
-            let (group, curve) = (&shape.groups[g], &shape.curves[k]);
-            let gate = &gates[g][k - group.atoms.start];
-            let phi = self.pass.gather(|row| row.atoms[k].phi[b]);
-            out.columns_mut(0, i..i + 1)[0] = gate.value() * phi;
-            let gradient = out.columns_mut(1, i..i + 1);
-            gradient.fill(V::default());
-            for (u, &slot) in group.slots.iter().enumerate() {
-                gradient[slot] = gate.gradient(u) * phi;
-            }
-            for (&axis, &slot) in curve.axes.iter().zip(&curve.slots) {
-                gradient[slot] = gate.value() * self.pass.gather(|row| row.atoms[k].d_phi[[b, axis]]);
-            }
-        }
     }
 }

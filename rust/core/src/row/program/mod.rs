@@ -1,17 +1,21 @@
-//! One row's reconstruction, written once over any jet.
+//! One row's reconstruction and its derivatives in the row's own variables, written once over any jet.
 //!
-//! `z_c = sum_k a_k(l) sum_b Phi_b(t_k) B_bc`: gates are built once, the basis jets of an atom once, and every column is
-//! assembled from them. A column on its own, all columns together and four rows at a time run the same text, so they
-//! agree to the last bit.
+//! `z_c = sum_k a_k(l) sum_b Phi_b(t_k) B_bc`: the gates are built once, each atom's basis once, and every column is
+//! assembled from them. One column to the fourth order, all columns to the second and four rows side by side run the same
+//! text, so they agree to the last bit.
 //!
-//! A gate depends on logits and a curve on coordinates. Their jets are told which slots those are and pass over the
-//! others, whose derivatives are zero.
+//! * `pass`: gates and bases over any jet, and which jet to take. `assembly`: columns from them. `packed`: the results.
 
-use super::packed::{PackedBatch4, PackedJets};
-use super::pass::{order1, order2, tower4, Border, Columns, Pass};
+mod assembly;
+mod packed;
+mod pass;
+
+pub use packed::{PackedBatch4, PackedJets};
+
 use crate::errors::ShapeError;
 use crate::jets::HeapTower4;
 use ndarray::{Array1, Array2, Array3, ArrayView2, Dimension};
+use pass::{order1, order2, tower4, Border, Columns, Pass};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -63,7 +67,7 @@ impl RowDecoder {
     }
 
     #[inline(always)]
-    pub(super) fn column(&self, c: usize) -> &[f64] {
+    fn column(&self, c: usize) -> &[f64] {
         &self.columns[c * self.width..(c + 1) * self.width]
     }
 }
@@ -82,20 +86,20 @@ pub struct RowSlots {
 /// One row's reconstruction and its derivatives in any of its variables.
 #[derive(Clone, Debug)]
 pub struct SaeReconstructionRowProgram {
-    pub(super) atoms: Vec<RowAtom>,
-    pub(super) logits: Vec<f64>,
-    pub(super) gate: RowGate,
-    pub(super) inverse_temperature: f64,
-    pub(super) slots: RowSlots,
+    atoms: Vec<RowAtom>,
+    logits: Vec<f64>,
+    gate: RowGate,
+    inverse_temperature: f64,
+    slots: RowSlots,
     n_outputs: usize,
     /// Atoms whose gates depend on the same logits: all of them, or each on its own.
-    pub(super) groups: Vec<Group>,
-    pub(super) curves: Vec<FreeAxes>,
+    groups: Vec<Group>,
+    curves: Vec<FreeAxes>,
 }
 
 /// Neighbouring atoms whose gates depend on the same logits.
 #[derive(Clone, Debug)]
-pub(super) struct Group {
+struct Group {
     pub atoms: Range<usize>,
     /// Slots of their free logits.
     pub slots: Vec<usize>,
@@ -114,7 +118,7 @@ impl Group {
 
 /// The coordinates of an atom that are free.
 #[derive(Clone, Debug)]
-pub(super) struct FreeAxes {
+struct FreeAxes {
     pub axes: Vec<usize>,
     /// Their slots.
     pub slots: Vec<usize>,
@@ -167,7 +171,7 @@ impl RowGate {
     }
 
     /// The logistic's numbers of atom k.
-    pub(super) fn scale_and_shift(&self, k: usize) -> [f64; 2] {
+    fn scale_and_shift(&self, k: usize) -> [f64; 2] {
         match self {
             Self::Softmax => [1.0, 0.0],
             Self::Logistic { scale, shift } => [scale[k], shift[k]],
@@ -381,3 +385,6 @@ fn check_index(what: &str, index: usize, size: usize) -> Result<(), ShapeError> 
         false => Err(ShapeError::IndexOutOfRange { what: what.into(), index, size }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,16 +72,15 @@ pub(super) struct HighMut<'a, V> {
 }
 
 impl<V: Number> HighMut<'_, V> {
-    /// Adds a function's derivatives over the slots that it depends on.
+    /// Adds a function's derivatives over its variables, which have these slots.
     pub fn add(&mut self, slots: &[usize], derivative: impl Fn(&[usize]) -> V) {
-        let n = self.n;
-        for &a in slots {
-            for &b in slots {
-                for &c in slots {
-                    let at = (a * n + b) * n + c;
-                    self.t3[at] += derivative(&[a, b, c]);
-                    for &d in slots {
-                        self.t4[at * n + d] += derivative(&[a, b, c, d]);
+        for (i, a) in slots.iter().enumerate() {
+            for (j, b) in slots.iter().enumerate() {
+                for (k, c) in slots.iter().enumerate() {
+                    let at = (a * self.n + b) * self.n + c;
+                    self.t3[at] += derivative(&[i, j, k]);
+                    for (l, d) in slots.iter().enumerate() {
+                        self.t4[at * self.n + d] += derivative(&[i, j, k, l]);
                     }
                 }
             }

@@ -1,6 +1,12 @@
 //! Rows per second of the row program, one row at a time and four at a time; `benchmarks/jets.py` runs it.
+//!
+//! Prints a line for rows that share their decoders, as the rows of a fit do, and one for rows that do not: the name, rows
+//! per second one by one, rows per second by four.
 
-use sae_core::{Atom, BasisJet, Circle, RowAtom, RowGate, RowSlots, SaeReconstructionRowProgram};
+use sae_core::{
+    Atom, BasisJet, Circle, PackedBatch4, PackedJets, RowAtom, RowDecoder, RowGate, RowSlots,
+    SaeReconstructionRowProgram,
+};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,10 +15,10 @@ use std::time::Instant;
 const ATOMS: usize = 4;
 /// Output columns p.
 const OUTPUTS: usize = 64;
-/// Rows of one timing.
+/// Rows of one timing: few, so that most timings fit between two interruptions by whatever else the machine does.
 const ROWS: usize = 32;
-/// Timings of each path, taken alternately; the shortest counts.
-const REPEATS: usize = 1000;
+/// Timings of each path, taken in turns; the shortest counts.
+const REPEATS: usize = 2000;
 
 /// Numbers between -1 and 1 that look random and are the same in every run.
 struct Numbers(u64);
@@ -27,23 +33,18 @@ impl Numbers {
 fn rows(shared: bool) -> Vec<SaeReconstructionRowProgram> {
     let circle = Circle::new(3).expect("three harmonics");
     let mut numbers = Numbers(7);
-    let mut decoder = || Arc::new(ndarray::Array2::from_shape_simple_fn((circle.width(), OUTPUTS), || numbers.next()));
-    let common: Vec<_> = (0..ATOMS).map(|_| decoder()).collect();
-    let mut numbers = Numbers(11);
+    let decoders: Vec<_> = (0..ATOMS)
+        .map(|_| ndarray::Array2::from_shape_simple_fn((circle.width(), OUTPUTS), || numbers.next()))
+        .map(|decoder| Arc::new(RowDecoder::new(decoder.view())))
+        .collect();
     let mut row = || {
-        let atoms = (0..ATOMS)
-            .map(|k| {
-                let (m, mut jet) = (circle.width(), BasisJet::new(1, circle.width()));
-                circle.jet(&[3.0 * numbers.next()], &mut jet);
-                let decoder = if shared { common[k].clone() } else { Arc::new((*common[k]).clone()) };
-                RowAtom {
-                    phi: jet.phi.into(),
-                    d_phi: ndarray::Array2::from_shape_vec((m, 1), jet.d1).expect("d x M"),
-                    d2_phi: ndarray::Array3::from_shape_vec((m, 1, 1), jet.d2).expect("d x d x M"),
-                    decoder,
-                }
-            })
-            .collect();
+        let mut jet = BasisJet::new(1, circle.width());
+        let mut atom = |decoder: &Arc<RowDecoder>| {
+            circle.jet(&[3.0 * numbers.next()], &mut jet);
+            let own = || Arc::new((**decoder).clone());
+            RowAtom::from_jet(&jet, if shared { decoder.clone() } else { own() })
+        };
+        let atoms = decoders.iter().map(&mut atom).collect();
         let logits = (0..ATOMS).map(|_| 2.0 * numbers.next()).collect();
         let slots = RowSlots {
             primaries: 2 * ATOMS,
@@ -62,23 +63,25 @@ fn seconds(work: impl FnOnce()) -> f64 {
 }
 
 fn main() {
-    for shared in [true, false] {
+    for (name, shared) in [("shared", true), ("own", false)] {
         let rows = rows(shared);
+        let (mut one, mut four) = (PackedJets::default(), PackedBatch4::default());
         let (mut scalar, mut lanes) = (f64::INFINITY, f64::INFINITY);
         for _ in 0..REPEATS {
             scalar = scalar.min(seconds(|| {
                 for row in &rows {
-                    black_box(row.reconstruction_all_columns_packed());
+                    row.reconstruction_all_columns_packed_into(&mut one);
+                    black_box(&one);
                 }
             }));
             lanes = lanes.min(seconds(|| {
-                for four in rows.chunks_exact(4) {
-                    let four = [&four[0], &four[1], &four[2], &four[3]];
-                    black_box(SaeReconstructionRowProgram::reconstruction_all_columns_packed_batch4(four));
+                for rows in rows.chunks_exact(4) {
+                    let rows = [&rows[0], &rows[1], &rows[2], &rows[3]];
+                    SaeReconstructionRowProgram::reconstruction_all_columns_packed_batch4_into(rows, &mut four);
+                    black_box(&four);
                 }
             }));
         }
-        let [scalar, lanes] = [scalar, lanes].map(|s| ROWS as f64 / s);
-        println!("{} {scalar:.0} {lanes:.0} {:.2}", if shared { "shared" } else { "own" }, lanes / scalar);
+        println!("{name} {:.0} {:.0}", ROWS as f64 / scalar, ROWS as f64 / lanes);
     }
 }

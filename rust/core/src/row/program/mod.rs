@@ -12,6 +12,7 @@ mod pass;
 
 pub use packed::{PackedBatch4, PackedJets};
 
+use crate::atoms::BasisJet;
 use crate::errors::ShapeError;
 use crate::jets::HeapTower4;
 use ndarray::{Array1, Array2, Array3, ArrayView2, Dimension};
@@ -146,6 +147,18 @@ fn check_shape(what: String, found: &[usize], expected: &[usize]) -> Result<(), 
 }
 
 impl RowAtom {
+    /// From a basis at the row's coordinate.
+    pub fn from_jet(jet: &BasisJet, decoder: Arc<RowDecoder>) -> Self {
+        let m = jet.phi.len();
+        let d = jet.d1.len() / m;
+        Self {
+            phi: jet.phi.clone().into(),
+            d_phi: Array2::from_shape_fn((m, d), |(b, x)| jet.d1[x * m + b]),
+            d2_phi: Array3::from_shape_fn((m, d, d), |(b, x, y)| jet.d2[(x * d + y) * m + b]),
+            decoder,
+        }
+    }
+
     fn check(&self, k: usize, n_outputs: usize) -> Result<(), ShapeError> {
         let (m, d) = self.d_phi.dim();
         let name = |field: &str| format!("{field}[{k}]");

@@ -15,6 +15,11 @@ pub struct PackedJets<V = f64> {
 }
 
 impl<V: Number> PackedJets<V> {
+    /// The arrays of all orders, lowest first.
+    pub fn into_orders(self) -> Vec<Vec<V>> {
+        self.orders
+    }
+
     /// Makes room, with anything in it; what is already allocated is used again.
     pub(super) fn reset(&mut self, columns: usize, primaries: usize, order: usize) {
         (self.columns, self.primaries) = (columns, primaries);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::jets::{Jet, Order1, Order2, Tower4};
-use crate::{Atom, BasisJet, Circle};
+use crate::{Atom, Circle};
 use proptest::prelude::*;
 
 /// The size of a row: coordinates of each atom, their basis widths, outputs.
@@ -417,9 +417,7 @@ fn circles_match_a_derivation_by_hand_that_would_see_a_flipped_sign() {
         for (k, atom) in row.atoms.iter_mut().enumerate() {
             let mut jet = BasisJet::new(1, 5);
             circle.jet(&[0.3 + 1.7 * k as f64], &mut jet);
-            atom.phi = jet.phi.into();
-            atom.d_phi = Array2::from_shape_vec((5, 1), jet.d1).unwrap();
-            atom.d2_phi = Array3::from_shape_vec((5, 1, 1), jet.d2).unwrap();
+            *atom = RowAtom::from_jet(&jet, atom.decoder.clone());
         }
         let row = SaeReconstructionRowProgram::new(row.atoms, row.logits, row.gate, 1.0 / temperature, slots).unwrap();
         let packed = row.reconstruction_all_columns_packed();

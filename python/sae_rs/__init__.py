@@ -1,7 +1,8 @@
 """Sparse dictionaries of curved atoms for neural-network activations, chosen by marginal likelihood.
 
 Start with `ManifoldSAE`; `load` reads what its ``save`` wrote; `datasets` has real activations to try it on. The
-low-level names (`SaeManifoldTerm`, `SaeManifoldRho`, `SaeRowLayout`) open up the criterion that a fit minimises.
+low-level names (`SaeManifoldTerm`, `SaeManifoldRho`, `SaeRowLayout`) open up the criterion that a fit minimises, and
+`SaeReconstructionRowProgram` the derivatives of one row.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ from importlib.metadata import version
 __version__ = version("sae-rs")
 
 from . import datasets
-from ._core import SaeManifoldRho, SaeManifoldTerm, SaeRowLayout
+from ._core import (
+    Order1,
+    Order2,
+    SaeManifoldRho,
+    SaeManifoldTerm,
+    SaeReconstructionRowProgram,
+    SaeRowLayout,
+    Tower4,
+)
 from .atoms import (
     Circle,
     Cylinder,

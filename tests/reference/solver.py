@@ -45,8 +45,7 @@ def solve(problem: Problem, state: State, rho: Rho, tol: float = 1e-12, max_iter
             return Solution(state, decrement, iteration, decrement < max(1e3 * tol, 1e-8))
         if decrement < QUADRATIC_REGION:
             best = decrement
-            theta = variables.pack(state) - np.linalg.solve(system, slope)
-            state = variables.unpack(theta, state)
+            state = variables.move(state, -np.linalg.solve(system, slope))
             continue
         while damping < 1e16:
             try:
@@ -54,7 +53,7 @@ def solve(problem: Problem, state: State, rho: Rho, tol: float = 1e-12, max_iter
             except LinAlgError:
                 damping *= 8
                 continue
-            trial = variables.unpack(variables.pack(state) - cho_solve(factor, slope), state)
+            trial = variables.move(state, -cho_solve(factor, slope))
             trial_value = loss(problem, trial, rho)
             if trial_value < value:
                 state, value, damping = trial, trial_value, 0.1 * damping

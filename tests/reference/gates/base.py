@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -153,7 +154,7 @@ def block_diagonal(blocks: list[Array]) -> Array:
 
 def logistic_derivatives(x: Array, temperature: float) -> tuple[Array, Array, Array, Array]:
     """sigma(x / tau) and its first three derivatives in x."""
-    z = 1 / (1 + np.exp(-x / temperature))
+    z = expit(x / temperature)
     c = z * (1 - z)
     return z, c / temperature, c * (1 - 2 * z) / temperature**2, c * (1 - 6 * z + 6 * z * z) / temperature**3
 

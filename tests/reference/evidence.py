@@ -59,7 +59,7 @@ def evidence_terms(problem: Problem, state: State, rho: Rho) -> dict[str, float]
     """
     unsupported = -coordinate_energy(problem, state, rho, supported=False)
     if problem.classic:
-        ranks = [roughness_rank(atom.roughness()) for atom in problem.atoms]
+        ranks = [roughness_rank(roughness) for roughness in problem.roughness]
         return {
             "log_det": 0.5 * log_det(Conditioned(problem, state, rho).matrix),
             "occam": -0.5 * problem.n_outputs * float(ranks @ np.asarray(rho.log_lambda_smooth)),

@@ -84,8 +84,8 @@ def evidence_rho(problem: Problem, state: State, rho: Rho) -> Array:
     slope = np.array([change(d_matrix, d_ties, still) for d_matrix, d_ties in changes])
     slope -= coordinate_energy_rho(problem, state, rho, supported=False)
     if problem.classic:
-        for k, atom in enumerate(problem.atoms):
-            slope[1 + k] -= 0.5 * problem.n_outputs * roughness_rank(atom.roughness())
+        for k, roughness in enumerate(problem.roughness):
+            slope[1 + k] -= 0.5 * problem.n_outputs * roughness_rank(roughness)
     return slope
 
 

@@ -33,16 +33,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RowJets:
-    """Derivatives of row i: ``index`` (q,) into theta, ``value`` (p,), ``first`` (p, q), ``second`` (p, q, q).
-
-    ``pull`` (p,) is the derivative of the value in ln lambda_sparse, through the scale of the gates.
-    """
+    """Derivatives of row i: ``index`` (q,) into theta, ``value`` (p,), ``first`` (p, q), ``second`` (p, q, q)."""
 
     index: NDArray[np.int_]
     value: Array
     first: Array
     second: Array
-    pull: Array
 
 
 def basis_jets(atom: Atom, t: Array) -> Jets:
@@ -61,13 +57,11 @@ def row_jets(problem: Problem, state: State, rho: Rho, variables: Variables, i: 
     p, n_free = problem.n_outputs, problem.n_free
     index = variables.row(i)
     a, da, d2a = problem.gate.jets(state.logits[i], state.support[i], rho.log_lambda_sparse)
-    slopes = problem.gate.log_slopes(problem.n_atoms, rho.log_lambda_sparse)
 
     logits, at = slice(0, n_free), n_free
     border_at = len(index) - (variables.size - variables.border_start)
     identity = np.eye(p)
-    value, pull = np.zeros((2, p))
-    first, second = np.zeros((p, len(index))), np.zeros((p, len(index), len(index)))
+    value, first, second = np.zeros(p), np.zeros((p, len(index))), np.zeros((p, len(index), len(index)))
     for k, atom in enumerate(problem.atoms):
         border = slice(border_at, border_at + atom.width * p)
         border_at = border.stop
@@ -82,7 +76,6 @@ def row_jets(problem: Problem, state: State, rho: Rho, variables: Variables, i: 
         gamma1_b = np.einsum("am,ce->came", jets.d1, identity).reshape(p, atom.dim, -1)
 
         value += a[k] * gamma
-        pull += slopes[k] * a[k] * gamma
         first[:, logits] += np.outer(gamma, da[k])
         first[:, coords] = a[k] * gamma1.T
         first[:, border] = a[k] * gamma_b
@@ -91,7 +84,7 @@ def row_jets(problem: Problem, state: State, rho: Rho, variables: Variables, i: 
         _set_symmetric(second, logits, coords, da[k][:, None] * gamma1.T[:, None, :])
         _set_symmetric(second, logits, border, da[k][:, None] * gamma_b[:, None, :])
         _set_symmetric(second, coords, border, a[k] * gamma1_b)
-    return RowJets(index, value, first, second, pull)
+    return RowJets(index, value, first, second)
 
 
 def _set_symmetric(second: Array, rows: slice, columns: slice, block: Array) -> None:

@@ -24,13 +24,24 @@ def gates(problem: Problem, state: State, rho: Rho) -> Array:
     return np.array([problem.gate.jets(logits, support, rho.log_lambda_sparse)[0] for logits, support in rows])
 
 
-def reconstruct(problem: Problem, state: State, rho: Rho) -> Array:
-    """z-hat (n, p)."""
-    a, z_hat = gates(problem, state, rho), np.zeros((problem.n_rows, problem.n_outputs))
+def contributions(problem: Problem, state: State, rho: Rho) -> Array:
+    """a_ik gamma_k(t_ik), an array (K, n, p): what each atom adds to each row."""
+    a, parts = gates(problem, state, rho), np.zeros((problem.n_atoms, problem.n_rows, problem.n_outputs))
     for k, (atom, decoder) in enumerate(zip(problem.atoms, state.decoders, strict=True)):
         for i in state.rows_of(k):
-            z_hat[i] += a[i, k] * basis_jets(atom, state.coords[k][i]).phi @ decoder
-    return z_hat
+            parts[k, i] = a[i, k] * basis_jets(atom, state.coords[k][i]).phi @ decoder
+    return parts
+
+
+def reconstruct(problem: Problem, state: State, rho: Rho) -> Array:
+    """z-hat (n, p)."""
+    return contributions(problem, state, rho).sum(axis=0)
+
+
+def reconstruct_slope(problem: Problem, state: State, rho: Rho) -> Array:
+    """d z-hat / d ln lambda_sparse (n, p), through the scale of the gates."""
+    slopes = problem.gate.log_slopes(problem.n_atoms, rho.log_lambda_sparse)
+    return np.tensordot(slopes, contributions(problem, state, rho), axes=1)
 
 
 def weighted_squares(problem: Problem, state: State, rho: Rho) -> float:
@@ -41,13 +52,13 @@ def weighted_squares(problem: Problem, state: State, rho: Rho) -> float:
 
 def smoothness_term(problem: Problem, rho: Rho, k: int) -> Array:
     """lambda_k S_k / phi (M, M): the part of P_k that depends on rho; the strength is relative to the noise."""
-    return rho.lambda_smooth(k) * problem.atoms[k].roughness() / rho.dispersion()
+    return rho.lambda_smooth(k) * problem.roughness[k] / rho.dispersion()
 
 
 def null_space_term(problem: Problem, k: int) -> Array:
     """N_k / s^2 (M, M), which makes the decoder prior proper."""
     weight = 0.0 if problem.classic else 1 / problem.data_variance
-    return weight * problem.atoms[k].null_projector()
+    return weight * problem.null_projectors[k]
 
 
 def decoder_precision(problem: Problem, rho: Rho, k: int) -> Array:
@@ -127,9 +138,8 @@ def loss_rho(problem: Problem, state: State, rho: Rho) -> Array:
     gradient = coordinate_energy_rho(problem, state, rho, True) + coordinate_energy_rho(problem, state, rho, False)
     gradient[0] = problem.gate.energy_strength(state.logits, state.support, log_strength)
     gradient[-1] = -weighted_squares(problem, state, rho) / (2 * rho.dispersion())
-    for i, jets in enumerate(all_row_jets(problem, state, rho, Variables(problem, state.support))):
-        residual = jets.value - problem.data[i]
-        gradient[0] += problem.row_weights[i] * residual @ jets.pull / rho.dispersion()
+    residual, pull = reconstruct(problem, state, rho) - problem.data, reconstruct_slope(problem, state, rho)
+    gradient[0] += (problem.row_weights[:, None] * residual * pull).sum() / rho.dispersion()
     if not problem.classic:
         gradient[0] += n * problem.gate.log_normaliser(problem.n_atoms, log_strength)[1]
         gradient[-1] += n * p / 2
@@ -154,8 +164,9 @@ def mixed_theta_rho(problem: Problem, state: State, rho: Rho) -> Array:
     prior = problem.gate.gradient_strength(state.logits, state.support, rho.log_lambda_sparse)
     columns[:, 0] = variables.atom_values(slopes) * data_gradient(problem, state, rho)
     columns[variables.logit.ravel(), 0] += prior
+    pull = reconstruct_slope(problem, state, rho)
     for i, jets in enumerate(all_row_jets(problem, state, rho, variables)):
-        columns[jets.index, 0] += problem.row_weights[i] * jets.first.T @ jets.pull / rho.dispersion()
+        columns[jets.index, 0] += problem.row_weights[i] * jets.first.T @ pull[i] / rho.dispersion()
     # Everything else is proportional to its own strength.
     columns[:, -1] = -data_gradient(problem, state, rho)
     for k in range(problem.n_atoms):

@@ -40,6 +40,8 @@ class Problem:
     evidence: Literal["laplace", "quasi_laplace"] = "laplace"
     row_weights: Array = field(init=False, repr=False)
     data_variance: float = field(init=False)
+    roughness: tuple[Array, ...] = field(init=False, repr=False)
+    null_projectors: tuple[Array, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         n = self.data.shape[0]
@@ -47,6 +49,8 @@ class Problem:
         object.__setattr__(self, "row_weights", weights / weights.mean())
         # s^2 of chapter 1.2: the scale of the weak prior on the null space of the roughness; row weights do not enter.
         object.__setattr__(self, "data_variance", float(np.var(self.data, axis=0).mean()))
+        object.__setattr__(self, "roughness", tuple(atom.roughness() for atom in self.atoms))
+        object.__setattr__(self, "null_projectors", tuple(atom.null_projector() for atom in self.atoms))
 
     @property
     def classic(self) -> bool:
@@ -148,18 +152,18 @@ class Variables:
     """
 
     def __init__(self, problem: Problem, support: Mask) -> None:
-        n, p, n_free = problem.n_rows, problem.n_outputs, problem.n_free
+        p, n_free = problem.n_outputs, problem.n_free
         self.problem, self.support = problem, support
-        self.logit = np.full((n, n_free), -1)
-        self.coord = [np.full((n, atom.dim), -1) for atom in problem.atoms]
-        at = 0
-        for i in range(n):
-            self.logit[i] = at + np.arange(n_free)
-            at += n_free
-            for k in np.flatnonzero(support[i]):
-                self.coord[k][i] = at + np.arange(problem.atoms[k].dim)
-                at += problem.atoms[k].dim
-        self.border_start = at
+        dims = np.array([atom.dim for atom in problem.atoms])
+        lengths = n_free + support @ dims
+        starts = np.cumsum(lengths) - lengths
+        self.logit = starts[:, None] + np.arange(n_free)
+        # Before the coordinates of atom k come the logits and the supported atoms before k.
+        before = starts[:, None] + n_free + np.cumsum(support * dims, axis=1) - support * dims
+        self.coord = [
+            np.where(support[:, [k]], before[:, [k]] + np.arange(dim), -1) for k, dim in enumerate(dims)
+        ]
+        self.border_start = at = int(lengths.sum())
         self.border = []
         for atom in problem.atoms:
             self.border.append(at + np.arange(atom.width * p).reshape(atom.width, p))

@@ -205,6 +205,7 @@ def falling(j: int, r: int) -> float:
     return float(np.prod(np.arange(j, j - r, -1)))
 
 
+@cache
 def normal_moment(power: int) -> float:
     """E s^power for s ~ N(0, 1): (power - 1)!! for even powers."""
     return 0.0 if power % 2 else float(np.prod(np.arange(1, power, 2)))

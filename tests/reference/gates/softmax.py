@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax, logsumexp
+from scipy.special import logsumexp
 from scipy.stats import norm, qmc
 
 from .base import Mask, RowGate
@@ -88,9 +88,15 @@ class Softmax(RowGate):
         return np.eye(len(slope))[:, :, None] * slope[:, None, :]
 
 
+def log_softmax(logits: Array) -> Array:
+    """ln softmax over the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
 def entropy(logits: Array, temperature: float) -> Array:
     """Entropy -sum a ln a = -m of the softmax over the last axis; (..., K) logits give (...) entropies."""
-    log_a = log_softmax(logits / temperature, axis=-1)
+    log_a = log_softmax(logits / temperature)
     return -(np.exp(log_a) * log_a).sum(axis=-1)
 
 

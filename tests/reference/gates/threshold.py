@@ -7,6 +7,7 @@ charges lambda sigma((l - theta) / tau) for every gated logit, open or closed, i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +22,13 @@ BAND = -36.0
 
 N_NODES = 64
 """Gauss-Hermite nodes behind ln Z."""
+
+
+@cache
+def normal_nodes() -> tuple[Array, Array]:
+    """Gauss-Hermite nodes of the standard normal and their weights, which sum to one."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(N_NODES)
+    return nodes, weights / weights.sum()
 
 
 @dataclass(frozen=True)
@@ -41,10 +49,10 @@ class Threshold(RowGate):
 
     def log_normaliser(self, n_atoms: int, log_strength: float) -> tuple[float, float]:
         """(number of gated atoms) x ln E exp(-lambda sigma((l - theta) / tau)), l ~ N(0, 1 / epsilon)."""
-        nodes, weights = np.polynomial.hermite_e.hermegauss(N_NODES)
+        nodes, weights = normal_nodes()
         shifted = nodes / np.sqrt(self.logit_precision) - self.threshold
         charge = np.exp(log_strength) * logistic_derivatives(shifted, self.temperature)[0]
-        mass = weights / weights.sum() * np.exp(-charge)
+        mass = weights * np.exp(-charge)
         count = int(gated(n_atoms, self.ungated).sum())
         return float(count * np.log(mass.sum())), float(-count * (mass @ charge) / mass.sum())
 

@@ -33,6 +33,8 @@ from reference.gates import IBP, Frozen, Gate, Softmax, Threshold
 MIN_ROWS_PER_ATOM = 3
 """Every atom keeps some rows: the decoder of an atom without rows shrinks to zero, and its orbit to a point."""
 
+SOFTMAX = Softmax()
+
 Evidence = Literal["laplace", "quasi_laplace"]
 
 
@@ -77,7 +79,7 @@ class Recipe:
     """
 
     atoms: tuple[Atom, ...] = (Circle(1),)
-    gate: Gate = Softmax()
+    gate: Gate = SOFTMAX
     n: int = 8
     p: int = 4
     planted: bool = True

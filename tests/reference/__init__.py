@@ -21,7 +21,16 @@ module            what it holds
 ================  ========================================================================================
 """
 
-from .curvature import InfeasibleError, curvature, curvature_rho, curvature_theta, exact_hessian, gauge, log_det, pin_orbits
+from .curvature import (
+    InfeasibleError,
+    curvature,
+    curvature_rho,
+    curvature_theta,
+    exact_hessian,
+    gauge,
+    log_det,
+    pin_orbits,
+)
 from .evidence import evidence, evidence_terms
 from .gradient import evidence_rho, evidence_theta, implicit_gradient, log_det_adjoint
 from .objective import gradient_theta, loss, loss_parts, loss_rho, mixed_theta_rho, reconstruct

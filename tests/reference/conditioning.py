@@ -4,7 +4,7 @@ The block A_i of a row's own variables, without the coupling of rows, is taken a
 ``FLOOR`` times the largest, or not positive, become 1 and count ln 1 = 0; the border and the coupling stay as they are.
 With A = V diag(l) V' the change of the replaced matrix is (Daleckii and Krein)
 
-    d A~ = V (F o V' dA V) V',   F_ij = (l~_i - l~_j) / (l_i - l_j),   F_ij = 1 among kept, 0 among replaced eigenvalues.
+    d A~ = V (F o V' dA V) V',   F_ij = (l~_i - l~_j) / (l_i - l_j), 1 among kept and 0 among replaced eigenvalues.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .curvature import coupling, curvature
-from .problem import Problem, Rho, State, Variables
+from .problem import Problem, Rho, State, variables_of
 
 Array = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ class Conditioned:
     """H with the near-null directions of its row blocks replaced, and the derivative of that map."""
 
     def __init__(self, problem: Problem, state: State, rho: Rho) -> None:
-        variables, ties = Variables(problem, state.support), coupling(problem, state, rho)
+        variables, ties = variables_of(problem, state), coupling(problem, state, rho)
         self.matrix = curvature(problem, state, rho)
         self.spectra = []
         for i in range(problem.n_rows):

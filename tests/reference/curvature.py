@@ -14,7 +14,7 @@ from .atoms import Generator
 from .jets import RowJets, all_row_jets
 from .objective import decoder_precision, smoothness_term
 from .priors import places
-from .problem import Problem, Rho, State, Variables
+from .problem import Problem, Rho, State, Variables, variables_of
 
 Array = NDArray[np.float64]
 
@@ -29,10 +29,11 @@ def _add_decoder_block(matrix: Array, index: NDArray[np.int_], block: Array) -> 
         matrix[np.ix_(index[:, c], index[:, c])] += block
 
 
-def data_curvature(problem: Problem, state: State, rho: Rho, variables: Variables) -> Array:
+def data_curvature(problem: Problem, state: State, rho: Rho) -> Array:
     """Gauss-Newton part: sum_i w_i J_i' J_i / phi."""
+    variables = variables_of(problem, state)
     matrix = np.zeros((variables.size, variables.size))
-    for i, jets in enumerate(all_row_jets(problem, state, rho, variables)):
+    for i, jets in enumerate(all_row_jets(problem, state, rho)):
         matrix[np.ix_(jets.index, jets.index)] += problem.row_weights[i] * jets.first.T @ jets.first / rho.dispersion()
     return matrix
 
@@ -43,8 +44,8 @@ def curvature(problem: Problem, state: State, rho: Rho) -> Array:
     Gauss-Newton data part + P_k x I_p + the gate prior's majoriser + epsilon on the free logits + max(coordinate prior
     curvature, 0) + delta on compact coordinates.
     """
-    variables = Variables(problem, state.support)
-    matrix = data_curvature(problem, state, rho, variables)
+    variables = variables_of(problem, state)
+    matrix = data_curvature(problem, state, rho)
     for k, index in enumerate(variables.border):
         _add_decoder_block(matrix, index, decoder_precision(problem, rho, k))
     for place in places(problem, state, rho, supported=True):
@@ -67,9 +68,9 @@ def exact_hessian(problem: Problem, state: State, rho: Rho) -> Array:
     Against H, the data part gains w_i r_i . (second derivatives of z-hat) / phi, no prior is majorised, and there is no
     delta.
     """
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     matrix = np.zeros((variables.size, variables.size))
-    for i, jets in enumerate(all_row_jets(problem, state, rho, variables)):
+    for i, jets in enumerate(all_row_jets(problem, state, rho)):
         residual = jets.value - problem.data[i]
         bend = np.tensordot(residual, jets.second, axes=1)
         data = jets.first.T @ jets.first + bend
@@ -93,7 +94,7 @@ def log_det(matrix: Array) -> float:
 
 def coupling(problem: Problem, state: State, rho: Rho) -> Array:
     """The part of H that ties rows together beyond the border: the gate's coupling, on the logits."""
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     matrix = np.zeros((variables.size, variables.size))
     _add_logit_block(matrix, variables, problem.gate.coupling(state.logits, state.support, rho.log_lambda_sparse))
     return matrix
@@ -106,8 +107,8 @@ def curvature_theta(problem: Problem, state: State, rho: Rho) -> Iterator[Array]
     dH/dtheta_a = sum_i w_i (T_ia' J_i + J_i' T_ia) / phi with T_ia (p, q) that slice. A row variable moves its own row
     only, a decoder entry moves every row. P_k, epsilon and delta do not depend on theta.
     """
-    variables = Variables(problem, state.support)
-    rows = all_row_jets(problem, state, rho, variables)
+    variables = variables_of(problem, state)
+    rows = all_row_jets(problem, state, rho)
     gate = problem.gate.majoriser_theta(state.logits, state.support, rho.log_lambda_sparse)
     logit_at = {int(a): w for w, a in enumerate(variables.logit.ravel())}
     prior = np.zeros(variables.size)
@@ -135,7 +136,7 @@ def _add_row_change(change: Array, jets: RowJets, a: int, scale: float) -> None:
 
 def coupling_theta(problem: Problem, state: State, rho: Rho) -> Iterator[Array]:
     """Derivative of ``coupling`` in theta_a for a = 0 .. D - 1."""
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     gate = problem.gate.coupling_theta(state.logits, state.support, rho.log_lambda_sparse)
     logit_at = {int(a): w for w, a in enumerate(variables.logit.ravel())}
     for a in range(variables.size):
@@ -147,9 +148,9 @@ def coupling_theta(problem: Problem, state: State, rho: Rho) -> Iterator[Array]:
 
 def curvature_rho(problem: Problem, state: State, rho: Rho) -> list[Array]:
     """dH/drho_j, one dense (D, D) matrix for each entry of ``rho.to_flat()``."""
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     changes = [np.zeros((variables.size, variables.size)) for _ in rho.to_flat()]
-    data = data_curvature(problem, state, rho, variables)
+    data = data_curvature(problem, state, rho)
     # Every column of J is proportional to the scale of its atom's gate.
     slopes = variables.atom_values(problem.gate.log_slopes(problem.n_atoms, rho.log_lambda_sparse))
     changes[0] += (slopes[:, None] + slopes[None, :]) * data
@@ -170,7 +171,7 @@ def curvature_rho(problem: Problem, state: State, rho: Rho) -> list[Array]:
 
 def coupling_rho(problem: Problem, state: State, rho: Rho) -> list[Array]:
     """Derivative of ``coupling`` in each entry of ``rho.to_flat()``."""
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     changes = [np.zeros((variables.size, variables.size)) for _ in rho.to_flat()]
     strength = problem.gate.coupling_strength(state.logits, state.support, rho.log_lambda_sparse)
     _add_logit_block(changes[0], variables, strength)
@@ -191,7 +192,7 @@ def gauge(problem: Problem, state: State, rho: Rho) -> Array:
 
     An unsupported coordinate is not a variable, and its gate is 0, so it needs no entry for the fit to stay the same.
     """
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     generators = gauge_generators(problem, state, rho)
     tangents = np.zeros((variables.size, len(generators)))
     for column, (k, generator) in enumerate(generators):
@@ -203,7 +204,7 @@ def gauge(problem: Problem, state: State, rho: Rho) -> Array:
 
 def gauge_theta(problem: Problem, state: State, rho: Rho) -> Iterator[Array]:
     """dG/dtheta_a (D, J) for a = 0 .. D - 1: linear in the decoders, the covariant derivative of v in a coordinate."""
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     generators = gauge_generators(problem, state, rho)
     changes = np.zeros((variables.size, variables.size, len(generators)))
     for column, (k, generator) in enumerate(generators):
@@ -229,7 +230,7 @@ def pin_orbits(problem: Problem, state: State, rho: Rho, hessian: Array) -> Arra
 
     A variable that nothing depends on (in the classic mode, the logit of a gate that is closed) gets a unit diagonal.
     """
-    border = slice(Variables(problem, state.support).border_start, None)
+    border = slice(variables_of(problem, state).border_start, None)
     pin = gauge(problem, state, rho)
     pin[: border.start] = 0.0
     stiffness = np.mean(np.diag(hessian)[border])

@@ -13,7 +13,7 @@ from .curvature import curvature, gauge, log_det, log_group_volume
 from .factors import LN_2PI
 from .objective import loss, loss_parts
 from .priors import coordinate_energy, places
-from .problem import Problem, Rho, State, Variables
+from .problem import Problem, Rho, State, variables_of
 
 Array = NDArray[np.float64]
 
@@ -66,7 +66,7 @@ def evidence_terms(problem: Problem, state: State, rho: Rho) -> dict[str, float]
             "unsupported": unsupported,
         }
     matrix, generators = curvature(problem, state, rho), gauge(problem, state, rho)
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     n_orbits = generators.shape[1]
     orbit = -0.5 * log_det(generators.T @ matrix @ generators) if n_orbits else 0.0
     return {

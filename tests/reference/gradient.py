@@ -30,7 +30,7 @@ from .curvature import (
 from .evidence import roughness_rank
 from .objective import loss_rho, mixed_theta_rho
 from .priors import coordinate_energy_rho, places
-from .problem import Problem, Rho, State, Variables
+from .problem import Problem, Rho, State, variables_of
 
 Array = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class _TermChanges:
     """The formulas at the head of this module at one state, for any direction of change."""
 
     def __init__(self, problem: Problem, state: State, rho: Rho) -> None:
-        self.generators, self.compact_slopes = np.zeros((Variables(problem, state.support).size, 0)), []
+        self.generators, self.compact_slopes = np.zeros((variables_of(problem, state).size, 0)), []
         self.conditioned = Conditioned(problem, state, rho) if problem.classic else None
         if self.conditioned is not None:
             self.matrix = self.conditioned.matrix

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atoms import Atom, Jets
-from .problem import Problem, Rho, State, Variables
+from .problem import Problem, Rho, State, variables_of
 
 Array = NDArray[np.float64]
 
@@ -52,9 +52,9 @@ def _remembered_jets(atom: Atom, t: bytes) -> Jets:
     return atom.jets(np.frombuffer(t))
 
 
-def row_jets(problem: Problem, state: State, rho: Rho, variables: Variables, i: int) -> RowJets:
+def row_jets(problem: Problem, state: State, rho: Rho, i: int) -> RowJets:
     """All derivatives of z-hat_i up to the second order."""
-    p, n_free = problem.n_outputs, problem.n_free
+    p, n_free, variables = problem.n_outputs, problem.n_free, variables_of(problem, state)
     index = variables.row(i)
     a, da, d2a = problem.gate.jets(state.logits[i], state.support[i], rho.log_lambda_sparse)
 
@@ -92,6 +92,7 @@ def _set_symmetric(second: Array, rows: slice, columns: slice, block: Array) -> 
     second[:, columns, rows] = block.transpose(0, 2, 1)
 
 
-def all_row_jets(problem: Problem, state: State, rho: Rho, variables: Variables) -> list[RowJets]:
+@lru_cache(maxsize=4)
+def all_row_jets(problem: Problem, state: State, rho: Rho) -> tuple[RowJets, ...]:
     """``row_jets`` of every row."""
-    return [row_jets(problem, state, rho, variables, i) for i in range(problem.n_rows)]
+    return tuple(row_jets(problem, state, rho, i) for i in range(problem.n_rows))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .factors import LN_2PI
 from .jets import all_row_jets, basis_jets
 from .priors import coordinate_energy, coordinate_energy_rho, places
-from .problem import Problem, Rho, State, Variables
+from .problem import Problem, Rho, State, variables_of
 
 Array = NDArray[np.float64]
 
@@ -102,9 +102,9 @@ def loss(problem: Problem, state: State, rho: Rho) -> float:
 
 def data_gradient(problem: Problem, state: State, rho: Rho) -> Array:
     """Gradient of the data fit in theta: sum_i w_i J_i' r_i / phi."""
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     gradient = np.zeros(variables.size)
-    for i, jets in enumerate(all_row_jets(problem, state, rho, variables)):
+    for i, jets in enumerate(all_row_jets(problem, state, rho)):
         residual = jets.value - problem.data[i]
         gradient[jets.index] += problem.row_weights[i] * jets.first.T @ residual / rho.dispersion()
     return gradient
@@ -112,7 +112,7 @@ def data_gradient(problem: Problem, state: State, rho: Rho) -> Array:
 
 def smoothness_gradient(problem: Problem, state: State, rho: Rho, k: int) -> Array:
     """Gradient of 1/2 tr(B_k' (lambda_k S_k / phi) B_k) in theta."""
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     gradient = np.zeros(variables.size)
     gradient[variables.border[k]] = smoothness_term(problem, rho, k) @ state.decoders[k]
     return gradient
@@ -120,7 +120,7 @@ def smoothness_gradient(problem: Problem, state: State, rho: Rho, k: int) -> Arr
 
 def gradient_theta(problem: Problem, state: State, rho: Rho) -> Array:
     """dL/dtheta (D,); only supported coordinates are variables."""
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     gradient = data_gradient(problem, state, rho)
     prior = problem.gate.gradient(state.logits, state.support, rho.log_lambda_sparse)
     gradient[variables.logit.ravel()] += prior
@@ -156,7 +156,7 @@ def loss_rho(problem: Problem, state: State, rho: Rho) -> Array:
 
 def mixed_theta_rho(problem: Problem, state: State, rho: Rho) -> Array:
     """d^2 L / dtheta drho (D, len(rho))."""
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     columns = np.zeros((variables.size, len(rho.to_flat())))
     # ln lambda_sparse: its prior, and gates it scales. A column of J belongs to one atom and is proportional to its
     # scale, so J' r moves by slope x J' r + J' (d z-hat).
@@ -165,7 +165,7 @@ def mixed_theta_rho(problem: Problem, state: State, rho: Rho) -> Array:
     columns[:, 0] = variables.atom_values(slopes) * data_gradient(problem, state, rho)
     columns[variables.logit.ravel(), 0] += prior
     pull = reconstruct_slope(problem, state, rho)
-    for i, jets in enumerate(all_row_jets(problem, state, rho, variables)):
+    for i, jets in enumerate(all_row_jets(problem, state, rho)):
         columns[jets.index, 0] += problem.row_weights[i] * jets.first.T @ pull[i] / rho.dispersion()
     # Everything else is proportional to its own strength.
     columns[:, -1] = -data_gradient(problem, state, rho)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .factors import Factor
-from .problem import Problem, Rho, State, Variables
+from .problem import Problem, Rho, State, variables_of
 
 Array = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ class Place:
 
 def places(problem: Problem, state: State, rho: Rho, supported: bool) -> Iterator[Place]:
     """All factors of the coordinates inside, or outside, the rows' supports."""
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     for k, atom in enumerate(problem.atoms):
         alpha, ard = rho.ard(k), np.arange(len(rho.to_flat()))[rho.ard_slice(k)]
         for i in np.flatnonzero(state.support[:, k] == supported):

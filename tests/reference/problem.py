@@ -1,8 +1,12 @@
-"""What is fixed (``Problem``), what moves (``State``), the strengths (``Rho``), the order of the inner variables."""
+"""What is fixed (``Problem``), what moves (``State``), the strengths (``Rho``), the order of the inner variables.
+
+None of them is ever changed, so what follows from them may be remembered by their identity.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -15,7 +19,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Data and options that stay fixed while the inner variables move.
 
@@ -79,7 +83,7 @@ class Problem:
         return 0.0 if self.classic else self.gate.logit_precision
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class State:
     """Logits (n, K), coordinates [(n, ambient_k)], decoders [(M_k, p)], support mask (n, K).
 
@@ -96,7 +100,7 @@ class State:
         return np.flatnonzero(self.support[:, k])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rho:
     """Log strengths. ``log_ard[k]`` is empty (the default prior) or holds a log precision for each coordinate."""
 
@@ -160,9 +164,7 @@ class Variables:
         self.logit = starts[:, None] + np.arange(n_free)
         # Before the coordinates of atom k come the logits and the supported atoms before k.
         before = starts[:, None] + n_free + np.cumsum(support * dims, axis=1) - support * dims
-        self.coord = [
-            np.where(support[:, [k]], before[:, [k]] + np.arange(dim), -1) for k, dim in enumerate(dims)
-        ]
+        self.coord = [np.where(support[:, [k]], before[:, [k]] + np.arange(dim), -1) for k, dim in enumerate(dims)]
         self.border_start = at = int(lengths.sum())
         self.border = []
         for atom in problem.atoms:
@@ -209,3 +211,9 @@ class Variables:
                 at = self.coord[k][i]
                 matrix[np.ix_(at, at)] = atom.transport(state.coords[k][i], step[at])
         return matrix
+
+
+@lru_cache(maxsize=4)
+def variables_of(problem: Problem, state: State) -> Variables:
+    """The variables of a state."""
+    return Variables(problem, state.support)

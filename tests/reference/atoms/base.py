@@ -49,9 +49,9 @@ class Symmetry:
     basis_map: Array
 
 
-@dataclass(frozen=True)
 class Atom(ABC):
-    """A basis on a chart. Equal atoms are interchangeable. The fields of a kind are the options a user gives."""
+    """A basis on a chart. Kinds are frozen dataclasses: their fields are the options a user gives, equal ones are
+    interchangeable."""
 
     kind: ClassVar[str]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +31,9 @@ class Circle(Atom):
     """A closed curve."""
 
     harmonics: int = 3
-    kind: ClassVar[str] = "circle"
-    log_group_volume: ClassVar[float] = LN_2PI
-    log_symmetries: ClassVar[float] = float(np.log(2))
+    kind = "circle"
+    log_group_volume = LN_2PI
+    log_symmetries = float(np.log(2))
 
     @property
     def factors(self) -> tuple[Factor, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,9 +47,9 @@ class Cylinder(Atom):
 
     harmonics: int = 2
     degree: int = 1
-    kind: ClassVar[str] = "cylinder"
-    log_group_volume: ClassVar[float] = LN_2PI
-    log_symmetries: ClassVar[float] = float(np.log(4))
+    kind = "cylinder"
+    log_group_volume = LN_2PI
+    log_symmetries = float(np.log(4))
 
     @property
     def factors(self) -> tuple[Factor, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,7 @@ class Duchon(Atom):
     """A smooth surface of ``d`` real coordinates, flexible near its centers (C, d)."""
 
     centers: Centers
-    kind: ClassVar[str] = "duchon"
+    kind = "duchon"
 
     @property
     def factors(self) -> tuple[Factor, ...]:

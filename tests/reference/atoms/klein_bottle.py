@@ -7,7 +7,6 @@ cosines and odd k with sines. A point is stored by one of its two pairs of angle
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,9 +40,9 @@ class KleinBottle(Atom):
     """
 
     harmonics: int = 2
-    kind: ClassVar[str] = "klein_bottle"
-    log_group_volume: ClassVar[float] = LN_2PI
-    log_symmetries: ClassVar[float] = float(np.log(4))
+    kind = "klein_bottle"
+    log_group_volume = LN_2PI
+    log_symmetries = float(np.log(4))
 
     @property
     def factors(self) -> tuple[Factor, ...]:
@@ -82,5 +81,5 @@ class KleinBottle(Atom):
         one, half_turn = np.eye(2 * self.harmonics + 1), np.diag((-1.0) ** circle_frequencies(self.harmonics))
         return (
             Symmetry(lambda t: t * [-1, 1], self._kept(circle_reflection(self.harmonics), one)),
-            Symmetry(lambda t: t + [0, np.pi], self._kept(one, half_turn)),
+            Symmetry(lambda t: t + np.array([0, np.pi]), self._kept(one, half_turn)),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,8 @@ Array = NDArray[np.float64]
 class Line(Atom):
     """A straight line. Nothing is rough on it, so both coefficients have the weak prior of the null space."""
 
-    kind: ClassVar[str] = "line"
-    log_symmetries: ClassVar[float] = float(np.log(2))
+    kind = "line"
+    log_symmetries = float(np.log(2))
 
     @property
     def factors(self) -> tuple[Factor, ...]:

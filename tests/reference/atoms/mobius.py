@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +33,9 @@ class Mobius(Atom):
 
     harmonics: int = 2
     degree: int = 2
-    kind: ClassVar[str] = "mobius"
-    log_group_volume: ClassVar[float] = LN_2PI
-    log_symmetries: ClassVar[float] = float(np.log(2))
+    kind = "mobius"
+    log_group_volume = LN_2PI
+    log_symmetries = float(np.log(2))
 
     @property
     def factors(self) -> tuple[Factor, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,8 +77,8 @@ class Patch(Atom):
 
     dim: int = 1  # a field here; the other kinds derive it from their factors
     degree: int = 2
-    kind: ClassVar[str] = "patch"
-    log_symmetries: ClassVar[float] = float(np.log(2))
+    kind = "patch"
+    log_symmetries = float(np.log(2))
 
     @property
     def log_group_volume(self) -> float:

@@ -12,7 +12,6 @@ the mean is dominated by r near 2 (d - 1), which no row reaches.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +37,8 @@ class Poincare(Atom):
     """A surface of ``dim`` real coordinates whose roughness grows with hyperbolic volume."""
 
     dim: int = 2  # a field here; the other kinds derive it from their factors
-    kind: ClassVar[str] = "poincare"
-    log_symmetries: ClassVar[float] = float(np.log(2))
+    kind = "poincare"
+    log_symmetries = float(np.log(2))
 
     @property
     def log_group_volume(self) -> float:
@@ -77,11 +76,12 @@ class Poincare(Atom):
         total = np.zeros((self.width, self.width))
         linear = density @ (along / d + across * (1 - 1 / d))
         total[1 : d + 1, 1 : d + 1] = linear * eye
-        for m, (i, j) in enumerate(pairs):
-            for n, (k, l) in enumerate(pairs):
-                product = (eye[i, j] * eye[k, l] + eye[i, k] * eye[j, l] + eye[i, l] * eye[j, k]) / (d * (d + 2))
-                # grad q = u_i e_j + u_j e_i
-                gradients = (eye[i, k] * eye[j, l] + eye[i, l] * eye[j, k] + eye[j, k] * eye[i, l] + eye[j, l] * eye[i, k]) / d
+        for m, (a, b) in enumerate(pairs):
+            for n, (i, j) in enumerate(pairs):
+                crossed = eye[a, i] * eye[b, j] + eye[a, j] * eye[b, i]
+                product = (eye[a, b] * eye[i, j] + crossed) / (d * (d + 2))
+                # grad q = u_a e_b + u_b e_a: its products with the other's gradient meet each crossed pair twice.
+                gradients = 2 * crossed / d
                 value = density @ (r**2 * (4 * along * product + across * (gradients - 4 * product)))
                 total[1 + d + m, 1 + d + n] = value
         return total

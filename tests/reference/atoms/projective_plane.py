@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,8 @@ class ProjectivePlane(Atom):
     """Directions without a sign. The antipodal map moves no point, so no discrete symmetry is left."""
 
     degree: int = 2
-    kind: ClassVar[str] = "projective_plane"
-    log_group_volume: ClassVar[float] = float(np.log(8 * np.pi**2))
+    kind = "projective_plane"
+    log_group_volume = float(np.log(8 * np.pi**2))
 
     @property
     def factors(self) -> tuple[Factor, ...]:
@@ -41,8 +40,8 @@ class ProjectivePlane(Atom):
         return polynomial_jets(t, exponents(3, self.degree), coefficients, order)
 
     def roughness(self) -> Array:
-        l = degrees(self.degree)[self.columns].astype(float)
-        return np.diag((l * (l + 1)) ** 2)
+        level = degrees(self.degree)[self.columns].astype(float)
+        return np.diag((level * (level + 1)) ** 2)
 
     def null_projector(self) -> Array:
         return basis_vector_projector(self.width, [0])

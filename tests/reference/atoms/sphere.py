@@ -18,7 +18,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import comb, factorial
-from typing import ClassVar
 
 import numpy as np
 from numpy.polynomial import legendre, polynomial
@@ -37,23 +36,26 @@ def harmonic_polynomials(degree: int) -> Array:
     """Coefficients (monomials of three variables, (L + 1)^2) of the harmonics, columns by l, then m = -l .. l."""
     place = {tuple(row): i for i, row in enumerate(exponents(3, degree).tolist())}
     columns = np.zeros((len(place), (degree + 1) ** 2))
-    for l in range(degree + 1):
-        for m in range(-l, l + 1):
+    for level in range(degree + 1):
+        legendre_in_z = legendre.leg2poly(np.eye(level + 1)[level])
+        for m in range(-level, level + 1):
             order = abs(m)
-            norm = np.sqrt((2 * l + 1) * (2 if m else 1) * factorial(l - order) / factorial(l + order))
-            in_z = polynomial.polyder(legendre.leg2poly(np.eye(l + 1)[l]), order) if l else np.ones(1)
+            norm = np.sqrt((2 * level + 1) * (2 if m else 1) * factorial(level - order) / factorial(level + order))
+            in_z = polynomial.polyder(legendre_in_z, order)
             # (x + iy)^order = sum_j binom(order, j) x^(order - j) i^j y^j
             for j in range(order + 1):
                 turn = 1j**j
                 part = turn.real if m >= 0 else turn.imag
                 for power, coefficient in enumerate(in_z):
-                    columns[place[order - j, j, power], l * l + l + m] += norm * comb(order, j) * part * coefficient
+                    columns[place[order - j, j, power], level * (level + 1) + m] += (
+                        norm * comb(order, j) * part * coefficient
+                    )
     return columns
 
 
 def degrees(degree: int) -> NDArray[np.int_]:
     """l of each column."""
-    return np.array([l for l in range(degree + 1) for _ in range(2 * l + 1)])
+    return np.array([level for level in range(degree + 1) for _ in range(2 * level + 1)])
 
 
 def sphere_nodes(degree: int) -> tuple[Array, Array]:
@@ -100,7 +102,7 @@ def rotate(t: Array, g: int, s: float) -> Array:
 
 
 def rotation_generators(maps: Array) -> tuple[Generator, ...]:
-    """Rotations about x, y, z: v = e_g x t, and its derivative along a tangent vector w is the tangent part of e_g x w."""
+    """Rotations about x, y, z: v = e_g x t, with the derivative along a tangent w the tangent part of e_g x w."""
 
     def velocity(t: Array, g: int) -> Array:
         return SphereFactor.frame(t).T @ np.cross(np.eye(3)[g], t)
@@ -125,9 +127,9 @@ class Sphere(Atom):
     """A closed surface."""
 
     degree: int = 2
-    kind: ClassVar[str] = "sphere"
-    log_group_volume: ClassVar[float] = float(np.log(8 * np.pi**2))
-    log_symmetries: ClassVar[float] = float(np.log(2))
+    kind = "sphere"
+    log_group_volume = float(np.log(8 * np.pi**2))
+    log_symmetries = float(np.log(2))
 
     @property
     def factors(self) -> tuple[Factor, ...]:
@@ -142,8 +144,8 @@ class Sphere(Atom):
 
     def roughness(self) -> Array:
         """Mean squared Laplacian: harmonics of degree l have the eigenvalue -l (l + 1)."""
-        l = degrees(self.degree).astype(float)
-        return np.diag((l * (l + 1)) ** 2)
+        level = degrees(self.degree).astype(float)
+        return np.diag((level * (level + 1)) ** 2)
 
     def null_projector(self) -> Array:
         return basis_vector_projector(self.width, [0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +37,10 @@ class Torus(Atom):
     """Two angles."""
 
     harmonics: int = 2
-    kind: ClassVar[str] = "torus"
-    log_group_volume: ClassVar[float] = 2 * LN_2PI
+    kind = "torus"
+    log_group_volume = 2 * LN_2PI
     # Reflections of either angle and their exchange generate the symmetries of a square.
-    log_symmetries: ClassVar[float] = float(np.log(8))
+    log_symmetries = float(np.log(8))
 
     @property
     def factors(self) -> tuple[Factor, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 class Frozen(Gate):
     """The logits of a state hold the gates themselves."""
 
-    kind: ClassVar[str] = "frozen"
+    kind = "frozen"
 
     def n_free(self, n_atoms: int) -> int:
         return 0

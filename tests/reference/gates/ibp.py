@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,7 @@ class IBP(Gate):
     temperature: float = 1.0
     logit_precision: float = 0.04
     ungated: tuple[int, ...] = ()
-    kind: ClassVar[str] = "ibp"
+    kind = "ibp"
 
     def resolved_alpha(self, log_strength: float) -> float:
         return float(self.alpha * np.exp(log_strength)) if self.learnable else self.alpha

@@ -1,6 +1,7 @@
 """The ordered Beta-Bernoulli energy of a column: its Bernoulli rates integrated against Beta(a_k, 1).
 
-    f(M) = -ln a - ln Gamma(M + a) - ln Gamma(N - M + 1) + ln Gamma(N + a + 1),   a_k = 1 / expm1((k + 1) ln(1 + 1/alpha))
+    f(M) = -ln a - ln Gamma(M + a) - ln Gamma(N - M + 1) + ln Gamma(N + a + 1),
+    a = 1 / expm1((k + 1) ln(1 + 1/alpha)).
 
 N counts all rows. a / (a + 1) = (alpha / (alpha + 1))^(k + 1) is the prior mean of the rate.
 """

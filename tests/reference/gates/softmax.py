@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ class Softmax(RowGate):
 
     temperature: float = 1.0
     logit_precision: float = 0.04
-    kind: ClassVar[str] = "softmax"
+    kind = "softmax"
 
     def n_free(self, n_atoms: int) -> int:
         return n_atoms - 1
@@ -45,8 +45,8 @@ class Softmax(RowGate):
         a[support] = np.exp(log_softmax(logits[support] / self.temperature))
         delta = np.eye(len(logits)) - a  # delta[k, j] = delta_kj - a_j
         da = a[:, None] * delta / self.temperature
-        # Product rule on a_k (delta_kj - a_j) / tau: the first factor gives a_k (delta_kw - a_w)(delta_kj - a_j) / tau^2,
-        # the second -a_k a_j (delta_jw - a_w) / tau^2.
+        # Product rule on a_k (delta_kj - a_j) / tau: a_k (delta_kw - a_w)(delta_kj - a_j) / tau^2 from the first
+        # factor, -a_k a_j (delta_jw - a_w) / tau^2 from the second.
         curl = delta[:, None, :] * delta[:, :, None] - (a[:, None] * delta)[None, :, :]
         d2a = a[:, None, None] * curl / self.temperature**2
         return a, da[:, :-1], d2a[:, :-1, :-1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class Threshold(RowGate):
     temperature: float = 1.0
     logit_precision: float = 0.04
     ungated: tuple[int, ...] = ()
-    kind: ClassVar[str] = "threshold"
+    kind = "threshold"
 
     def jets(self, logits: Array, support: Mask, log_strength: float) -> tuple[Array, Array, Array]:
         a, first, second, _ = logistic_derivatives(logits - self.threshold, self.temperature)

@@ -12,29 +12,52 @@ __version__ = version("sae-rs")
 
 from . import datasets
 from ._core import SaeManifoldRho, SaeManifoldTerm, SaeRowLayout
-from .atoms import Circle
+from .atoms import (
+    Circle,
+    Cylinder,
+    Duchon,
+    KleinBottle,
+    Line,
+    Patch,
+    Poincare,
+    ProjectivePlane,
+    Sphere,
+    Torus,
+)
 from .diagnostics import GradientCheck, check_gradient
 from .encoding import Encoding
 from .exceptions import ConvergenceWarning, NotFittedError
-from .gates import Softmax
+from .gates import IBP, FrozenRouting, Softmax, ThresholdGate
 from .io import load
 from .model import Curve, ManifoldSAE
 from .reml import Certificate, FitProgress
 
 __all__ = [
+    "IBP",
     "Certificate",
     "Circle",
     "ConvergenceWarning",
     "Curve",
+    "Cylinder",
+    "Duchon",
     "Encoding",
     "FitProgress",
+    "FrozenRouting",
     "GradientCheck",
+    "KleinBottle",
+    "Line",
     "ManifoldSAE",
     "NotFittedError",
+    "Patch",
+    "Poincare",
+    "ProjectivePlane",
     "SaeManifoldRho",
     "SaeManifoldTerm",
     "SaeRowLayout",
     "Softmax",
+    "ThresholdGate",
+    "Torus",
+    "Sphere",
     "__version__",
     "check_gradient",
     "datasets",

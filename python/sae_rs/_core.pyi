@@ -16,6 +16,7 @@ __all__ = [
     "basis",
     "basis_jets",
     "encode_rows",
+    "roughness",
 ]
 
 _Floats = NDArray[np.float64]
@@ -75,6 +76,17 @@ class SaeRowLayout:
     @staticmethod
     def from_dense_weights(
         a: _Floats,
+        cap: int,
+        cutoff: float,
+        coord_dims: Sequence[int],
+        coord_offsets_full: Sequence[int] | None = ...,
+    ) -> SaeRowLayout: ...
+    @staticmethod
+    def from_jumprelu(
+        logits: _Floats,
+        contribution: _Floats,
+        threshold: float,
+        temperature: float,
         cap: int,
         cutoff: float,
         coord_dims: Sequence[int],
@@ -189,9 +201,11 @@ class SaeManifoldTerm:
         center: bool = ...,
         n_init: int = ...,
         random_state: int = ...,
+        routing: _Floats | None = ...,
         threads: int | None = ...,
     ) -> list[tuple[SaeManifoldTerm, SaeManifoldRho]]: ...
     def refreshed(self, rho: SaeManifoldRho, *, threads: int | None = ...) -> tuple[SaeManifoldTerm, int]: ...
+    def column_scores(self, rho: SaeManifoldRho) -> _Floats: ...
     def sparsity_floor(self, rho: SaeManifoldRho, lower: float, upper: float) -> float | None: ...
     def loss(self, rho: SaeManifoldRho) -> dict[str, float]: ...
     def evaluate(
@@ -223,5 +237,7 @@ def encode_rows(
     decoders: Sequence[_Floats],
     rho: SaeManifoldRho,
     *,
+    column_scores: Sequence[float] | _Floats | None = ...,
     threads: int | None = ...,
 ) -> tuple[_Floats, list[_Floats], _Floats, _Bools, _Floats, NDArray[np.uint8]]: ...
+def roughness(atom: _Spec) -> _Floats: ...

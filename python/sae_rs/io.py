@@ -52,6 +52,7 @@ def save(model: ManifoldSAE, path: str | os.PathLike[str]) -> None:
         "gates": model.gates_,
         "support": model.support_,
         "logits": model._logits,
+        "column_scores": model._column_scores,
         "shares": training.shares,
     }
     for k in range(len(model._atoms)):
@@ -168,7 +169,7 @@ def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Ma
     if dtype.name not in ("float32", "float64"):
         raise ValueError(f"dtype is {dtype.name!r}")
     model.__dict__.update(
-        coords_=[take(f"coords.{k}", n_rows, atoms[k].dim) for k in places],
+        coords_=[take(f"coords.{k}", n_rows, atoms[k].ambient) for k in places],
         gates_=take("gates", n_rows, len(atoms)),
         support_=take("support", n_rows, len(atoms), dtype=np.bool_),
         decoders_=[take(f"decoder.{k}", atoms[k].width, n_columns) for k in places],
@@ -185,6 +186,7 @@ def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Ma
         _gate=gate_from_fields(body["gate"]),
         _dtype=dtype,
         _logits=take("logits", n_rows, len(atoms)),
+        _column_scores=take("column_scores", len(tensors["column_scores"])),
         _training=training,
         _term=None,
     )

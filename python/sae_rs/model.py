@@ -49,7 +49,7 @@ class Curve(NamedTuple):
     Attributes
     ----------
     grid : ndarray of shape (n_points, d)
-        Coordinates; for a circle evenly spaced radians in [0, 2π).
+        Coordinates: angles evenly spread over their period, real numbers over the range of the training rows.
     points : ndarray of shape (n_points, p)
         Decoded points, the mean added.
     sd : ndarray of shape (n_points,)
@@ -104,7 +104,7 @@ class ManifoldSAE(Parameters):
     Attributes
     ----------
     coords_ : list of K ndarray of shape (n, d_k)
-        Coordinates of the training rows; for a circle radians in [0, 2π).
+        Coordinates of the training rows: angles in radians, in [0, 2π) unless the kind says otherwise, and real numbers.
     gates_ : ndarray of shape (n, K)
         Gates of the training rows, exactly 0 off the support.
     support_ : ndarray of shape (n, K), bool
@@ -158,6 +158,7 @@ class ManifoldSAE(Parameters):
     _gate: Gate
     _dtype: np.dtype[Any]
     _logits: FloatArray
+    _column_scores: FloatArray
     _training: TrainingSummary
     _term: _core.SaeManifoldTerm | None
 
@@ -243,6 +244,8 @@ class ManifoldSAE(Parameters):
         check_memory(self.memory_budget, array.shape[0], array.shape[1], atoms)
         data = check_training_rows(array)
         check_rows_suffice(len(data.values), atoms)
+        if atoms:
+            gate.check(len(data.values), n_atoms)
         row_weights = check_weights(weights, len(data.values))
 
         with listening(self.progress, self.callback) as listener:
@@ -303,6 +306,7 @@ class ManifoldSAE(Parameters):
             _gate=gate,
             _dtype=data.dtype,
             _logits=logits,
+            _column_scores=np.zeros(0) if term is None else np.asarray(term.column_scores(result.rho)),
             _training=training,
             _term=term,
         )
@@ -345,6 +349,8 @@ class ManifoldSAE(Parameters):
         """
         self._check_fitted("encode")
         rows = check_new_rows(X, self.n_features_in_)
+        if self._gate.routing is not None:
+            raise ValueError("frozen routing has no gates for new rows: encode needs a gate that finds them")
         if not self._atoms:
             none = np.zeros((len(rows), 0))
             squares = np.array([row @ row for row in rows - self.mean_])
@@ -357,6 +363,7 @@ class ManifoldSAE(Parameters):
             self._gate.spec(len(self._atoms)),
             self.decoders_,
             self.rho_,
+            column_scores=self._column_scores,
             threads=check_n_jobs(self.n_jobs),
         )
         return Encoding(gates, wrap_coords(self._atoms, coords), logits, support, objective, status)

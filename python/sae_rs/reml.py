@@ -28,8 +28,6 @@ __all__ = ["Certificate", "FitProgress", "FitResult", "fit_dictionary"]
 
 FloatArray = NDArray[np.float64]
 
-# V has local optima in the sparsity strength: the search starts from the best of these.
-SPARSITY_STARTS = (4.0, 2.0, 0.0)
 # With more rows than this a sample of the next size is fitted first: it finds the atoms and their strengths, and what
 # is left for all rows is a few evaluations.
 SAMPLE_ABOVE = 16384
@@ -159,7 +157,7 @@ def fit_dictionary(
 def _begin(fit: Search, rho: _core.SaeManifoldRho | None, n_init: int, random_state: int) -> Point:
     """A first point, loosely converged; of many rows a sample finds it, and its decoders encode the others."""
     problem = fit.problem
-    drawn = problem.sample(SAMPLE_ROWS, random_state) if len(problem.X) > SAMPLE_ABOVE else None
+    drawn = problem.sample(SAMPLE_ROWS, random_state) if len(problem.X) > SAMPLE_ABOVE and problem.gate.routing is None else None
     if drawn is None:
         return _start(fit, problem.seeds(n_init, random_state, fit.threads), rho)
     sample = fit.on(drawn)
@@ -218,10 +216,10 @@ def _start(
     if rho is not None:
         rho = fit.admitted(rho)
         return min((fit.settled(term, rho, COARSE_INNER) for term, _ in seeds), key=_value)
-    if seeds[0][0].n_atoms == 1:
+    if not fit.problem.gate.free_logits(seeds[0][0].n_atoms):
         return min((fit.coarse(term, own, COARSE_INNER) for term, own in seeds), key=_value)
     # seeds are hard clusterings: they are compared where gates are sparse, which is also where rows are cheapest
-    sparsest, *others = SPARSITY_STARTS
+    sparsest, *others = fit.problem.gate.sparsity_starts
     entries = fit.n_rows * fit.n_outputs
     least = min(_log_dispersion(own) for _, own in seeds)
     hopeful = [(term, own) for term, own in seeds if 0.5 * (_log_dispersion(own) - least) < HOPELESS]

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use crate::encode::{basis, basis_jets, encode_rows};
+    use crate::encode::{basis, basis_jets, encode_rows, roughness};
     #[pymodule_export]
     use crate::evaluation::{ArrowSchur, Evaluation, InnerReport};
     #[pymodule_export]

@@ -13,8 +13,8 @@ use ndarray::{s, Array2};
 #[derive(Clone, Debug)]
 pub struct GaugeColumn {
     pub atom: usize,
-    /// Speed of the atom's coordinates, the same on every row of its support.
-    pub velocity: Vec<f64>,
+    /// Which of the atom's generators.
+    pub generator: usize,
     /// The action on the atom's basis, M_k x M_k: the decoder moves with `-basis_map * B`.
     pub basis_map: Array2<f64>,
     /// Decoder rows of the tangent, M_k x p.
@@ -24,9 +24,12 @@ pub struct GaugeColumn {
 }
 
 impl GaugeColumn {
-    /// Squared norm of the decoder rows.
-    pub fn norm_squared(&self) -> f64 {
-        self.border.iter().map(|v| v * v).sum()
+    /// Inner product of the decoder rows of two tangents; those of different atoms have none in common.
+    pub fn dot(&self, other: &Self) -> f64 {
+        if self.atom != other.atom {
+            return 0.0;
+        }
+        self.border.iter().zip(&other.border).map(|(a, b)| a * b).sum()
     }
 
     /// Inner product of U's column with stacked decoders.
@@ -49,8 +52,8 @@ pub struct Gauge {
 }
 
 impl Gauge {
-    /// Generators of every atom whose coordinate prior is uniform and which some row uses; an unused atom has no
-    /// coordinate to move. `None` when an atom has collapsed to a point, where its orbit has no tangent.
+    /// Generators of every atom that no precision of an axis pins and which some row uses; an unused atom has no coordinate
+    /// to move. `None` when an atom has collapsed to a point, where its orbit has no tangent.
     pub fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, gram: &Array2<f64>) -> Option<Self> {
         let mut columns = Vec::new();
         let used = state.used(problem);
@@ -60,23 +63,24 @@ impl Gauge {
             }
             let rows = problem.rows_of(k);
             let stiffness = gram.diag().slice(s![rows]).mean().unwrap_or(1.0);
-            for generator in atom.generators() {
-                let border = -generator.basis_map.dot(&state.decoder(problem, k));
+            for (generator, basis_map) in atom.generators().into_iter().enumerate() {
+                let border = -basis_map.dot(&state.decoder(problem, k));
                 let norm_squared: f64 = border.iter().map(|v| v * v).sum();
                 let scale = (stiffness / norm_squared).sqrt();
                 if !(scale.is_finite() && scale > 0.0) {
                     return None;
                 }
-                columns.push(GaugeColumn {
-                    atom: k,
-                    velocity: generator.velocity,
-                    basis_map: generator.basis_map,
-                    border,
-                    scale,
-                });
+                columns.push(GaugeColumn { atom: k, generator, basis_map, border, scale });
             }
         }
         Some(Self { columns })
+    }
+
+    /// The motions that leave L as it is. Where the roughness of an atom is weighted, a motion changes its weights' frame: the
+    /// fits stay, the decoder prior does not.
+    pub fn exact(&self, state: &State) -> Self {
+        let exact = |c: &&GaugeColumn| state.roughness_weights(c.atom).is_none();
+        Self { columns: self.columns.iter().filter(exact).cloned().collect() }
     }
 
     /// `UU' x` added to stacked decoders `out`.

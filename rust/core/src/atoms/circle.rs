@@ -1,6 +1,7 @@
 //! The circle: harmonics of an angle.
 
-use super::{Atom, Axis, BasisJet, Generator};
+use super::series::{each_harmonic, wrap, MAX_HARMONICS};
+use super::{Atom, BasisJet, ChartFactor};
 use crate::errors::ShapeError;
 use ndarray::Array2;
 use std::f64::consts::TAU;
@@ -10,9 +11,6 @@ use std::f64::consts::TAU;
 pub struct Circle {
     harmonics: usize,
 }
-
-/// Above this the recurrence for the harmonics loses digits and no data support that many.
-const MAX_HARMONICS: usize = 4096;
 
 /// Grid points per harmonic in a search: the squared distance to a curve has at most 2H minima, and this
 /// many points put several in the basin of each.
@@ -27,16 +25,6 @@ impl Circle {
         }
         Ok(Self { harmonics })
     }
-
-    /// Calls `f(h, cos ht, sin ht)` for each harmonic, by rotation from the one before.
-    fn each(&self, t: f64, mut f: impl FnMut(usize, f64, f64)) {
-        let (s1, c1) = t.sin_cos();
-        let (mut c, mut s) = (c1, s1);
-        for h in 1..=self.harmonics {
-            f(h, c, s);
-            (c, s) = (c * c1 - s * s1, s * c1 + c * s1);
-        }
-    }
 }
 
 impl Atom for Circle {
@@ -46,25 +34,22 @@ impl Atom for Circle {
     fn key(&self) -> String {
         format!("circle:{}", self.harmonics)
     }
-    fn dim(&self) -> usize {
-        1
-    }
     fn width(&self) -> usize {
         2 * self.harmonics + 1
     }
-    fn axes(&self) -> &[Axis] {
-        &[Axis::Periodic { period: TAU }]
+    fn factors(&self) -> &[ChartFactor] {
+        &[ChartFactor::Circle { period: TAU }]
     }
     fn basis(&self, t: &[f64], phi: &mut [f64]) {
         phi[0] = 1.0;
-        self.each(t[0], |h, c, s| {
+        each_harmonic(self.harmonics, t[0], |h, c, s| {
             phi[2 * h - 1] = c;
             phi[2 * h] = s;
         });
     }
     fn jet(&self, t: &[f64], out: &mut BasisJet) {
         (out.phi[0], out.d1[0], out.d2[0]) = (1.0, 0.0, 0.0);
-        self.each(t[0], |h, c, s| {
+        each_harmonic(self.harmonics, t[0], |h, c, s| {
             let w = h as f64;
             (out.phi[2 * h - 1], out.phi[2 * h]) = (c, s);
             (out.d1[2 * h - 1], out.d1[2 * h]) = (-w * s, w * c);
@@ -73,7 +58,7 @@ impl Atom for Circle {
     }
     fn third(&self, t: &[f64], d3: &mut [f64]) {
         d3[0] = 0.0;
-        self.each(t[0], |h, c, s| {
+        each_harmonic(self.harmonics, t[0], |h, c, s| {
             let w = h as f64;
             (d3[2 * h - 1], d3[2 * h]) = (w * w * w * s, -w * w * w * c);
         });
@@ -93,36 +78,33 @@ impl Atom for Circle {
         n[[0, 0]] = 1.0;
         n
     }
-    fn retract(&self, t: &mut [f64]) {
-        t[0] = t[0].rem_euclid(TAU);
-        if t[0] >= TAU {
-            t[0] = 0.0;
-        }
+    fn advance(&self, t: &mut [f64], step: &[f64]) {
+        t[0] = wrap(t[0] + step[0], TAU);
     }
     /// Rotation of the angle: d/dt cos ht = -h sin ht and d/dt sin ht = h cos ht close on the basis.
-    fn generators(&self) -> Vec<Generator> {
+    fn generators(&self) -> Vec<Array2<f64>> {
         let mut map = Array2::zeros((self.width(), self.width()));
         for h in 1..=self.harmonics {
             map[[2 * h, 2 * h - 1]] = -(h as f64);
             map[[2 * h - 1, 2 * h]] = h as f64;
         }
-        vec![Generator { velocity: vec![1.0], basis_map: map }]
+        vec![map]
+    }
+    fn velocity(&self, _: usize, _: &[f64], v: &mut [f64], dv: &mut [f64]) {
+        (v[0], dv[0]) = (1.0, 0.0);
     }
     fn ln_group_volume(&self) -> f64 {
         TAU.ln()
     }
-    fn ln_reflections(&self) -> f64 {
+    /// The reflection t -> -t.
+    fn ln_symmetries(&self, _: bool) -> f64 {
         std::f64::consts::LN_2
-    }
-    fn ln_volume(&self) -> f64 {
-        TAU.ln()
     }
     fn seed_components(&self) -> usize {
         2
     }
     fn seed(&self, scores: &[f64], t: &mut [f64]) {
-        t[0] = scores[1].atan2(scores[0]);
-        self.retract(t);
+        t[0] = wrap(scores[1].atan2(scores[0]), TAU);
     }
     fn search_grid(&self) -> Array2<f64> {
         let points = GRID_PER_HARMONIC * self.harmonics.max(2);
@@ -163,16 +145,15 @@ mod tests {
             let at = jet(&circle, t);
             let g = &circle.generators()[0];
             for m in 0..circle.width() {
-                let moved: f64 = (0..circle.width()).map(|j| at.phi[j] * g.basis_map[[j, m]]).sum();
-                prop_assert!((moved - g.velocity[0] * at.d1[m]).abs() < 1e-12);
+                let moved: f64 = (0..circle.width()).map(|j| at.phi[j] * g[[j, m]]).sum();
+                prop_assert!((moved - at.d1[m]).abs() < 1e-12);
             }
         }
 
         #[test]
         fn retraction_lands_on_the_chart(t in -1e6f64..1e6) {
-            let circle = Circle::new(1).unwrap();
-            let mut u = [t];
-            circle.retract(&mut u);
+            let mut u = [0.0];
+            Circle::new(1).unwrap().advance(&mut u, &[t]);
             prop_assert!((0.0..TAU).contains(&u[0]));
             prop_assert!((u[0].cos() - t.cos()).abs() < 1e-9);
         }
@@ -192,12 +173,5 @@ mod tests {
             }
         }
         assert!(gram.iter().zip(circle.roughness().iter()).all(|(a, b)| (a - b).abs() < 1e-11));
-    }
-
-    #[test]
-    fn a_retracted_tiny_negative_angle_stays_below_the_period() {
-        let mut t = [-1e-20];
-        Circle::new(1).unwrap().retract(&mut t);
-        assert!(t[0] < TAU);
     }
 }

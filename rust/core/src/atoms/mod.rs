@@ -1,29 +1,46 @@
 //! Atom kinds: one file a kind, behind one trait.
 //!
 //! An atom is a basis on a manifold. The rest of the crate knows it only through [`Atom`]: it names no kind.
+//!
+//! A point of the manifold is stored in `ambient` numbers; a row's variables are `dim` local coordinates u about it, with
+//! `advance(t, u)` the point they stand for. All jets are derivatives of `u -> Phi(advance(t, u))` at u = 0. On a flat chart
+//! that is the ordinary derivative; on a curved one, with u the tangent coordinates of a geodesic, second derivatives are the
+//! covariant ones, and no other part of the crate needs to know that the chart is curved.
 
+#[cfg(test)]
+mod checks;
 mod circle;
+mod cylinder;
+mod duchon;
+mod factor;
+mod grid;
+mod harmonics;
+mod klein_bottle;
+#[cfg(test)]
+mod laws;
+mod line;
+mod monomials;
+mod patch;
+mod poincare;
+mod products;
+mod projective_plane;
+mod series;
+mod sphere;
+mod torus;
 
 pub use circle::Circle;
+pub use cylinder::Cylinder;
+pub use duchon::Duchon;
+pub use factor::{places, ChartFactor, Place};
+pub use klein_bottle::KleinBottle;
+pub use line::Line;
+pub use patch::Patch;
+pub use poincare::Poincare;
+pub use projective_plane::ProjectivePlane;
+pub use sphere::Sphere;
+pub use torus::Torus;
 
-use ndarray::Array2;
-
-/// One axis of a chart.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Axis {
-    /// An angle in radians; its prior is uniform, or von Mises when ARD is on.
-    Periodic { period: f64 },
-}
-
-/// A one-parameter family of motions that leaves every fit unchanged: the coordinate moves with `velocity`
-/// and the decoder with `dB = -basis_map * B`, where `dPhi . velocity = Phi * basis_map`.
-#[derive(Clone, Debug)]
-pub struct Generator {
-    /// Speed of each coordinate axis (constant over the chart).
-    pub velocity: Vec<f64>,
-    /// The action on the basis (M x M).
-    pub basis_map: Array2<f64>,
-}
+use ndarray::{Array1, Array2, ArrayView1};
 
 /// The basis row of one coordinate with its first two derivatives, each stored axis-major.
 #[derive(Clone, Debug)]
@@ -48,12 +65,18 @@ pub trait Atom: Send + Sync + std::fmt::Debug {
     fn kind(&self) -> &'static str;
     /// Two atoms with equal keys are interchangeable (they count in the K! of identical atoms).
     fn key(&self) -> String;
-    /// Number of coordinates.
-    fn dim(&self) -> usize;
+    /// Number of local coordinates.
+    fn dim(&self) -> usize {
+        self.factors().iter().map(|f| f.dim()).sum()
+    }
+    /// Number of stored coordinates.
+    fn ambient(&self) -> usize {
+        self.factors().iter().map(|f| f.ambient()).sum()
+    }
     /// Number of basis columns M.
     fn width(&self) -> usize;
-    /// The axes of the chart.
-    fn axes(&self) -> &[Axis];
+    /// The factors of the chart, in the order of its coordinates.
+    fn factors(&self) -> &[ChartFactor];
     /// Writes the basis row alone.
     fn basis(&self, t: &[f64], phi: &mut [f64]);
     /// Writes the basis row and its first two derivatives.
@@ -64,19 +87,53 @@ pub trait Atom: Send + Sync + std::fmt::Debug {
     fn roughness(&self) -> Array2<f64>;
     /// Projector on the null space of S.
     fn null_projector(&self) -> Array2<f64>;
-    /// Brings a coordinate back on the manifold, in place.
-    fn retract(&self, t: &mut [f64]);
-    /// Motions that change no fit, with the log of their group's volume in total.
-    fn generators(&self) -> Vec<Generator>;
+    /// Moves a point by local coordinates and brings it to its canonical form.
+    fn advance(&self, t: &mut [f64], step: &[f64]);
+    /// Motions that leave every fit unchanged, each by its action Q on the basis (M x M): the coordinate moves with a
+    /// velocity v and the decoder with `-Q B`, where `dPhi . v = Phi Q`.
+    fn generators(&self) -> Vec<Array2<f64>>;
+    /// Writes the velocity (d) of one of the generators at a point, and its covariant derivative (`d x d`, entry (a, u) that
+    /// of component a along coordinate u).
+    fn velocity(&self, generator: usize, t: &[f64], v: &mut [f64], dv: &mut [f64]);
+    /// Log-volume of the group of these motions.
     fn ln_group_volume(&self) -> f64;
-    /// Log of the number of reflections of the chart that change no fit.
-    fn ln_reflections(&self) -> f64;
-    /// Log-volume of the manifold: the energy of the uniform coordinate prior.
-    fn ln_volume(&self) -> f64;
+    /// Log of the number of discrete symmetries of the chart that change no fit: with `gauged`, beyond the motions of the
+    /// group; without, where precisions of the axes break those motions.
+    fn ln_symmetries(&self, gauged: bool) -> f64;
     /// Number of leading principal components that a first guess of the coordinate needs.
     fn seed_components(&self) -> usize;
-    /// A first guess of the coordinate from that many principal-component scores.
+    /// The shapes that the atom may have in a few components: for each, the sizes of one or two parts that belong together,
+    /// as the plane of an angle does. Guesses are given components dealt out to the parts of each shape in turn.
+    fn seed_blocks(&self) -> Vec<Vec<usize>> {
+        vec![vec![self.seed_components()]]
+    }
+    /// A first guess of the stored coordinate from that many principal-component scores.
     fn seed(&self, scores: &[f64], t: &mut [f64]);
-    /// A grid on the chart (points x dim) from which the nearest point of any curve is found by descent.
+    /// First guesses for many rows at once, one a row of scores: for kinds that see more in all rows than in each.
+    fn seed_rows(&self, scores: &Array2<f64>) -> Array2<f64> {
+        each_seed(self, scores)
+    }
+    /// A grid of stored points (points x ambient) from which the nearest point of any curve is found by descent.
     fn search_grid(&self) -> Array2<f64>;
+    /// Writes some point of the chart: where a coordinate that no row uses is held.
+    fn origin(&self, t: &mut [f64]) {
+        t.copy_from_slice(self.search_grid().row(0).as_slice().expect("standard layout"));
+    }
+}
+
+/// First guesses row by row.
+fn each_seed<A: Atom + ?Sized>(atom: &A, scores: &Array2<f64>) -> Array2<f64> {
+    let mut out = Array2::zeros((scores.nrows(), atom.ambient()));
+    for (mut t, row) in out.rows_mut().into_iter().zip(scores.rows()) {
+        atom.seed(&row.to_vec(), t.as_slice_mut().expect("standard layout"));
+    }
+    out
+}
+
+/// Values less their mean, in units of their standard deviation; zero where they do not vary.
+fn standardised(values: ArrayView1<'_, f64>) -> Array1<f64> {
+    let n = values.len().max(1) as f64;
+    let centred = &values - values.sum() / n;
+    let deviation = (centred.dot(&centred) / n).sqrt();
+    centred * if deviation > 0.0 { 1.0 / deviation } else { 0.0 }
 }

@@ -2,6 +2,7 @@
 
 use crate::atoms::BasisJet;
 use crate::linalg::{dot, small_backward, small_cholesky, small_forward};
+use crate::priors::coordinate_priors;
 use crate::row::RowSolver;
 use ndarray::{s, Array2, ArrayView1};
 
@@ -12,12 +13,13 @@ const MAX_HALVINGS: usize = 30;
 /// Squared distance of two basis rows above which their grid points may lie in different basins.
 const APART: f64 = 1.0;
 
-/// A chart's grid with its basis rows and the squared lengths of its decoded points.
+/// A chart's grid with its basis rows, the squared lengths of its decoded points and the energies of their priors.
 #[derive(Debug)]
 pub struct Grid {
     pub points: Array2<f64>,
     pub basis: Array2<f64>,
     pub lengths: Vec<f64>,
+    pub energies: Vec<f64>,
 }
 
 impl Grid {
@@ -31,23 +33,29 @@ impl Grid {
         let own = rows.offsets[k]..rows.offsets[k + 1];
         let block = rows.gram.slice(s![own.clone(), own]);
         let lengths = basis.rows().into_iter().map(|b| b.dot(&block.dot(&b))).collect();
-        Self { points, basis, lengths }
+        let energy = |t: ArrayView1<'_, f64>| rows.coordinate_energy(k, t.as_slice().expect("standard layout"));
+        let energies = points.rows().into_iter().map(energy).collect();
+        Self { points, basis, lengths, energies }
     }
 }
 
-/// Minimises `Phi Q Phi' - 2 Phi b` over atom k's chart, b = `against`; writes the coordinate and returns the minimum.
+/// Minimises `(factor/2)(Phi Q Phi' - 2 Phi b)` plus the coordinate's prior over atom k's chart, b = `against`; writes the
+/// coordinate and returns the minimum.
 ///
 /// Descends from the best grid point and from the best one apart from it, since a curve may pass a row twice.
-pub fn nearest(rows: &RowSolver, grid: &Grid, k: usize, against: &[f64], t: &mut [f64]) -> f64 {
+pub fn nearest(rows: &RowSolver, grid: &Grid, k: usize, factor: f64, against: &[f64], t: &mut [f64]) -> f64 {
     let cost: Vec<f64> = grid
         .lengths
         .iter()
         .zip(grid.basis.rows())
-        .map(|(length, basis)| length - 2.0 * dot(basis.as_slice().expect("standard layout"), against))
+        .zip(&grid.energies)
+        .map(|((length, basis), energy)| {
+            factor * (0.5 * length - dot(basis.as_slice().expect("standard layout"), against)) + energy
+        })
         .collect();
     let first = lowest(&cost, |_| true).expect("a grid has points");
     t.copy_from_slice(grid.points.row(first).as_slice().expect("standard layout"));
-    let value = descend(rows, k, against, t);
+    let value = descend(rows, k, factor, against, t);
     let origin = grid.basis.row(first);
     let apart = |g: usize| {
         let difference = &grid.basis.row(g) - &origin;
@@ -55,7 +63,7 @@ pub fn nearest(rows: &RowSolver, grid: &Grid, k: usize, against: &[f64], t: &mut
     };
     let Some(second) = lowest(&cost, apart) else { return value };
     let mut other = grid.points.row(second).to_vec();
-    let other_value = descend(rows, k, against, &mut other);
+    let other_value = descend(rows, k, factor, against, &mut other);
     if other_value < value {
         t.copy_from_slice(&other);
         return other_value;
@@ -68,20 +76,20 @@ fn lowest(cost: &[f64], admitted: impl Fn(usize) -> bool) -> Option<usize> {
 }
 
 /// Newton with the exact Hessian where that is positive definite, Gauss-Newton where not.
-fn descend(rows: &RowSolver, k: usize, against: &[f64], t: &mut [f64]) -> f64 {
-    let atom = &rows.atoms[k];
+fn descend(rows: &RowSolver, k: usize, factor: f64, against: &[f64], t: &mut [f64]) -> f64 {
+    let atom = &*rows.atoms[k];
     let (width, dim) = (atom.width(), atom.dim());
     let own = rows.offsets[k]..rows.offsets[k + 1];
     let block = rows.gram.slice(s![own.clone(), own]);
     let mut jet = BasisJet::new(dim, width);
-    let value_at = |jet: &BasisJet| {
+    let value_at = |jet: &BasisJet, t: &[f64]| {
         let curve = block.dot(&ArrayView1::from(&jet.phi));
-        let value = dot(curve.as_slice().expect("contiguous"), &jet.phi) - 2.0 * dot(&jet.phi, against);
-        let slope: Vec<f64> = curve.iter().zip(against).map(|(c, a)| c - a).collect();
-        (value, slope)
+        let data = 0.5 * dot(curve.as_slice().expect("contiguous"), &jet.phi) - dot(&jet.phi, against);
+        let slope: Vec<f64> = curve.iter().zip(against).map(|(c, a)| factor * (c - a)).collect();
+        (factor * data + rows.coordinate_energy(k, t), slope)
     };
     atom.jet(t, &mut jet);
-    let (mut value, mut slope) = value_at(&jet);
+    let (mut value, mut slope) = value_at(&jet, t);
     for _ in 0..MAX_STEPS {
         let tangent = |j: usize| &jet.d1[j * width..(j + 1) * width];
         let mut step: Vec<f64> = (0..dim).map(|j| -dot(tangent(j), &slope)).collect();
@@ -91,29 +99,35 @@ fn descend(rows: &RowSolver, k: usize, against: &[f64], t: &mut [f64]) -> f64 {
             let through = block.dot(&ArrayView1::from(tangent(a)));
             for b in 0..dim {
                 let at = (a * dim + b) * width;
-                gauss_newton[a * dim + b] = dot(through.as_slice().expect("contiguous"), tangent(b));
+                gauss_newton[a * dim + b] = factor * dot(through.as_slice().expect("contiguous"), tangent(b));
                 exact[a * dim + b] = gauss_newton[a * dim + b] + dot(&jet.d2[at..at + width], &slope);
             }
         }
-        let factor = if small_cholesky(&mut exact, dim) {
+        coordinate_priors(atom, &rows.rho, k, t, |a, term| {
+            step[a] -= term.gradient;
+            gauss_newton[a * (dim + 1)] += term.majoriser;
+            exact[a * (dim + 1)] += term.curvature;
+        });
+        let factored = if small_cholesky(&mut exact, dim) {
             exact
         } else if small_cholesky(&mut gauss_newton, dim) {
             gauss_newton
         } else {
             break;
         };
-        small_forward(&factor, dim, &mut step, 1);
-        small_backward(&factor, dim, &mut step, 1);
+        small_forward(&factored, dim, &mut step, 1);
+        small_backward(&factored, dim, &mut step, 1);
         let length = step.iter().fold(0.0f64, |m, s| m.max(s.abs()));
-        let rounding = 8.0 * f64::EPSILON * (value.abs() + 2.0 * dot(&jet.phi, against).abs());
+        let rounding = 8.0 * f64::EPSILON * (value.abs() + factor * dot(&jet.phi, against).abs());
         let from = t.to_vec();
         let mut scale = 1.0;
         let mut moved = false;
         for _ in 0..MAX_HALVINGS {
-            t.iter_mut().zip(from.iter().zip(&step)).for_each(|(t, (f, s))| *t = f + scale * s);
-            atom.retract(t);
+            t.copy_from_slice(&from);
+            let scaled: Vec<f64> = step.iter().map(|s| scale * s).collect();
+            atom.advance(t, &scaled);
             atom.jet(t, &mut jet);
-            let (next, next_slope) = value_at(&jet);
+            let (next, next_slope) = value_at(&jet, t);
             if next <= value + rounding {
                 (value, slope) = (next, next_slope);
                 moved = true;

@@ -1,0 +1,111 @@
+"""Atom kinds: what a caller writes to say which curved sets the dictionary is made of.
+
+An atom here is a frozen description (kind and size of its basis). The numbers that are fitted, its decoder and the
+coordinates of the rows, live in the model. A new kind is one file with one class, and one entry of ``ATOM_KINDS``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .base import Atom
+from .circle import Circle
+from .cylinder import Cylinder
+from .klein_bottle import KleinBottle
+from .line import Line
+from .patch import Patch
+from .torus import Torus
+from .duchon import Duchon
+from .poincare import Poincare
+from .projective_plane import ProjectivePlane
+from .sphere import Sphere
+
+__all__ = [
+    "ATOM_KINDS",
+    "Atom",
+    "Circle",
+    "Cylinder",
+    "KleinBottle",
+    "Line",
+    "Patch",
+    "Torus",
+    "Duchon",
+    "Poincare",
+    "ProjectivePlane",
+    "Sphere",
+    "atom_from_spec",
+    "nearest",
+    "resolve_atom",
+    "resolve_atoms",
+]
+
+ATOM_KINDS: dict[str, type[Atom]] = {
+    Circle.kind: Circle,
+    Cylinder.kind: Cylinder,
+    KleinBottle.kind: KleinBottle,
+    Line.kind: Line,
+    Patch.kind: Patch,
+    Torus.kind: Torus,
+    Duchon.kind: Duchon,
+    Poincare.kind: Poincare,
+    ProjectivePlane.kind: ProjectivePlane,
+    Sphere.kind: Sphere,
+}
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return the entry of `known` that is spelled most like `name`."""
+    return difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)[0]
+
+
+def resolve_atom(atom: object) -> Atom:
+    """Turn a kind name or an atom object into an atom.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name (the message names the nearest known kind) or any other object.
+    """
+    if isinstance(atom, Atom):
+        return atom
+    if isinstance(atom, str):
+        if atom in ATOM_KINDS:
+            return ATOM_KINDS[atom]()
+        close, known = nearest(atom, list(ATOM_KINDS)), ", ".join(repr(kind) for kind in ATOM_KINDS)
+        raise ValueError(f"unknown atom kind {atom!r}: did you mean {close!r}? Known kinds: {known}")
+    if isinstance(atom, type) and issubclass(atom, Atom):
+        raise ValueError(f"atom must be an object, not the class {atom.__name__}: write {atom.__name__}()")
+    raise ValueError(f"atom must be a kind name or an atom object such as Circle(), got {type(atom).__name__}")
+
+
+def resolve_atoms(atom: object, n_atoms: int) -> tuple[Atom, ...]:
+    """Turn the `atom` argument of the estimator into one atom object for each of the `n_atoms` places.
+
+    Parameters
+    ----------
+    atom : str, Atom, or sequence of them
+        One kind for all places, or one entry for each.
+    n_atoms : int
+        K, at least 0.
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind or a list whose length is not K.
+    """
+    if isinstance(atom, (list, tuple)):
+        if len(atom) != n_atoms:
+            raise ValueError(f"atom is a list of {len(atom)} but n_atoms is {n_atoms}: give one entry for each atom")
+        return tuple(resolve_atom(entry) for entry in atom)
+    return (resolve_atom(atom),) * n_atoms
+
+
+def atom_from_spec(spec: Mapping[str, Any]) -> Atom:
+    """Rebuild an atom from the result of `Atom.spec`; the kind must be known and the fields valid."""
+    fields = dict(spec)
+    kind = fields.pop("kind")
+    if kind not in ATOM_KINDS:
+        raise ValueError(f"unknown atom kind {kind!r}")
+    return ATOM_KINDS[kind](**fields)

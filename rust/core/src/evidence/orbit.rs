@@ -1,0 +1,44 @@
+//! The rows' part of gauge tangents: the velocities at which a motion carries the coordinates of an atom's rows.
+
+use crate::arrow::GaugeColumn;
+use crate::priors::coordinate_priors;
+use crate::problem::Problem;
+use crate::rho::SaeManifoldRho;
+use crate::state::State;
+
+/// Calls `visit(row, start, v, dv)` for every row that uses the column's atom: where its coordinates begin among all local
+/// variables, the velocity (d) and its covariant derivative (d x d).
+pub(super) fn for_each_velocity(
+    problem: &Problem,
+    state: &State,
+    column: &GaugeColumn,
+    mut visit: impl FnMut(usize, usize, &[f64], &[f64]),
+) {
+    let layout = state.layout_of_rows();
+    let atom = &problem.atoms()[column.atom];
+    let (mut v, mut dv) = (vec![0.0; atom.dim()], vec![0.0; atom.dim() * atom.dim()]);
+    for row in 0..problem.n_rows() {
+        let Ok(at) = layout.active_atoms(row).binary_search(&(column.atom as u32)) else { continue };
+        atom.velocity(column.generator, state.point(column.atom, row), &mut v, &mut dv);
+        visit(row, layout.block(row).start + layout.coord_starts(row)[at] as usize, &v, &dv);
+    }
+}
+
+/// The tangent over all local variables.
+pub(super) fn tangent_rows(problem: &Problem, state: &State, column: &GaugeColumn) -> Vec<f64> {
+    let mut local = vec![0.0; state.layout_of_rows().len()];
+    for_each_velocity(problem, state, column, |_, start, v, _| local[start..start + v.len()].copy_from_slice(v));
+    local
+}
+
+/// H times the tangent over all local variables: the data part annihilates it, so the coordinate priors are left.
+pub(super) fn stiff_tangent(problem: &Problem, state: &State, rho: &SaeManifoldRho, column: &GaugeColumn) -> Vec<f64> {
+    let mut local = tangent_rows(problem, state, column);
+    for_each_velocity(problem, state, column, |row, start, _, _| {
+        let atom = &*problem.atoms()[column.atom];
+        coordinate_priors(atom, rho, column.atom, state.point(column.atom, row), |j, term| {
+            local[start + j] *= term.stiffness();
+        });
+    });
+    local
+}

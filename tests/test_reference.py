@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import expm
 
 from numeric import STENCIL, STEP, assert_close
+from numeric import slope as slope_of
 from reference import (
     Problem,
     Rho,
@@ -55,7 +56,8 @@ from reference.atoms import (
     Torus,
 )
 from reference.conditioning import Conditioned
-from reference.curvature import data_curvature, gauge_generators, gauge_theta
+from reference.curvature import data_curvature, gauge_generators, gauge_theta, unseen_directions
+from reference.evidence import log_symmetries
 from reference.gates import IBP, Frozen, Gate, Softmax, Threshold
 from reference.jets import row_jets
 from reference.objective import gates
@@ -384,21 +386,10 @@ def test_motions_of_the_charts_change_nothing(recipe: Recipe) -> None:
         assert_close(reconstruct(problem, turned, rho), fit, 1e-11)
         assert abs(evidence(problem, turned, rho) - before) < 1e-9 * size
     for k, atom in enumerate(problem.atoms):
-        symmetries = atom.symmetries() if rho.ard(k) is None else ()
-        for symmetry in symmetries:
+        for symmetry in atom.symmetries(rho.ard(k) is None):
             turned = moved_atom(state, k, symmetry.move, symmetry.basis_map)
             assert_close(reconstruct(problem, turned, rho), fit, 1e-11)
             assert abs(evidence(problem, turned, rho) - before) < 1e-9 * size
-
-
-def test_reflecting_a_coordinate_with_precisions_changes_nothing() -> None:
-    recipe = Recipe((Circle(2), Cylinder(1, 1)), ard=(True, True), full_support=False, seed=3)
-    problem, state, rho = recipe.build()
-    before = evidence(problem, state, rho)
-    for k, atom in enumerate(problem.atoms):
-        for symmetry in atom.symmetries():
-            turned = moved_atom(state, k, symmetry.move, symmetry.basis_map)
-            assert evidence(problem, turned, rho) == pytest.approx(before, rel=1e-12)
 
 
 @some_cases
@@ -480,6 +471,54 @@ def test_the_logit_of_a_closed_gate_integrates_to_one(gate: Gate) -> None:
     # Normaliser, curvature and the Gaussian constant of one such logit cancel.
     assert idle > 0
     assert -0.5 * np.log(eps / (2 * np.pi)) + 0.5 * np.log(eps) - 0.5 * np.log(2 * np.pi) == pytest.approx(0, abs=1e-15)
+
+
+def test_atoms_that_the_gate_tells_apart_cannot_change_places() -> None:
+    atoms, counts = (Circle(1),) * 3, []
+    for gate in (SOFTMAX, Threshold(), THRESHOLD_UNGATED, IBP(), IBP(ungated=(0, 1)), FROZEN):
+        problem, state, rho = Recipe(atoms, gate, seed=1).build()
+        counts.append(np.exp(log_symmetries(problem, state, rho)) / 8)
+    assert_close(np.array(counts), np.array([6.0, 6, 2, 1, 2, 1]), 1e-12)
+
+
+@pytest.mark.parametrize("evidence_kind", ["laplace", "quasi_laplace"])
+def test_a_logit_held_at_its_wall_is_no_variable(evidence_kind: str) -> None:
+    """It keeps its energy; elsewhere V, L and their derivatives are those of a gate that is given."""
+    recipe = Recipe((Circle(1), Line()), THRESHOLD, p=5, evidence=evidence_kind, seed=3)
+    problem, state, rho = recipe.build()
+    logits = state.logits.copy()
+    logits[[0, 4], [1, 0]] = THRESHOLD.wall
+    held = replace(state, logits=logits)
+    variables = Variables(problem, held.support)
+    at = variables.logit[[0, 4], [1, 0]]
+    matrix, hessian = curvature(problem, held, rho), exact_hessian(problem, held, rho)
+    for m in (matrix, hessian):
+        assert_close(m[at], (1.0 if problem.classic else 2 * np.pi) * np.eye(len(m))[at], 1e-15)
+    assert not gradient_theta(problem, held, rho)[at].any()
+    assert not mixed_theta_rho(problem, held, rho)[at].any()
+    assert not evidence_theta(problem, held, rho)[at].any()
+    assert_close(gates(problem, held, rho)[[0, 4], [1, 0]], np.full(2, 0.5), 1e-14)
+    step = np.random.default_rng(0).standard_normal(variables.size)
+    step[at] = 0
+    step /= np.linalg.norm(step)
+    numeric = slope_of(lambda s: loss(problem, variables.move(held, s * step), rho))
+    assert gradient_theta(problem, held, rho) @ step == pytest.approx(float(numeric), rel=1e-8)
+    numeric = slope_of(lambda s: gradient_theta(problem, variables.move(held, s * step), rho))
+    assert_close(hessian @ step, numeric, 1e-7)
+
+
+def test_decoder_columns_that_nothing_sees_count_for_nothing_in_the_classic_mode() -> None:
+    """Two atoms that every row uses fully: only the sum of their constants is seen."""
+    gate = Threshold(ungated=(0, 1))
+    problem, state, rho = Recipe((Circle(1),) * 2, gate, p=6, n=10, evidence="quasi_laplace", seed=3).build()
+    (direction,) = unseen_directions(problem, state, rho)
+    assert_close(np.abs(direction), np.array([1, 0, 0, 1, 0, 0]) / np.sqrt(2), 1e-10)
+    assert np.linalg.eigvalsh(Conditioned(problem, state, rho).matrix)[0] > 1e-9
+    shifted = [b.copy() for b in state.decoders]
+    shifted[0][0] += 3.0
+    shifted[1][0] -= 3.0
+    moved = replace(state, decoders=tuple(shifted))
+    assert evidence(problem, moved, rho) == pytest.approx(evidence(problem, state, rho), rel=1e-9)
 
 
 def test_parts_of_the_classic_objective() -> None:

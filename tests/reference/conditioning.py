@@ -1,7 +1,8 @@
 """Near-null directions of row blocks in the classic mode (chapter 2.6).
 
 The block A_i of a row's own variables, without the coupling of rows, is taken apart into eigenvalues. Those below
-``FLOOR`` times the largest, or not positive, become 1 and count ln 1 = 0; the border and the coupling stay as they are.
+``FLOOR`` times the largest and below 1, or not positive, become 1 and count ln 1 = 0; the border and the coupling stay
+as they are. (One above 1 stays: lowered, it could leave H indefinite.)
 With A = V diag(l) V' the change of the replaced matrix is (Daleckii and Krein)
 
     d A~ = V (F o V' dA V) V',   F_ij = (l~_i - l~_j) / (l_i - l_j), 1 among kept and 0 among replaced eigenvalues.
@@ -34,7 +35,7 @@ class Spectrum:
     @classmethod
     def of(cls, index: NDArray[np.int_], block: Array) -> Spectrum:
         values, vectors = np.linalg.eigh(block)
-        kept = (values > 0) & (values >= FLOOR * np.abs(values).max(initial=0.0))
+        kept = (values > 0) & (values >= min(FLOOR * np.abs(values).max(initial=0.0), 1.0))
         raised = np.where(kept, values, 1.0)
         both = kept[:, None] & kept[None, :]
         gap = values[:, None] - values[None, :]

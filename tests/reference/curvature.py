@@ -9,14 +9,19 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 
 from .atoms import Generator
 from .jets import RowJets, all_row_jets
-from .objective import decoder_precision, smoothness_term
+from .objective import decoder_precision, held_logits, smoothness_term, weighted_basis
 from .priors import places
 from .problem import Problem, Rho, State, Variables, variables_of
 
 Array = NDArray[np.float64]
+
+
+UNSEEN = 1e-12
+"""Part of the largest entry of the rows' Gram below which a decoder column is rounding of zero."""
 
 
 class InfeasibleError(ArithmeticError):
@@ -52,8 +57,40 @@ def curvature(problem: Problem, state: State, rho: Rho) -> Array:
         bend = place.factor.curvature(place.t, place.alpha)
         matrix[place.index, place.index] += np.maximum(bend, 0.0) + place.factor.stiffness
     prior = problem.gate.majoriser(state.logits, state.support, rho.log_lambda_sparse)
-    _add_logit_block(matrix, variables, prior + problem.logit_precision * np.eye(len(prior)))
+    _add_logit_block(matrix, variables, prior + np.diag(gaussian_curvature(problem, state)))
+    for direction in unseen_directions(problem, state, rho):
+        _add_decoder_direction(matrix, variables, direction)
     return matrix
+
+
+def gaussian_curvature(problem: Problem, state: State) -> Array:
+    """(N,) curvature of the free logits' Gaussian.
+
+    A held logit is no variable. It keeps its place in theta, with the curvature that contributes nothing to V: with its
+    share of the constants, 1/2 ln(2 pi) - 1/2 ln(2 pi), or 1/2 ln 1 in the classic mode, which has no constants.
+    """
+    still = 1.0 if problem.classic else 2 * np.pi
+    return np.where(held_logits(problem, state), still, problem.logit_precision).ravel()
+
+
+def unseen_directions(problem: Problem, state: State, rho: Rho) -> list[Array]:
+    """Stacked decoder columns (M,) that neither the roughness nor any row sees: only the classic mode has any.
+
+    They get unit stiffness, so that each counts ln 1 = 0.
+    """
+    if not problem.classic:
+        return []
+    phi = weighted_basis(problem, state, rho)
+    gram = phi.T @ (problem.row_weights[:, None] * phi) / rho.dispersion()
+    null = block_diag(*problem.null_projectors)
+    values, vectors = np.linalg.eigh(null @ gram @ null + (np.eye(len(null)) - null) * np.trace(gram))
+    return list(vectors[:, values < UNSEEN * gram.diagonal().max()].T)
+
+
+def _add_decoder_direction(matrix: Array, variables: Variables, direction: Array) -> None:
+    """Add direction direction' (M, M) x I_p on the border."""
+    border = np.concatenate(variables.border)
+    _add_decoder_block(matrix, border, np.outer(direction, direction))
 
 
 def _add_logit_block(matrix: Array, variables: Variables, block: Array) -> None:
@@ -80,7 +117,7 @@ def exact_hessian(problem: Problem, state: State, rho: Rho) -> Array:
     for place in places(problem, state, rho, supported=True):
         matrix[place.index, place.index] += place.factor.curvature(place.t, place.alpha)
     prior = problem.gate.hessian(state.logits, state.support, rho.log_lambda_sparse)
-    _add_logit_block(matrix, variables, prior + problem.logit_precision * np.eye(len(prior)))
+    _add_logit_block(matrix, variables, prior + np.diag(gaussian_curvature(problem, state)))
     return matrix
 
 
@@ -228,7 +265,8 @@ def pin_orbits(problem: Problem, state: State, rho: Rho, hessian: Array) -> Arra
     Solutions of (A + UU') x = b do not depend on the length of U when G'b = 0. Its length makes UU' about as stiff as A
     on the decoders: the decoder rows of G grow with the data while A shrinks, so without it the sum would lose digits.
 
-    A variable that nothing depends on (in the classic mode, the logit of a gate that is closed) gets a unit diagonal.
+    In the classic mode a variable that nothing depends on, such as the logit of a closed gate, gets a unit diagonal,
+    and so do decoder columns that nothing sees.
     """
     border = slice(variables_of(problem, state).border_start, None)
     pin = gauge(problem, state, rho)
@@ -236,4 +274,7 @@ def pin_orbits(problem: Problem, state: State, rho: Rho, hessian: Array) -> Arra
     stiffness = np.mean(np.diag(hessian)[border])
     pin *= np.sqrt(stiffness) / np.maximum(np.linalg.norm(pin, axis=0), np.finfo(float).tiny)
     idle = ~hessian.any(axis=1)
-    return hessian + pin @ pin.T + np.diag(idle.astype(float))
+    pinned = hessian + pin @ pin.T + np.diag(idle.astype(float))
+    for direction in unseen_directions(problem, state, rho):
+        _add_decoder_direction(pinned, variables_of(problem, state), direction)
+    return pinned

@@ -21,15 +21,17 @@ RANK_CUTOFF = 1e-9
 """Eigenvalues of a roughness Gram below this part of the largest are its null space."""
 
 
-def log_symmetries(problem: Problem, state: State) -> float:
+def log_symmetries(problem: Problem, state: State, rho: Rho) -> float:
     """ln of the number of discrete symmetries of the atoms in use.
 
-    Equal atoms can change places, and each has its own. An atom without rows has a decoder of zero, which no symmetry
-    moves.
+    Equal atoms that the gate does not tell apart can change places, and each atom has symmetries of its own. An atom
+    without rows has a decoder of zero, which no symmetry moves.
     """
-    used = [atom for k, atom in enumerate(problem.atoms) if state.support[:, k].any()]
-    exchanges = sum(lgamma(count + 1) for count in Counter(used).values())
-    return exchanges + sum(atom.log_symmetries for atom in used)
+    labels = problem.gate.labels(problem.n_atoms)
+    used = [k for k in range(problem.n_atoms) if state.support[:, k].any()]
+    exchanges = Counter((problem.atoms[k], labels[k]) for k in used)
+    own = sum(problem.atoms[k].log_symmetries(rho.ard(k) is None) for k in used)
+    return own + sum(lgamma(count + 1) for count in exchanges.values())
 
 
 def roughness_rank(roughness: Array) -> int:
@@ -73,7 +75,7 @@ def evidence_terms(problem: Problem, state: State, rho: Rho) -> dict[str, float]
         "log_det": 0.5 * log_det(matrix),
         "orbit": orbit - log_group_volume(problem, state, rho),
         "compact": compact_total(problem, state, rho, matrix),
-        "constants": -(variables.size - n_orbits) / 2 * LN_2PI - log_symmetries(problem, state),
+        "constants": -(variables.size - n_orbits) / 2 * LN_2PI - log_symmetries(problem, state, rho),
         "unsupported": unsupported,
     }
 

@@ -33,6 +33,16 @@ def contributions(problem: Problem, state: State, rho: Rho) -> Array:
     return parts
 
 
+def weighted_basis(problem: Problem, state: State, rho: Rho) -> Array:
+    """phi_i = (a_ik Phi_k(t_ik))_k, an array (n, M)."""
+    a = gates(problem, state, rho)
+    phi = [
+        np.array([a[i, k] * basis_jets(atom, state.coords[k][i]).phi for i in range(problem.n_rows)])
+        for k, atom in enumerate(problem.atoms)
+    ]
+    return np.hstack(phi)
+
+
 def reconstruct(problem: Problem, state: State, rho: Rho) -> Array:
     """z-hat (n, p)."""
     return contributions(problem, state, rho).sum(axis=0)
@@ -42,6 +52,11 @@ def reconstruct_slope(problem: Problem, state: State, rho: Rho) -> Array:
     """d z-hat / d ln lambda_sparse (n, p), through the scale of the gates."""
     slopes = problem.gate.log_slopes(problem.n_atoms, rho.log_lambda_sparse)
     return np.tensordot(slopes, contributions(problem, state, rho), axes=1)
+
+
+def held_logits(problem: Problem, state: State) -> NDArray[np.bool_]:
+    """(n, F) free logits that are no variables at this state."""
+    return problem.gate.held(state.logits, state.support)[:, : problem.n_free]
 
 
 def weighted_squares(problem: Problem, state: State, rho: Rho) -> float:
@@ -124,7 +139,8 @@ def gradient_theta(problem: Problem, state: State, rho: Rho) -> Array:
     gradient = data_gradient(problem, state, rho)
     prior = problem.gate.gradient(state.logits, state.support, rho.log_lambda_sparse)
     gradient[variables.logit.ravel()] += prior
-    gradient[variables.logit] += problem.logit_precision * state.logits[:, : problem.n_free]
+    moves = ~held_logits(problem, state)
+    gradient[variables.logit] += problem.logit_precision * state.logits[:, : problem.n_free] * moves
     for place in places(problem, state, rho, supported=True):
         gradient[place.index] += place.factor.gradient(place.t, place.alpha)
     for k, decoder in enumerate(state.decoders):

@@ -83,12 +83,17 @@ class Atom(ABC):
 
     log_group_volume: ClassVar[float] = 0.0
 
-    def symmetries(self) -> tuple[Symmetry, ...]:
-        """Discrete motions that, with the continuous ones, generate all motions that change no fit."""
+    def symmetries(self, free: bool) -> tuple[Symmetry, ...]:
+        """Discrete motions that, with the continuous ones, generate all motions that change no fit.
+
+        ``free`` tells whether the continuous motions are free. Otherwise the coordinates have a precision each, which
+        fix their origin and tell the axes apart.
+        """
         return ()
 
-    log_symmetries: ClassVar[float] = 0.0
-    """ln of the number of motions modulo the continuous ones: the order of the group that ``symmetries`` generate."""
+    def log_symmetries(self, free: bool) -> float:
+        """ln of the number of motions modulo the free continuous ones: the order of the group of ``symmetries``."""
+        return 0.0
 
     @property
     def dim(self) -> int:

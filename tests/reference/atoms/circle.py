@@ -33,7 +33,6 @@ class Circle(Atom):
     harmonics: int = 3
     kind = "circle"
     log_group_volume = LN_2PI
-    log_symmetries = float(np.log(2))
 
     @property
     def factors(self) -> tuple[Factor, ...]:
@@ -56,5 +55,8 @@ class Circle(Atom):
     def generators(self) -> tuple[Generator, ...]:
         return (shift_generator(0, 1, circle_rotation(self.harmonics)),)
 
-    def symmetries(self) -> tuple[Symmetry, ...]:
+    def symmetries(self, free: bool) -> tuple[Symmetry, ...]:
         return (Symmetry(lambda t: -t, circle_reflection(self.harmonics)),)
+
+    def log_symmetries(self, free: bool) -> float:
+        return float(np.log(2))

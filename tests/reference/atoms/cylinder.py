@@ -49,7 +49,6 @@ class Cylinder(Atom):
     degree: int = 1
     kind = "cylinder"
     log_group_volume = LN_2PI
-    log_symmetries = float(np.log(4))
 
     @property
     def factors(self) -> tuple[Factor, ...]:
@@ -73,9 +72,12 @@ class Cylinder(Atom):
         turn = np.kron(circle_rotation(self.harmonics), np.eye(self.degree + 1))
         return (shift_generator(0, 2, turn),)
 
-    def symmetries(self) -> tuple[Symmetry, ...]:
+    def symmetries(self, free: bool) -> tuple[Symmetry, ...]:
         flip = np.diag((-1.0) ** np.arange(self.degree + 1))
         return (
             Symmetry(lambda t: t * [-1, 1], np.kron(circle_reflection(self.harmonics), np.eye(self.degree + 1))),
             Symmetry(lambda t: t * [1, -1], np.kron(np.eye(2 * self.harmonics + 1), flip)),
         )
+
+    def log_symmetries(self, free: bool) -> float:
+        return float(np.log(4))

@@ -102,7 +102,7 @@ class Duchon(Atom):
         return len(self.centers)
 
     def spec(self) -> dict[str, Any]:
-        return {"kind": self.kind, "centers": np.array(self.centers)}
+        return {"kind": self.kind, "centers": [list(center) for center in self.centers]}
 
     def jets(self, t: Array, order: int = 2) -> Jets:
         z, _ = kernel_columns(self.centers)

@@ -42,7 +42,6 @@ class KleinBottle(Atom):
     harmonics: int = 2
     kind = "klein_bottle"
     log_group_volume = LN_2PI
-    log_symmetries = float(np.log(4))
 
     @property
     def factors(self) -> tuple[Factor, ...]:
@@ -77,9 +76,13 @@ class KleinBottle(Atom):
         turn, one = circle_rotation(self.harmonics), np.eye(2 * self.harmonics + 1)
         return (shift_generator(0, 2, self._kept(turn, one)),)
 
-    def symmetries(self) -> tuple[Symmetry, ...]:
+    def symmetries(self, free: bool) -> tuple[Symmetry, ...]:
+        """Precisions tell phi from phi + pi; the reflection of phi is then no longer a free turn, and counts."""
         one, half_turn = np.eye(2 * self.harmonics + 1), np.diag((-1.0) ** circle_frequencies(self.harmonics))
-        return (
-            Symmetry(lambda t: t * [-1, 1], self._kept(circle_reflection(self.harmonics), one)),
-            Symmetry(lambda t: t + np.array([0, np.pi]), self._kept(one, half_turn)),
-        )
+        flip = circle_reflection(self.harmonics)
+        shift = Symmetry(lambda t: t + np.array([0, np.pi]), self._kept(one, half_turn))
+        mirror = Symmetry(lambda t: t * [1, -1], self._kept(one, flip))
+        return Symmetry(lambda t: t * [-1, 1], self._kept(flip, one)), shift if free else mirror
+
+    def log_symmetries(self, free: bool) -> float:
+        return float(np.log(4))

@@ -18,7 +18,6 @@ class Line(Atom):
     """A straight line. Nothing is rough on it, so both coefficients have the weak prior of the null space."""
 
     kind = "line"
-    log_symmetries = float(np.log(2))
 
     @property
     def factors(self) -> tuple[Factor, ...]:
@@ -37,5 +36,8 @@ class Line(Atom):
     def null_projector(self) -> Array:
         return np.eye(2)
 
-    def symmetries(self) -> tuple[Symmetry, ...]:
+    def symmetries(self, free: bool) -> tuple[Symmetry, ...]:
         return (Symmetry(lambda t: -t, np.diag([1.0, -1.0])),)
+
+    def log_symmetries(self, free: bool) -> float:
+        return float(np.log(2))

@@ -35,7 +35,6 @@ class Mobius(Atom):
     degree: int = 2
     kind = "mobius"
     log_group_volume = LN_2PI
-    log_symmetries = float(np.log(2))
 
     @property
     def factors(self) -> tuple[Factor, ...]:
@@ -67,5 +66,12 @@ class Mobius(Atom):
     def generators(self) -> tuple[Generator, ...]:
         return (shift_generator(0, 2, self._kept(circle_rotation(self.harmonics))),)
 
-    def symmetries(self) -> tuple[Symmetry, ...]:
-        return (Symmetry(lambda t: t * [-1, 1], self._kept(circle_reflection(self.harmonics))),)
+    def symmetries(self, free: bool) -> tuple[Symmetry, ...]:
+        """With precisions the reflection of the width is no longer a free turn, and counts."""
+        along = Symmetry(lambda t: t * [-1, 1], self._kept(circle_reflection(self.harmonics)))
+        signs = np.tile((-1.0) ** np.arange(self.degree + 1), 2 * self.harmonics + 1)[self.columns]
+        across = Symmetry(lambda t: t * [1, -1], np.diag(signs))
+        return (along,) if free else (along, across)
+
+    def log_symmetries(self, free: bool) -> float:
+        return float(np.log(2 if free else 4))

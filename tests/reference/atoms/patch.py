@@ -65,10 +65,11 @@ def rotation_generators(dim: int, powers: NDArray[np.int_]) -> tuple[Generator, 
     return tuple(generators)
 
 
-def first_axis_reflection(dim: int, powers: NDArray[np.int_]) -> Symmetry:
-    """t_1 -> -t_1: with the rotations it makes all orthogonal maps."""
-    sign = np.r_[-1.0, np.ones(dim - 1)]
-    return Symmetry(lambda t: sign * t, np.diag((-1.0) ** powers[:, 0]))
+def reflections(dim: int, powers: NDArray[np.int_], free: bool) -> tuple[Symmetry, ...]:
+    """t_a -> -t_a. With free rotations the first makes all orthogonal maps; without them each counts."""
+    signs = 1 - 2 * np.eye(dim)
+    every = [Symmetry(lambda t, s=signs[a]: s * t, np.diag((-1.0) ** powers[:, a])) for a in range(dim)]
+    return tuple(every[:1] if free else every)
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,6 @@ class Patch(Atom):
     dim: int = 1  # a field here; the other kinds derive it from their factors
     degree: int = 2
     kind = "patch"
-    log_symmetries = float(np.log(2))
 
     @property
     def log_group_volume(self) -> float:
@@ -121,5 +121,8 @@ class Patch(Atom):
     def generators(self) -> tuple[Generator, ...]:
         return rotation_generators(self.dim, self.powers)
 
-    def symmetries(self) -> tuple[Symmetry, ...]:
-        return (first_axis_reflection(self.dim, self.powers),)
+    def symmetries(self, free: bool) -> tuple[Symmetry, ...]:
+        return reflections(self.dim, self.powers, free)
+
+    def log_symmetries(self, free: bool) -> float:
+        return float(np.log(2) * (1 if free else self.dim))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..factors import Factor, LineFactor
 from .base import Atom, Generator, Jets, Symmetry, basis_vector_projector, exponents, monomial_jets
-from .patch import first_axis_reflection, log_rotation_volume, rotation_generators
+from .patch import log_rotation_volume, reflections, rotation_generators
 
 Array = NDArray[np.float64]
 
@@ -38,7 +38,6 @@ class Poincare(Atom):
 
     dim: int = 2  # a field here; the other kinds derive it from their factors
     kind = "poincare"
-    log_symmetries = float(np.log(2))
 
     @property
     def log_group_volume(self) -> float:
@@ -92,5 +91,8 @@ class Poincare(Atom):
     def generators(self) -> tuple[Generator, ...]:
         return rotation_generators(self.dim, self.powers)
 
-    def symmetries(self) -> tuple[Symmetry, ...]:
-        return (first_axis_reflection(self.dim, self.powers),)
+    def symmetries(self, free: bool) -> tuple[Symmetry, ...]:
+        return reflections(self.dim, self.powers, free)
+
+    def log_symmetries(self, free: bool) -> float:
+        return float(np.log(2) * (1 if free else self.dim))

@@ -129,7 +129,6 @@ class Sphere(Atom):
     degree: int = 2
     kind = "sphere"
     log_group_volume = float(np.log(8 * np.pi**2))
-    log_symmetries = float(np.log(2))
 
     @property
     def factors(self) -> tuple[Factor, ...]:
@@ -153,6 +152,9 @@ class Sphere(Atom):
     def generators(self) -> tuple[Generator, ...]:
         return rotation_generators(rotation_maps(self.degree))
 
-    def symmetries(self) -> tuple[Symmetry, ...]:
+    def symmetries(self, free: bool) -> tuple[Symmetry, ...]:
         """The antipodal map: with the rotations it makes all orthogonal maps."""
         return (Symmetry(lambda t: -t, np.diag((-1.0) ** degrees(self.degree))),)
+
+    def log_symmetries(self, free: bool) -> float:
+        return float(np.log(2))

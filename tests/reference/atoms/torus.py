@@ -39,8 +39,6 @@ class Torus(Atom):
     harmonics: int = 2
     kind = "torus"
     log_group_volume = 2 * LN_2PI
-    # Reflections of either angle and their exchange generate the symmetries of a square.
-    log_symmetries = float(np.log(8))
 
     @property
     def factors(self) -> tuple[Factor, ...]:
@@ -64,13 +62,17 @@ class Torus(Atom):
         turn, one = circle_rotation(self.harmonics), np.eye(2 * self.harmonics + 1)
         return shift_generator(0, 2, np.kron(turn, one)), shift_generator(1, 2, np.kron(one, turn))
 
-    def symmetries(self) -> tuple[Symmetry, ...]:
+    def symmetries(self, free: bool) -> tuple[Symmetry, ...]:
         flip, one = circle_reflection(self.harmonics), np.eye(2 * self.harmonics + 1)
         side = 2 * self.harmonics + 1
         # Column (a, b) of the exchanged basis is column (b, a).
         swap = np.eye(side * side)[:, np.arange(side * side).reshape(side, side).T.ravel()]
-        return (
+        reflections = (
             Symmetry(lambda t: t * [-1, 1], np.kron(flip, one)),
             Symmetry(lambda t: t * [1, -1], np.kron(one, flip)),
-            Symmetry(lambda t: t[::-1], swap),
         )
+        return (*reflections, Symmetry(lambda t: t[::-1], swap)) if free else reflections
+
+    def log_symmetries(self, free: bool) -> float:
+        """Reflections of the angles and their exchange generate the symmetries of a square."""
+        return float(np.log(8 if free else 4))

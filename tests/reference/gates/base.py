@@ -40,6 +40,14 @@ class Gate(ABC):
         """d ln a_k / d log_strength (K,); it does not depend on the logits."""
         return np.zeros(n_atoms)
 
+    def labels(self, n_atoms: int) -> list[int]:
+        """A label for each atom: atoms of one label have the same prior, so that they can change places."""
+        return [0] * n_atoms
+
+    def held(self, logits: Array, support: Mask) -> Mask:
+        """(n, K) logits that are no variables, because they stand at the end of their range and would go on."""
+        return np.zeros_like(support)
+
     @abstractmethod
     def spec(self, n_atoms: int) -> dict[str, Any]:
         """The description that the compiled module reads."""

@@ -22,6 +22,10 @@ class Frozen(Gate):
     def n_free(self, n_atoms: int) -> int:
         return 0
 
+    def labels(self, n_atoms: int) -> list[int]:
+        """Given gates say which atom is which."""
+        return list(range(n_atoms))
+
     def jets(self, logits: Array, support: Mask, log_strength: float) -> tuple[Array, Array, Array]:
         n_atoms = len(logits)
         return logits * support, np.zeros((n_atoms, 0)), np.zeros((n_atoms, 0, 0))

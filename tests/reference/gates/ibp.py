@@ -57,6 +57,10 @@ class IBP(Gate):
     ungated: tuple[int, ...] = ()
     kind = "ibp"
 
+    def labels(self, n_atoms: int) -> list[int]:
+        """The prior tells atoms apart by their place, but for those without a gate."""
+        return [k if open_ else -1 for k, open_ in enumerate(gated(n_atoms, self.ungated))]
+
     def resolved_alpha(self, log_strength: float) -> float:
         return float(self.alpha * np.exp(log_strength)) if self.learnable else self.alpha
 

@@ -2,6 +2,9 @@
 
 Which gates are open is the support, held while the logits move, so the gate is a smooth function on it. The prior
 charges lambda sigma((l - theta) / tau) for every gated logit, open or closed, in the band (l - theta) / tau > -36.
+
+An open gate is at least 1/2. A logit that stands exactly at that wall is held there and is no variable. Without the
+wall a scale could pass from the gates of an atom to its decoder, at the prior's gain, until every gate is closed.
 """
 
 from __future__ import annotations
@@ -41,9 +44,21 @@ class Threshold(RowGate):
     ungated: tuple[int, ...] = ()
     kind = "threshold"
 
+    @property
+    def wall(self) -> float:
+        """The least logit of an open gate: the next number above the threshold."""
+        return float(np.nextafter(self.threshold, np.inf))
+
+    def held(self, logits: Array, support: Mask) -> Mask:
+        """An open gate is at least 1/2: a logit exactly at the wall wants to go on and is no variable."""
+        return support & (logits == self.wall) & gated(support.shape[-1], self.ungated)
+
+    def labels(self, n_atoms: int) -> list[int]:
+        return gated(n_atoms, self.ungated).astype(int).tolist()
+
     def jets(self, logits: Array, support: Mask, log_strength: float) -> tuple[Array, Array, Array]:
         a, first, second, _ = logistic_derivatives(logits - self.threshold, self.temperature)
-        moves = support & gated(len(logits), self.ungated)
+        moves = support & gated(len(logits), self.ungated) & ~self.held(logits, support)
         a[list(self.ungated)] = 1.0
         return independent_jets(a * support, first * moves, second * moves)
 
@@ -57,8 +72,11 @@ class Threshold(RowGate):
         return float(count * np.log(mass.sum())), float(-count * (mass @ charge) / mass.sum())
 
     def spec(self, n_atoms: int) -> dict[str, Any]:
+        nodes, weights = normal_nodes()
         return {
             "kind": self.kind,
+            "node_logits": nodes / np.sqrt(self.logit_precision),
+            "node_weights": weights,
             "threshold": self.threshold,
             "temperature": self.temperature,
             "logit_precision": self.logit_precision,
@@ -66,10 +84,11 @@ class Threshold(RowGate):
         }
 
     def _charges(self, logits: Array) -> tuple[Array, Array, Array, Array]:
-        """Energy of each logit and its three derivatives."""
+        """Energy of each logit and its three derivatives; a held one pays but does not move."""
         paid = (logits - self.threshold > BAND * self.temperature) & gated(len(logits), self.ungated)
+        moves = paid & (logits != self.wall)
         value, first, second, third = logistic_derivatives(logits - self.threshold, self.temperature)
-        return value * paid, first * paid, second * paid, third * paid
+        return value * paid, first * moves, second * moves, third * moves
 
     def row_energy(self, logits: Array) -> float:
         return float(self._charges(logits)[0].sum())

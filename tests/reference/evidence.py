@@ -14,6 +14,7 @@ from .factors import LN_2PI
 from .objective import loss, loss_parts
 from .priors import coordinate_energy, places
 from .problem import Problem, Rho, State, variables_of
+from .scale import scale_total
 
 Array = NDArray[np.float64]
 
@@ -54,6 +55,7 @@ def evidence_terms(problem: Problem, state: State, rho: Rho) -> dict[str, float]
     log_det      1/2 ln |H|
     orbit        -1/2 ln det(G' H G) - ln vol(group): the Gaussian integral along the orbit out, its volume in
     compact      sum of the compact corrections of the supported coordinates
+    scale        the integrals over the scales of line coordinates in place of the Gaussians along them
     constants    -(D - J)/2 ln 2 pi - ln(number of discrete symmetries)
     unsupported  minus the prior energy of the unsupported coordinates: the prior of each integrates to exactly one
 
@@ -75,6 +77,7 @@ def evidence_terms(problem: Problem, state: State, rho: Rho) -> dict[str, float]
         "log_det": 0.5 * log_det(matrix),
         "orbit": orbit - log_group_volume(problem, state, rho),
         "compact": compact_total(problem, state, rho, matrix),
+        "scale": scale_total(problem, state, rho),
         "constants": -(variables.size - n_orbits) / 2 * LN_2PI - log_symmetries(problem, state, rho),
         "unsupported": unsupported,
     }

@@ -31,6 +31,7 @@ from .evidence import roughness_rank
 from .objective import loss_rho, mixed_theta_rho
 from .priors import coordinate_energy_rho, places
 from .problem import Problem, Rho, State, variables_of
+from .scale import scale_rho, scale_theta
 
 Array = NDArray[np.float64]
 
@@ -73,7 +74,8 @@ def evidence_theta(problem: Problem, state: State, rho: Rho) -> Array:
     change = _TermChanges(problem, state, rho)
     curvatures, ties = curvature_theta(problem, state, rho), coupling_theta(problem, state, rho)
     turns = repeat(np.zeros((change.matrix.shape[0], 0))) if problem.classic else gauge_theta(problem, state, rho)
-    return np.array([change(*changes) for changes in zip(curvatures, ties, turns, strict=False)])
+    slope = np.array([change(*changes) for changes in zip(curvatures, ties, turns, strict=False)])
+    return slope + scale_theta(problem, state, rho)
 
 
 def evidence_rho(problem: Problem, state: State, rho: Rho) -> Array:
@@ -83,6 +85,7 @@ def evidence_rho(problem: Problem, state: State, rho: Rho) -> Array:
     changes = zip(curvature_rho(problem, state, rho), coupling_rho(problem, state, rho), strict=True)
     slope = np.array([change(d_matrix, d_ties, still) for d_matrix, d_ties in changes])
     slope -= coordinate_energy_rho(problem, state, rho, supported=False)
+    slope += scale_rho(problem, state, rho)
     if problem.classic:
         for k, roughness in enumerate(problem.roughness):
             slope[1 + k] -= 0.5 * problem.n_outputs * roughness_rank(roughness)

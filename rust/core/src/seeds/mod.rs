@@ -23,6 +23,9 @@ use subspaces::clustered;
 /// Principal components searched for the shape of a single atom, if it needs no more.
 const LEADING: usize = 4;
 
+/// Relative difference of two residuals below which the guesses behind them are one.
+const SAME_RESIDUAL: f64 = 1e-9;
+
 /// A state with strengths that suit it.
 #[derive(Clone, Debug)]
 pub struct Seed {
@@ -44,6 +47,8 @@ pub fn seeds(
         out.push(start(problem, logits, coords)?);
     }
     out.sort_by(|a: &(f64, Seed), b| a.0.total_cmp(&b.0));
+    // guesses that differ by a symmetry of their atom leave the same residual, to rounding
+    out.dedup_by(|a, b| (a.0 - b.0).abs() <= SAME_RESIDUAL * b.0);
     Ok(out.into_iter().map(|(_, seed)| seed).take(n_init.max(1)).collect())
 }
 

@@ -225,7 +225,8 @@ class Search:
     def _fixed_precisions(self, rho: _core.SaeManifoldRho) -> list[bool]:
         """For each precision in ρ, whether it is held at one.
 
-        The decoder absorbs the scale of a real coordinate, so of those of a chart only the ratios to the first are free.
+        The decoder absorbs the scale of a real coordinate, so of those of a chart only the ratios to the first are
+        free.
         """
         firsts = [atom.real_axes[0] if atom.real_axes else None for atom in self.problem.atoms]
         blocks = [[axis == first for axis in range(len(b))] for first, b in zip(firsts, rho.log_ard, strict=True)]

@@ -120,7 +120,8 @@ class _Picture:
         return "3d" if len(self.view) > 2 and self.shares[2] >= LEAST_THIRD else None
 
     def _seen(self, coords: FloatArray) -> FloatArray:
-        return decode_atom(self.atom, self.model.decoders_[self.k], coords) @ self.view.T - self.centre
+        seen: FloatArray = decode_atom(self.atom, self.model.decoders_[self.k], coords) @ self.view.T - self.centre
+        return seen
 
     def draw(self, ax: Any, names: NDArray[np.str_] | None) -> None:
         """Draw everything."""

@@ -99,12 +99,9 @@ def normal_moments(power: NDArray[np.int_]) -> FloatArray:
     return np.where(power % 2 == 0, np.array(double_factorial)[power], 0.0)
 
 
-def kronecker(*grams: FloatArray) -> FloatArray:
-    """Mean products of products, the first factor slowest."""
-    product = grams[0]
-    for gram in grams[1:]:
-        product = np.kron(product, gram)
-    return product
+def kronecker(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Mean products of products of two functions, the first slowest."""
+    return np.asarray(np.kron(first, second), dtype=np.float64)
 
 
 def part_energy(decoder: FloatArray, gram: FloatArray, parts: Mapping[str, Sequence[int]]) -> dict[str, float]:

@@ -24,8 +24,8 @@ DEGREES = ("linear", "quadratic", "cubic")
 class Patch(FlatAtom):
     """A curve, surface or solid: the decoded point is a polynomial of a few real coordinates.
 
-    The basis holds the monomials to a total degree: ``1; t1, .., td; t1·t1, t1·t2, ..``. Coordinates are standard normal
-    a priori; rotations of them change nothing.
+    The basis holds the monomials to a total degree: ``1; t1, .., td; t1·t1, t1·t2, ..``. Coordinates are standard
+    normal a priori; rotations of them change nothing.
 
     Parameters
     ----------

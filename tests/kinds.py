@@ -66,6 +66,15 @@ def bottle(t: FloatArray) -> FloatArray:
     )
 
 
+def forms(t: FloatArray) -> FloatArray:
+    """A linear form and a square of two variables, mixed in all ratios at all orientations: edges and ridges."""
+    theta, phi = t.T
+    line, square = np.sin(phi), np.cos(phi)
+    return np.column_stack(
+        [line * np.cos(theta), line * np.sin(theta), square, square * np.cos(2 * theta), square * np.sin(2 * theta)]
+    )
+
+
 def flat(t: FloatArray) -> FloatArray:
     return t
 
@@ -91,12 +100,11 @@ CASES = {
     "plane": Case(Patch(2, degree=1), flat, (SPAN, SPAN), 300, 16, 1.0),
     "arc": Case(Patch(1), arc, (SPAN,), 300, 16, 1.0),
     "sheet": Case(Patch(2), sheet, (SPAN, SPAN), 500, 16, 1.0),
-    # a map that is not rigid may add a function of the angle to the height, which the basis can undo: only rigid ones
-    # tell which height was planted
-    "cylinder": Case(Cylinder(), tube, (ANGLE, SPAN), 500, 24, 2.5, rigid=True),
+    "cylinder": Case(Cylinder(), tube, (ANGLE, SPAN), 500, 24, 0.5),
     "torus": Case(Torus(), two_planes, (ANGLE, ANGLE), 600, 32, 0.5),
     "ring": Case(Torus(), ring, (ANGLE, ANGLE), 600, 32, 2.0, rigid=True),
     "klein_bottle": Case(KleinBottle(), bottle, (HALF, ANGLE), 800, 32, 4.0, rigid=True),
+    "forms": Case(KleinBottle(), forms, (HALF, ANGLE), 800, 32, 1.0),
 }
 
 

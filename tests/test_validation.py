@@ -210,8 +210,9 @@ class TestOptions:
             Softmax(**{name: value})
 
     def test_evidence_and_outer(self) -> None:
-        refuses("evidence must be 'laplace', got 'aic'", evidence="aic")
-        refuses("outer must be 'bfgs', got 'adam'", outer="adam")
+        refuses("evidence must be 'laplace' or 'quasi_laplace', got 'aic'", evidence="aic")
+        refuses("outer must be 'bfgs' or 'efs' or 'efs+bfgs', got 'adam'", outer="adam")
+        refuses("roughness must be 'coordinate' or 'arc_length', got True", roughness=True)
 
     @pytest.mark.parametrize("name", ["n_init", "max_outer", "max_inner"])
     def test_counts(self, name: str) -> None:

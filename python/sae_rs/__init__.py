@@ -1,7 +1,8 @@
 """Sparse dictionaries of curved atoms for neural-network activations, chosen by marginal likelihood.
 
 Start with `ManifoldSAE`; `load` reads what its ``save`` wrote; `datasets` has real activations to try it on. The
-low-level names (`SaeManifoldTerm`, `SaeManifoldRho`, `SaeRowLayout`) open up the criterion that a fit minimises.
+low-level names (`SaeManifoldTerm`, `SaeManifoldRho`, `SaeRowLayout`) open up the criterion that a fit minimises, and
+`SaeReconstructionRowProgram` the derivatives of one row.
 """
 
 from __future__ import annotations
@@ -11,35 +12,61 @@ from importlib.metadata import version
 __version__ = version("sae-rs")
 
 from . import datasets
-from ._core import SaeManifoldRho, SaeManifoldTerm, SaeRowLayout
-from .atoms import Circle, Cylinder, KleinBottle, Line, Patch, Torus
+from ._core import (
+    Order1,
+    Order2,
+    SaeManifoldRho,
+    SaeManifoldTerm,
+    SaeReconstructionRowProgram,
+    SaeRowLayout,
+    Tower4,
+)
+from .atoms import (
+    Circle,
+    Cylinder,
+    Duchon,
+    KleinBottle,
+    Line,
+    Patch,
+    Poincare,
+    ProjectivePlane,
+    Sphere,
+    Torus,
+)
 from .diagnostics import GradientCheck, check_gradient
 from .encoding import Encoding
 from .exceptions import ConvergenceWarning, NotFittedError
-from .gates import Softmax
+from .gates import IBP, FrozenRouting, Softmax, ThresholdGate
 from .io import load
 from .model import Curve, ManifoldSAE
 from .reml import Certificate, FitProgress
 
 __all__ = [
+    "IBP",
     "Certificate",
     "Circle",
     "ConvergenceWarning",
     "Curve",
     "Cylinder",
+    "Duchon",
     "Encoding",
     "FitProgress",
+    "FrozenRouting",
     "GradientCheck",
     "KleinBottle",
     "Line",
     "ManifoldSAE",
     "NotFittedError",
     "Patch",
+    "Poincare",
+    "ProjectivePlane",
     "SaeManifoldRho",
     "SaeManifoldTerm",
     "SaeRowLayout",
     "Softmax",
+    "ThresholdGate",
     "Torus",
+    "Sphere",
     "__version__",
     "check_gradient",
     "datasets",

@@ -10,12 +10,17 @@ __all__ = [
     "ArrowSchur",
     "Evaluation",
     "InnerReport",
+    "Order1",
+    "Order2",
     "SaeManifoldRho",
     "SaeManifoldTerm",
+    "SaeReconstructionRowProgram",
     "SaeRowLayout",
+    "Tower4",
     "basis",
     "basis_jets",
     "encode_rows",
+    "roughness",
 ]
 
 _Floats = NDArray[np.float64]
@@ -24,7 +29,10 @@ _Spec = Mapping[str, Any]
 
 @final
 class SaeManifoldRho:
-    """Log strengths of a fit: ``[ln λ_sparse | ln λ_1 ... ln λ_K | ARD log-precisions | ln φ]``."""
+    """Log strengths of a fit: ``[ln λ_sparse | ln λ_1 ... ln λ_K | ARD log-precisions | ln φ]``.
+
+    With `fixed_dispersion`, or without a `log_dispersion` (φ = 1), ln φ is no entry of the flat vector.
+    """
 
     def __new__(
         cls,
@@ -33,7 +41,9 @@ class SaeManifoldRho:
         log_ard: Sequence[Sequence[float]] | None = ...,
         ard_sharing: str = ...,
         log_dispersion: float | None = ...,
+        fixed_dispersion: bool = ...,
     ) -> SaeManifoldRho: ...
+    def with_fixed_dispersion(self) -> SaeManifoldRho: ...
     @staticmethod
     def with_per_atom_smooth(
         log_lambda_sparse: float, log_lambda_smooth: Sequence[float], log_dispersion: float
@@ -56,6 +66,8 @@ class SaeManifoldRho:
     def ard_sharing(self) -> str: ...
     @property
     def log_dispersion(self) -> float | None: ...
+    @property
+    def fixed_dispersion(self) -> bool: ...
     def to_flat(self) -> _Floats: ...
     def from_flat(self, flat: _Floats) -> SaeManifoldRho: ...
     def seed_scaled_by_dispersion(self, phi: float) -> SaeManifoldRho: ...
@@ -75,6 +87,17 @@ class SaeRowLayout:
     @staticmethod
     def from_dense_weights(
         a: _Floats,
+        cap: int,
+        cutoff: float,
+        coord_dims: Sequence[int],
+        coord_offsets_full: Sequence[int] | None = ...,
+    ) -> SaeRowLayout: ...
+    @staticmethod
+    def from_jumprelu(
+        logits: _Floats,
+        contribution: _Floats,
+        threshold: float,
+        temperature: float,
         cap: int,
         cutoff: float,
         coord_dims: Sequence[int],
@@ -112,12 +135,32 @@ class InnerReport:
 
 @final
 class Evaluation:
-    """The criterion V at one ρ, its gradient, its parts and the inner state it was taken at."""
+    """The criterion V at one ρ, its gradient, its parts and the inner state it was taken at.
+
+    With ``traces=True``, or with the gradient, it also has `explicit_gradient` (∂V/∂ρ at fixed inner variables),
+    `fellner_schall` (where such a step goes), both in the order of the flat ρ, and what they are made of, with X the
+    inverse that ∂V/∂ρ traces: `edf`, per atom tr X (λ_k S_k/φ ⊗ I), the part of p·rank(S_k) rough directions that the
+    prior holds; `axis_variances`, per ARD entry of the flat ρ the sum of X over its coordinates, each times the part of
+    the prior's curvature that is in H (1 on a line, max(cos, 0) on a circle); `data_edf`, tr X H_data; `roughness`, per
+    atom tr(B_kᵀ S_k B_k). Without them these are empty, `data_edf` is None.
+    """
 
     @property
     def value(self) -> float: ...
     @property
     def gradient(self) -> _Floats: ...
+    @property
+    def explicit_gradient(self) -> _Floats: ...
+    @property
+    def fellner_schall(self) -> _Floats: ...
+    @property
+    def edf(self) -> _Floats: ...
+    @property
+    def axis_variances(self) -> _Floats: ...
+    @property
+    def data_edf(self) -> float | None: ...
+    @property
+    def roughness(self) -> _Floats: ...
     @property
     def parts(self) -> dict[str, float]: ...
     @property
@@ -160,7 +203,13 @@ class SaeManifoldTerm:
         support: _Bools | None = ...,
         weights: _Floats | None = ...,
         center: bool = ...,
+        evidence: str = ...,
+        arc_length: bool = ...,
     ) -> SaeManifoldTerm: ...
+    @property
+    def evidence(self) -> str: ...
+    @property
+    def roughness(self) -> list[_Floats]: ...
     @property
     def n_rows(self) -> int: ...
     @property
@@ -187,11 +236,15 @@ class SaeManifoldTerm:
         *,
         weights: _Floats | None = ...,
         center: bool = ...,
+        evidence: str = ...,
+        arc_length: bool = ...,
         n_init: int = ...,
         random_state: int = ...,
+        routing: _Floats | None = ...,
         threads: int | None = ...,
     ) -> list[tuple[SaeManifoldTerm, SaeManifoldRho]]: ...
     def refreshed(self, rho: SaeManifoldRho, *, threads: int | None = ...) -> tuple[SaeManifoldTerm, int]: ...
+    def column_scores(self, rho: SaeManifoldRho) -> _Floats: ...
     def sparsity_floor(self, rho: SaeManifoldRho, lower: float, upper: float) -> float | None: ...
     def loss(self, rho: SaeManifoldRho) -> dict[str, float]: ...
     def evaluate(
@@ -202,6 +255,7 @@ class SaeManifoldTerm:
         max_inner: int = ...,
         elimination: str = ...,
         gradient: bool = ...,
+        traces: bool = ...,
         threads: int | None = ...,
     ) -> Evaluation: ...
     def reml_criterion(self, rho: SaeManifoldRho) -> float: ...
@@ -213,6 +267,90 @@ class SaeManifoldTerm:
     def __copy__(self) -> SaeManifoldTerm: ...
     def __deepcopy__(self, _memo: Any) -> SaeManifoldTerm: ...
 
+@final
+class Order1:
+    """Value and gradient over N primaries, of several columns or of one."""
+
+    @property
+    def value(self) -> _Floats: ...
+    @property
+    def gradient(self) -> _Floats: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int, /) -> Order1: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class Order2:
+    """Value, gradient and Hessian over N primaries, of several columns or of one."""
+
+    @property
+    def value(self) -> _Floats: ...
+    @property
+    def gradient(self) -> _Floats: ...
+    @property
+    def hessian(self) -> _Floats: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int, /) -> Order2: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class Tower4:
+    """Value and all derivatives to the fourth order over N primaries, of one column."""
+
+    @property
+    def value(self) -> _Floats: ...
+    @property
+    def gradient(self) -> _Floats: ...
+    @property
+    def hessian(self) -> _Floats: ...
+    @property
+    def t3(self) -> _Floats: ...
+    @property
+    def t4(self) -> _Floats: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class SaeReconstructionRowProgram:
+    """One row's reconstruction and its derivatives in the row's logits and coordinates."""
+
+    def __new__(
+        cls,
+        phi: Sequence[_Floats],
+        d_phi: Sequence[_Floats],
+        d2_phi: Sequence[_Floats],
+        decoder: Sequence[_Floats],
+        logits: _Floats,
+        *,
+        gate: str = ...,
+        inverse_temperature: float = ...,
+        gate_scale: _Floats | None = ...,
+        gate_shift: _Floats | None = ...,
+        logit_slots: Sequence[int | None] | None = ...,
+        coord_slots: Sequence[Sequence[int | None]] | None = ...,
+        n_primaries: int | None = ...,
+    ) -> SaeReconstructionRowProgram: ...
+    @property
+    def n_atoms(self) -> int: ...
+    @property
+    def n_outputs(self) -> int: ...
+    @property
+    def n_primaries(self) -> int: ...
+    @property
+    def channels(self) -> list[tuple[int, int]]: ...
+    def reconstruction_column(self, c: int) -> Tower4: ...
+    def reconstruction_all_columns_packed(self) -> Order2: ...
+    def beta_border_order1_packed(self, channels: Sequence[tuple[int, int]] | None = ...) -> Order1: ...
+    @staticmethod
+    def aligned(rows: Sequence[SaeReconstructionRowProgram]) -> bool: ...
+    @staticmethod
+    def reconstruction_column_batch4(rows: Sequence[SaeReconstructionRowProgram], c: int) -> list[Tower4]: ...
+    @staticmethod
+    def reconstruction_all_columns_packed_batch4(rows: Sequence[SaeReconstructionRowProgram]) -> list[Order2]: ...
+    @staticmethod
+    def beta_border_order1_packed_batch4(
+        rows: Sequence[SaeReconstructionRowProgram], channels: Sequence[tuple[int, int]] | None = ...
+    ) -> list[Order1]: ...
+
 def basis(atom: _Spec, t: _Floats) -> _Floats: ...
 def basis_jets(atom: _Spec, t: _Floats) -> tuple[_Floats, _Floats, _Floats, _Floats]: ...
 def encode_rows(
@@ -223,5 +361,8 @@ def encode_rows(
     decoders: Sequence[_Floats],
     rho: SaeManifoldRho,
     *,
+    evidence: str = ...,
+    column_scores: Sequence[float] | _Floats | None = ...,
     threads: int | None = ...,
 ) -> tuple[_Floats, list[_Floats], _Floats, _Bools, _Floats, NDArray[np.uint8]]: ...
+def roughness(atom: _Spec) -> _Floats: ...

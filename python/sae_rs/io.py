@@ -52,8 +52,11 @@ def save(model: ManifoldSAE, path: str | os.PathLike[str]) -> None:
         "gates": model.gates_,
         "support": model.support_,
         "logits": model._logits,
+        "column_scores": model._column_scores,
         "shares": training.shares,
     }
+    if training.edf is not None:
+        tensors["edf"] = training.edf
     for k in range(len(model._atoms)):
         tensors[f"coords.{k}"] = model.coords_[k]
         tensors[f"decoder.{k}"] = model.decoders_[k]
@@ -163,6 +166,7 @@ def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Ma
         covariances=[take(f"covariance.{k}", atoms[k].width, atoms[k].width) for k in places],
         views=[take(f"view.{k}", n_directions(atoms[k]), n_columns) for k in places],
         view_rows=[take(f"view_rows.{k}", n_rows, n_directions(atoms[k])) for k in places],
+        edf=take("edf", len(atoms)) if "edf" in tensors else None,
     )
     dtype = np.dtype(body["dtype"])
     if dtype.name not in ("float32", "float64"):
@@ -183,8 +187,10 @@ def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Ma
         n_features_in_=n_columns,
         _atoms=atoms,
         _gate=gate_from_fields(body["gate"]),
+        _evidence=str(model.evidence),
         _dtype=dtype,
         _logits=take("logits", n_rows, len(atoms)),
+        _column_scores=take("column_scores", len(tensors["column_scores"])),
         _training=training,
         _term=None,
     )

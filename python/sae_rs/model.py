@@ -30,6 +30,7 @@ from .validation import (
     check_random_state,
     check_rho,
     check_rows_suffice,
+    check_scales,
     check_training_rows,
     check_weights,
     result_dtype,
@@ -76,12 +77,15 @@ class ManifoldSAE(Parameters):
         Kind of the atoms.
     gate : str or Gate, default "softmax"
         How gates follow from logits.
-    evidence : {"laplace"}
-        Criterion that chooses the strengths.
-    outer : {"bfgs"}
-        Minimiser of the criterion.
+    evidence : {"laplace", "quasi_laplace"}
+        Criterion that chooses the strengths: the marginal likelihood, or the classic criterion at a fixed dispersion φ
+        = 1, which compares strengths but not numbers of atoms.
+    outer : {"bfgs", "efs", "efs+bfgs"}
+        Minimiser of the criterion: quasi-Newton with the exact gradient, Fellner-Schall steps to their fixed point, or
+        a few of those first.
     rho : SaeManifoldRho, array-like of shape (2 + K,), or None
-        Starting strengths; None takes them from the seeds.
+        Starting strengths; None takes them from the seeds. With ``evidence="quasi_laplace"`` its ``log_dispersion`` is
+        the fixed one.
     n_init : int, default 4
         Seeds that are tried; the best one goes on.
     max_outer, max_inner : int, default 100 and 200
@@ -90,6 +94,9 @@ class ManifoldSAE(Parameters):
         Tolerance of the outer gradient.
     center : bool, default True
         Subtract the column means; when False ``mean_`` is zero.
+    roughness : {"coordinate", "arc_length"}, default "coordinate"
+        What the bending of curves is measured against. With "arc_length" S is re-weighted by the speed of each basis
+        function's rows, and the weights are renewed between searches.
     random_state : int, numpy Generator or RandomState, or None, default 0
         Seed of the starting points; the same seed gives the same fit. None draws a fresh one.
     n_jobs : int or None
@@ -115,7 +122,8 @@ class ManifoldSAE(Parameters):
     mean_ : ndarray of shape (p,)
         Column means that were subtracted.
     evidence_ : float
-        Negative log marginal likelihood in nats; lower is better, comparable between K and between kinds.
+        Negative log marginal likelihood in nats; lower is better, comparable between K and between kinds. With
+        ``evidence="quasi_laplace"`` the classic criterion, which is comparable at one K and one φ only.
     evidence_parts_ : dict of str to float
         Its named terms.
     rho_ : SaeManifoldRho
@@ -157,8 +165,10 @@ class ManifoldSAE(Parameters):
     n_features_in_: int
     _atoms: tuple[Atom, ...]
     _gate: Gate
+    _evidence: str
     _dtype: np.dtype[Any]
     _logits: FloatArray
+    _column_scores: FloatArray
     _training: TrainingSummary
     _term: _core.SaeManifoldTerm | None
 
@@ -176,6 +186,7 @@ class ManifoldSAE(Parameters):
         max_inner: int = 200,
         tol: float = 1e-6,
         center: bool = True,
+        roughness: str = "coordinate",
         random_state: int | np.random.Generator | np.random.RandomState | None = 0,
         n_jobs: int | None = None,
         memory_budget: int | str | None = None,
@@ -193,6 +204,7 @@ class ManifoldSAE(Parameters):
         self.max_inner = max_inner
         self.tol = tol
         self.center = center
+        self.roughness = roughness
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.memory_budget = memory_budget
@@ -230,11 +242,13 @@ class ManifoldSAE(Parameters):
         n_atoms = check_n_atoms(self.n_atoms)
         atoms = resolve_atoms(self.atom, n_atoms)
         gate = resolve_gate(self.gate)
-        check_choice(self.evidence, "evidence", ["laplace"])
-        check_choice(self.outer, "outer", ["bfgs"])
+        check_choice(self.evidence, "evidence", ["laplace", "quasi_laplace"])
+        check_choice(self.outer, "outer", ["bfgs", "efs", "efs+bfgs"])
+        check_choice(self.roughness, "roughness", ["coordinate", "arc_length"])
         if not isinstance(self.center, (bool, np.bool_)):
             raise ValueError(f"center must be True or False, got {self.center!r}")
-        rho = check_rho(self.rho, atoms)
+        rho = check_rho(self.rho, atoms, self.evidence)
+        check_scales(atoms, self.evidence)
         n_init = check_integer(self.n_init, "n_init", 1)
         max_outer = check_integer(self.max_outer, "max_outer", 1)
         max_inner = check_integer(self.max_inner, "max_inner", 1)
@@ -244,6 +258,8 @@ class ManifoldSAE(Parameters):
         check_memory(self.memory_budget, array.shape[0], array.shape[1], atoms)
         data = check_training_rows(array)
         check_rows_suffice(len(data.values), atoms)
+        if atoms:
+            gate.check(len(data.values), n_atoms)
         row_weights = check_weights(weights, len(data.values))
 
         with listening(self.progress, self.callback) as listener:
@@ -251,6 +267,9 @@ class ManifoldSAE(Parameters):
                 data.values,
                 atoms,
                 gate,
+                evidence=self.evidence,
+                outer=self.outer,
+                arc_length=self.roughness == "arc_length",
                 weights=row_weights,
                 rho=rho,
                 n_init=n_init,
@@ -282,8 +301,10 @@ class ManifoldSAE(Parameters):
             coords,
             weights=row_weights,
             smoothness=np.asarray(result.rho.lambda_smooth_vec()),
+            roughness=[] if term is None else [np.asarray(gram) for gram in term.roughness],
             dispersion=dispersion,
             mean_variance=data.mean_variance,
+            edf=result.edf,
         )
         # One update, after everything that can fail or be interrupted: the estimator is never half fitted.
         self.__dict__.update(
@@ -302,8 +323,10 @@ class ManifoldSAE(Parameters):
             n_features_in_=n_columns,
             _atoms=atoms,
             _gate=gate,
+            _evidence=self.evidence,
             _dtype=data.dtype,
             _logits=logits,
+            _column_scores=np.zeros(0) if term is None else np.asarray(term.column_scores(result.rho)),
             _training=training,
             _term=term,
         )
@@ -346,6 +369,8 @@ class ManifoldSAE(Parameters):
         """
         self._check_fitted("encode")
         rows = check_new_rows(X, self.n_features_in_)
+        if self._gate.routing is not None:
+            raise ValueError("frozen routing has no gates for new rows: encode needs a gate that finds them")
         if not self._atoms:
             none = np.zeros((len(rows), 0))
             squares = np.array([row @ row for row in rows - self.mean_])
@@ -358,6 +383,8 @@ class ManifoldSAE(Parameters):
             self._gate.spec(len(self._atoms)),
             self.decoders_,
             self.rho_,
+            evidence=self._evidence,
+            column_scores=self._column_scores,
             threads=check_n_jobs(self.n_jobs),
         )
         return Encoding(gates, wrap_coords(self._atoms, coords), logits, support, objective, status)

@@ -28,8 +28,6 @@ __all__ = ["Certificate", "FitProgress", "FitResult", "fit_dictionary"]
 
 FloatArray = NDArray[np.float64]
 
-# V has local optima in the sparsity strength: the search starts from the best of these.
-SPARSITY_STARTS = (4.0, 2.0, 0.0)
 # With more rows than this a sample of the next size is fitted first: it finds the atoms and their strengths, and what
 # is left for all rows is a few evaluations.
 SAMPLE_ABOVE = 16384
@@ -61,6 +59,8 @@ class Certificate:
         leaves as they are.
     status : str
         "converged", or why not: "iteration_limit", "line_search", "inner_<status>", "adjoint", "supports", "stopped".
+        With ``outer="efs"`` a search has converged where its steps end, which is near a zero of the gradient, not at
+        it.
     gradient_norm : float
         Largest entry of the projected gradient |∂V/∂ρ|.
     scaled_gradient : float
@@ -103,6 +103,8 @@ class FitResult:
     value: float
     gradient: FloatArray
     parts: dict[str, float]
+    # per atom, what is left to the data of its p·rank(S_k) rough directions; None when no gradient was taken
+    edf: FloatArray | None
     converged: bool
     status: str
     certificate: Certificate
@@ -113,6 +115,9 @@ def fit_dictionary(
     atoms: Sequence[Atom],
     gate: Gate,
     *,
+    evidence: str = "laplace",
+    outer: str = "bfgs",
+    arc_length: bool = False,
     weights: FloatArray | None = None,
     rho: _core.SaeManifoldRho | None = None,
     n_init: int = 4,
@@ -132,6 +137,12 @@ def fit_dictionary(
         Rows; checked by the caller.
     atoms : sequence of K Atom
         K = 0 gives the mean-only model.
+    evidence : {"laplace", "quasi_laplace"}
+        The criterion V; the second is the classic one, at a fixed dispersion.
+    outer : {"bfgs", "efs", "efs+bfgs"}
+        Minimiser of V: L-BFGS-B, Fellner-Schall steps (`sae_rs.efs`), or steps first.
+    arc_length : bool
+        Whether the roughness of curves is measured along them.
     weights : ndarray of shape (n,), optional
     rho : SaeManifoldRho, optional
         Where the search starts; from the seeds when None.
@@ -146,9 +157,11 @@ def fit_dictionary(
         Always the best state found; `converged` says whether it passed every test.
     """
     if not atoms:
-        return _mean_only(X, weights, center)
-    problem = Problem(X, atoms, gate, weights, center)
-    fit = Search(problem, max_outer=max_outer, max_inner=max_inner, tol=tol, threads=threads, progress=progress)
+        return _mean_only(X, weights, center, evidence, rho)
+    problem = Problem(X, atoms, gate, weights, center, evidence, arc_length)
+    fit = Search(
+        problem, outer=outer, max_outer=max_outer, max_inner=max_inner, tol=tol, threads=threads, progress=progress
+    )
     try:
         status = _refine(fit, _begin(fit, rho, n_init, random_state))
     except Stopped:
@@ -159,7 +172,11 @@ def fit_dictionary(
 def _begin(fit: Search, rho: _core.SaeManifoldRho | None, n_init: int, random_state: int) -> Point:
     """A first point, loosely converged; of many rows a sample finds it, and its decoders encode the others."""
     problem = fit.problem
-    drawn = problem.sample(SAMPLE_ROWS, random_state) if len(problem.X) > SAMPLE_ABOVE else None
+    drawn = (
+        problem.sample(SAMPLE_ROWS, random_state)
+        if len(problem.X) > SAMPLE_ABOVE and problem.gate.routing is None
+        else None
+    )
     if drawn is None:
         return _start(fit, problem.seeds(n_init, random_state, fit.threads), rho)
     sample = fit.on(drawn)
@@ -218,10 +235,10 @@ def _start(
     if rho is not None:
         rho = fit.admitted(rho)
         return min((fit.settled(term, rho, COARSE_INNER) for term, _ in seeds), key=_value)
-    if seeds[0][0].n_atoms == 1:
+    if not fit.problem.gate.free_logits(seeds[0][0].n_atoms):
         return min((fit.coarse(term, own, COARSE_INNER) for term, own in seeds), key=_value)
     # seeds are hard clusterings: they are compared where gates are sparse, which is also where rows are cheapest
-    sparsest, *others = SPARSITY_STARTS
+    sparsest, *others = fit.problem.gate.sparsity_starts
     entries = fit.n_rows * fit.n_outputs
     least = min(_log_dispersion(own) for _, own in seeds)
     hopeful = [(term, own) for term, own in seeds if 0.5 * (_log_dispersion(own) - least) < HOPELESS]
@@ -303,14 +320,17 @@ def _result(fit: Search, status: str) -> FitResult:
         value=float(evaluation.value),
         gradient=gradient,
         parts=dict(evaluation.parts),
+        edf=fit.n_outputs * np.array(fit.ranks) - np.asarray(evaluation.edf) if len(evaluation.edf) else None,
         converged=certificate.converged,
         status=status,
         certificate=certificate,
     )
 
 
-def _mean_only(X: FloatArray, weights: FloatArray | None, center: bool) -> FitResult:
-    """The model without atoms: every entry N(mean, φ), φ at its maximum likelihood."""
+def _mean_only(
+    X: FloatArray, weights: FloatArray | None, center: bool, evidence: str, rho: _core.SaeManifoldRho | None
+) -> FitResult:
+    """The model without atoms: every entry N(mean, φ), φ at its maximum likelihood or, classic, as given."""
     n, p = X.shape
     mean = X.mean(axis=0) if center else np.zeros(p)
     w = np.ones(n) if weights is None else weights / np.mean(weights)
@@ -320,8 +340,15 @@ def _mean_only(X: FloatArray, weights: FloatArray | None, center: bool) -> FitRe
         total += float(w[rows] @ np.square(X[rows] - mean).sum(axis=1))
     if not total > 0.0:
         raise ValueError("the rows with positive weight do not vary; the mean-only model needs a positive variance")
+    if evidence == "quasi_laplace":
+        held = _core.SaeManifoldRho(0.0, [], [], "per_atom", None if rho is None else rho.log_dispersion, True)
+        return _without_atoms(held, 0.5 * total / held.dispersion())
     phi = total / X.size
     value = 0.5 * n * p * (np.log(2.0 * np.pi * phi) + 1.0)
+    return _without_atoms(_core.SaeManifoldRho(0.0, [], [], "per_atom", float(np.log(phi))), value)
+
+
+def _without_atoms(rho: _core.SaeManifoldRho, value: float) -> FitResult:
     certificate = Certificate(True, "converged", 0.0, 0.0, 0.0, 1, 0, 0, (), "exact", "none")
-    rho = _core.SaeManifoldRho(0.0, [], [], "per_atom", float(np.log(phi)))
-    return FitResult(None, rho, value, np.zeros(2), {"data_fit": value}, True, "converged", certificate)
+    parts = {"data_fit": value}
+    return FitResult(None, rho, value, np.zeros(len(rho)), parts, np.zeros(0), True, "converged", certificate)

@@ -22,24 +22,33 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([layout(head), "  ".join("-" * w for w in widths), *(layout(line) for line in rows)])
 
 
+# What the number is that a fit has minimised.
+CRITERIA = {
+    "laplace": "negative log marginal likelihood, lower is better",
+    "quasi_laplace": "quasi-Laplace criterion, comparable at one number of atoms and one noise sd",
+}
+
+
 def summary(model: ManifoldSAE) -> str:
     """Describe a fitted model: the fit in the header, then one line for each atom.
 
     Columns are the mean gate, the rows that use the atom, the part of the explained variance that its contribution
-    carries, and the share of each part of the basis (a harmonic, a degree) in the energy of what it draws.
+    carries, the effective degrees of freedom of its smooth part (of the p·rank(S) directions in which its decoder can
+    be rough, those that the data determine), and the share of each part of the basis (a harmonic, a degree) in the
+    energy of what it draws.
     """
     n_rows, n_atoms = model.gates_.shape
     status = "converged" if model.converged_ else f"not converged ({model.certificate_.status})"
     what = f"{n_atoms} atom{'' if n_atoms == 1 else 's'}" if n_atoms else "the mean alone"
     lines = [
         f"ManifoldSAE: {n_rows} rows x {model.n_features_in_} columns, {what}, {status}",
-        f"evidence            {model.evidence_:.2f} nats (negative log marginal likelihood, lower is better)",
+        f"evidence            {model.evidence_:.2f} nats ({CRITERIA[model._evidence]})",
         f"noise sd            {np.sqrt(model.dispersion_):.4g}",
         f"explained variance  {model.explained_variance_:.4f}",
     ]
     if not n_atoms:
         return "\n".join(lines)
-    head = ["atom", "kind", "mean gate", "rows", "explained", "energy by part"]
+    head = ["atom", "kind", "mean gate", "rows", "explained", "edf", "energy by part"]
     rows = []
     for k, atom in enumerate(model._atoms):
         energy = atom.energy(model.decoders_[k])
@@ -52,6 +61,7 @@ def summary(model: ManifoldSAE) -> str:
                 f"{model.gates_[:, k].mean():.3f}",
                 str(int(model.support_[:, k].sum())),
                 f"{model._training.shares[k]:.4f}",
+                "-" if model._training.edf is None else f"{model._training.edf[k]:.1f}",
                 " ".join(parts),
             ]
         )

@@ -7,14 +7,14 @@ the supports of the rows held. What a whole fit makes of searches is in `sae_rs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from . import _core
+from . import _core, efs
 from .atoms import Atom
 from .gates import Gate
 
@@ -103,6 +103,8 @@ class Problem:
     gate: Gate
     weights: FloatArray | None
     center: bool
+    evidence: str = "laplace"
+    arc_length: bool = False
 
     def seeds(
         self, n_init: int, random_state: int, threads: int | None
@@ -113,8 +115,11 @@ class Problem:
             self.gate.spec(len(self.atoms)),
             weights=self.weights,
             center=self.center,
+            evidence=self.evidence,
+            arc_length=self.arc_length,
             n_init=n_init,
             random_state=random_state,
+            routing=self.gate.routing,
             threads=threads,
         )
 
@@ -136,15 +141,24 @@ class Problem:
         if len(rows) <= max(2, len(self.atoms)) or not share > REPRESENTATIVE:
             return None
         weights = None if self.weights is None else self.weights[rows]
-        return Problem(X, self.atoms, self.gate, weights, self.center)
+        return replace(self, X=X, weights=weights)
 
     def encoded(
         self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho, threads: int | None
     ) -> _core.SaeManifoldTerm:
         """All rows, encoded by the decoders of a term that has seen some of them."""
         specs, gate = [atom.spec() for atom in self.atoms], self.gate.spec(len(self.atoms))
+        scores = term.column_scores(rho)
         _, coords, logits, support, _, _ = _core.encode_rows(
-            self.X, term.mean, specs, gate, term.decoders, rho, threads=threads
+            self.X,
+            term.mean,
+            specs,
+            gate,
+            term.decoders,
+            rho,
+            evidence=self.evidence,
+            column_scores=scores,
+            threads=threads,
         )
         return _core.SaeManifoldTerm(
             self.X,
@@ -156,6 +170,8 @@ class Problem:
             support=support,
             weights=self.weights,
             center=self.center,
+            evidence=self.evidence,
+            arc_length=self.arc_length,
         )
 
 
@@ -171,6 +187,7 @@ class Search:
         self,
         problem: Problem,
         *,
+        outer: str,
         max_outer: int,
         max_inner: int,
         tol: float,
@@ -181,7 +198,7 @@ class Search:
         self.n_rows, self.n_outputs = problem.X.shape
         self.ranks = [int(np.linalg.matrix_rank(atom.roughness())) for atom in problem.atoms]
         self.variance = column_variance(problem.X)
-        self.max_outer, self.max_inner, self.tol = max_outer, max_inner, tol
+        self.outer, self.max_outer, self.max_inner, self.tol = outer, max_outer, max_inner, tol
         self.threads, self.progress = threads, progress
         self.n_evaluations = 0
         self.n_iterations = 0
@@ -194,6 +211,7 @@ class Search:
         """A fit of another problem with the same settings."""
         return Search(
             problem,
+            outer=self.outer,
             max_outer=self.max_outer,
             max_inner=self.max_inner,
             tol=self.tol,
@@ -203,21 +221,26 @@ class Search:
 
     # Units and limits of the search ----------------------------------------------------------------------------------
 
-    def curvature(self, size: int) -> FloatArray:
-        """Typical curvature of V in each of the `size` entries of ρ, in nats."""
+    def n_ard(self, rho: _core.SaeManifoldRho) -> int:
+        """Number of ARD entries in the flat ρ."""
+        return len(rho) - 1 - len(self.ranks) - (not rho.fixed_dispersion)
+
+    def curvature(self, rho: _core.SaeManifoldRho) -> FloatArray:
+        """Typical curvature of V in each entry of the flat ρ, in nats."""
         # where nothing is rough the strength has no effect: V's gradient in it is exactly zero, and any unit will do
         smooth = [0.5 * self.n_outputs * rank if rank else 1.0 for rank in self.ranks]
-        n_ard = size - 2 - len(smooth)
+        dispersion = [] if rho.fixed_dispersion else [0.5 * self.n_rows * self.n_outputs]
         # all rows share one sparsity strength, but each says little about it
-        return np.array([0.1 * self.n_rows, *smooth, *[0.5 * self.n_rows] * n_ard, 0.5 * self.n_rows * self.n_outputs])
+        return np.array([0.1 * self.n_rows, *smooth, *[0.5 * self.n_rows] * self.n_ard(rho), *dispersion])
 
     def bounds(self, rho: _core.SaeManifoldRho) -> tuple[FloatArray, FloatArray]:
+        """Least and largest value of each entry of the flat ρ."""
         level = float(np.log(self.variance))
         pairs = [
-            (self.sparsity_floor, SPARSITY_BOUNDS[1]),
+            (0.0, 0.0) if self.problem.gate.sparsity_held else (self.sparsity_floor, SPARSITY_BOUNDS[1]),
             *[SMOOTH_BOUNDS] * len(self.ranks),
             *[(0.0, 0.0) if fixed else ARD_BOUNDS for fixed in self._fixed_precisions(rho)],
-            (level + DISPERSION_BOUNDS[0], level + DISPERSION_BOUNDS[1]),
+            *([] if rho.fixed_dispersion else [(level + DISPERSION_BOUNDS[0], level + DISPERSION_BOUNDS[1])]),
         ]
         lower, upper = np.array(pairs).T
         return lower, upper
@@ -236,14 +259,16 @@ class Search:
         return [any(block[axis] for block in blocks if axis < len(block)) for axis in range(longest)]
 
     def admitted(self, rho: _core.SaeManifoldRho) -> _core.SaeManifoldRho:
-        """ρ moved into the bounds of the search, with a dispersion of its own."""
-        if rho.log_dispersion is None:
+        """ρ moved into the bounds of the search, with a dispersion of its own, or held where the criterion holds it."""
+        if self.problem.evidence == "quasi_laplace":
+            rho = rho.with_fixed_dispersion()
+        elif rho.fixed_dispersion:
             rho = _core.SaeManifoldRho(
                 rho.log_lambda_sparse,
                 list(rho.log_lambda_smooth),
                 [list(block) for block in rho.log_ard],
                 rho.ard_sharing,
-                float(np.log(self.variance)),
+                float(np.log(self.variance)) if rho.log_dispersion is None else rho.log_dispersion,
             )
         flat = np.array(rho.to_flat())
         return rho.from_flat(np.clip(flat, *self.bounds(rho)))
@@ -259,9 +284,9 @@ class Search:
         """Names of the entries of ρ that lie on a bound and would go further."""
         flat = point.flat
         lower, upper = self.bounds(point.rho)
-        n_ard = len(flat) - 2 - len(self.ranks)
         names = ["log_lambda_sparse", *[f"log_lambda_smooth[{k}]" for k in range(len(self.ranks))]]
-        names += [f"log_ard[{j}]" for j in range(n_ard)] + ["log_dispersion"]
+        names += [f"log_ard[{j}]" for j in range(self.n_ard(point.rho))]
+        names += [] if point.rho.fixed_dispersion else ["log_dispersion"]
         held = ((flat <= lower) | (flat >= upper)) & (lower < upper)
         return tuple(name for name, at in zip(names, held, strict=True) if at)
 
@@ -269,7 +294,7 @@ class Search:
         """sqrt(Σ g_j²/c_j) of the projected gradient; infinite without a gradient."""
         if len(point.evaluation.gradient) != len(point.flat):
             return float("inf")
-        return float(np.sqrt(np.sum(self.projected_gradient(point) ** 2 / self.curvature(len(point.flat)))))
+        return float(np.sqrt(np.sum(self.projected_gradient(point) ** 2 / self.curvature(point.rho))))
 
     @property
     def gradient_bound(self) -> float:
@@ -296,6 +321,13 @@ class Search:
         evaluation = term.evaluate(rho, tol=FINE_TOL, max_inner=self.max_inner, threads=self.threads)
         point = Point(rho, evaluation)
         return self._counted("search", point)
+
+    def traced(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
+        """V with the traces that Fellner-Schall steps need, without its gradient."""
+        evaluation = term.evaluate(
+            rho, tol=FINE_TOL, max_inner=self.max_inner, gradient=False, traces=True, threads=self.threads
+        )
+        return self._counted("search", Point(rho, evaluation))
 
     def _counted(self, stage: str, point: Point) -> Point:
         self.n_evaluations += 1
@@ -334,6 +366,10 @@ class Search:
         An infeasible trial is rejected, not given a made-up value: the search goes on from the last accepted point in
         a box that keeps the trial out.
         """
+        if self.outer != "bfgs":
+            start, status = self._fixed_point(start, max_iterations)
+            if self.outer == "efs" or len(start.evaluation.gradient) == 0:
+                return start, status
         here, width = start, BOX
         for _ in range(MAX_BOXES):
             try:
@@ -345,8 +381,16 @@ class Search:
                 return here, status
         return here, "infeasible" if width < BOX else "iteration_limit"
 
+    def _fixed_point(self, start: Point, max_iterations: int) -> tuple[Point, str]:
+        """Fellner-Schall steps, to their end or until another method is better; the end has a gradient."""
+        left = max(min(max_iterations, self.max_outer - self.n_iterations), 1)
+        alone = self.outer == "efs"
+        steps, enough = (left, self.gradient_bound) if alone else (min(left, efs.FIRST_STEPS), efs.CLOSE)
+        end, status = efs.descend(self, start, steps, enough)
+        return (end if end is start else self.fine(end.evaluation.term, end.rho)), status
+
     def _minimise(self, start: Point, width: float, max_iterations: int) -> tuple[Point, str]:
-        flat, curvature = start.flat, self.curvature(len(start.flat))
+        flat, curvature = start.flat, self.curvature(start.rho)
         lower, upper = self.bounds(start.rho)
         lower, upper = np.maximum(lower, flat - width), np.minimum(upper, flat + width)
         # In units x = ρ sqrt(c/σ) the objective V/σ has a Hessian near one, and with σ the largest curvature a first
@@ -397,7 +441,7 @@ class Search:
         )
         if self.scaled_norm(accepted) <= self.gradient_bound:
             return accepted, "converged"
-        outer_lower, outer_upper = self.bounds(accepted.rho)
+        outer_lower, outer_upper = self.bounds(start.rho)
         end = accepted.flat
         at_box = ((end <= lower) & (lower > outer_lower)) | ((end >= upper) & (upper < outer_upper))
         if np.any(at_box) and width == BOX:

@@ -12,13 +12,16 @@ from ._core import SaeManifoldRho
 
 def rho_fields(rho: SaeManifoldRho) -> dict[str, Any]:
     """Constructor arguments that make an equal `rho`, as Python numbers, lists and text."""
-    return {
+    fields = {
         "log_lambda_sparse": rho.log_lambda_sparse,
         "log_lambda_smooth": np.asarray(rho.log_lambda_smooth).tolist(),
         "log_ard": [np.asarray(block).tolist() for block in rho.log_ard],
         "ard_sharing": rho.ard_sharing,
         "log_dispersion": rho.log_dispersion,
     }
+    if rho.fixed_dispersion and rho.log_dispersion is not None:
+        fields["fixed_dispersion"] = True
+    return fields
 
 
 def _rebuild(fields: dict[str, Any]) -> SaeManifoldRho:

@@ -41,6 +41,9 @@ class TrainingSummary:
         Orthonormal directions in which the decoded set varies most.
     view_rows : list of K ndarray of shape (n, 2) or (n, 3)
         Each row less the other atoms' contributions and less the mean, seen along these.
+    edf : ndarray of shape (K,) or None
+        Effective degrees of freedom of each atom's smooth part: of its p·rank(S_k) rough directions, those that the
+        data determine. None when the fit ended before they were computed.
     """
 
     explained_variance: float
@@ -48,6 +51,7 @@ class TrainingSummary:
     covariances: list[FloatArray]
     views: list[FloatArray]
     view_rows: list[FloatArray]
+    edf: FloatArray | None = None
 
 
 def summarise_training(
@@ -60,8 +64,10 @@ def summarise_training(
     *,
     weights: FloatArray | None,
     smoothness: FloatArray,
+    roughness: Sequence[FloatArray],
     dispersion: float,
     mean_variance: float,
+    edf: FloatArray | None,
 ) -> TrainingSummary:
     """Summarise the training rows X (n, p) under a fitted state.
 
@@ -71,10 +77,14 @@ def summarise_training(
         Row weights of mean 1.
     smoothness : ndarray of shape (K,)
         Strength λ_k of each atom's roughness.
+    roughness : sequence of K ndarray of shape (M_k, M_k)
+        Roughness Gram S_k of each atom as the fit weighed it.
     dispersion : float
         Noise variance φ.
     mean_variance : float
         s², the mean column variance of the data.
+    edf : ndarray of shape (K,) or None
+        Kept as it is.
     """
     n_rows, n_atoms = gates.shape
     used = [t[gates[:, k] > 0.0] for k, t in enumerate(coords)]
@@ -98,16 +108,21 @@ def summarise_training(
             row_weights = 1.0 if weights is None else weights[rows, None]
             grams[k] += design.T @ (row_weights * design)
     covariances = []
-    for k, atom in enumerate(atoms):
-        precision = grams[k] / dispersion + decoder_precision(atom, float(smoothness[k]), dispersion, mean_variance)
+    for k in range(n_atoms):
+        precision = grams[k] / dispersion + decoder_precision(
+            roughness[k], float(smoothness[k]), dispersion, mean_variance
+        )
         inverse = np.linalg.inv(precision)
         covariances.append(0.5 * (inverse + inverse.T))
-    return TrainingSummary(1.0 - residual / total, shares / total, covariances, views, view_rows)
+    return TrainingSummary(1.0 - residual / total, shares / total, covariances, views, view_rows, edf)
 
 
-def decoder_precision(atom: Atom, smoothness: float, dispersion: float, mean_variance: float) -> FloatArray:
-    """Prior precision P = λ S/φ + N/s² (M, M) of a decoder column; N projects on the null space of S."""
-    roughness = atom.roughness()
+def decoder_precision(roughness: FloatArray, smoothness: float, dispersion: float, mean_variance: float) -> FloatArray:
+    """Prior precision P = λ S/φ + N/s² (M, M) of a decoder column; N projects on the null space of S.
+
+    The second term, which the classic criterion does not count, is kept under it too: it is weak, and without it a
+    decoder that no row uses has no covariance.
+    """
     values, vectors = np.linalg.eigh(roughness)
     null = vectors[:, values <= values[-1] * len(values) * np.finfo(np.float64).eps]
     precision: FloatArray = smoothness * roughness / dispersion + null @ null.T / mean_variance

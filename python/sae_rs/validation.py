@@ -243,15 +243,33 @@ def check_rows_suffice(n_rows: int, atoms: Sequence[Atom]) -> None:
             )
 
 
-def check_rho(rho: object, atoms: Sequence[Atom]) -> SaeManifoldRho | None:
+def check_scales(atoms: Sequence[Atom], evidence: str) -> None:
+    """Refuse atoms whose size nothing holds under the classic criterion, which has no prior where roughness sees
+    nothing.
+
+    Without any roughness a decoder can grow while its coordinates shrink, at no cost: there is no optimum to expand
+    about.
+    """
+    for k, atom in enumerate(atoms):
+        if evidence == "quasi_laplace" and not np.any(atom.roughness()):
+            raise ValueError(
+                f"evidence='quasi_laplace' cannot hold the scale of atom {k}, {atom}, which has no roughness:"
+                " use evidence='laplace'"
+            )
+
+
+def check_rho(rho: object, atoms: Sequence[Atom], evidence: str = "laplace") -> SaeManifoldRho | None:
     """Check the starting strengths of a fit.
 
     Parameters
     ----------
     rho : SaeManifoldRho, array-like of shape (2 + K,), or None
-        A flat vector is read as ``[ln λ_sparse, ln λ_1, ..., ln λ_K, ln φ]``.
+        A flat vector is read as ``[ln λ_sparse, ln λ_1, ..., ln λ_K, ln φ]``; the classic criterion also takes it
+        without the last entry, for φ = 1.
     atoms : sequence of Atom
         The K atoms of the fit.
+    evidence : {"laplace", "quasi_laplace"}
+        The criterion; the classic one holds the dispersion.
 
     Raises
     ------
@@ -266,6 +284,8 @@ def check_rho(rho: object, atoms: Sequence[Atom]) -> SaeManifoldRho | None:
             flat = np.asarray(rho, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(f"rho must be a SaeManifoldRho or a flat vector: {error}") from error
+        if evidence == "quasi_laplace" and flat.shape == (1 + n_atoms,):
+            flat = np.append(flat, 0.0)
         if flat.shape != (2 + n_atoms,):
             raise ValueError(
                 f"rho must have shape ({2 + n_atoms},) for {n_atoms} atoms"

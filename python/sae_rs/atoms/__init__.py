@@ -17,6 +17,10 @@ from .klein_bottle import KleinBottle
 from .line import Line
 from .patch import Patch
 from .torus import Torus
+from .duchon import Duchon
+from .poincare import Poincare
+from .projective_plane import ProjectivePlane
+from .sphere import Sphere
 
 __all__ = [
     "ATOM_KINDS",
@@ -27,6 +31,10 @@ __all__ = [
     "Line",
     "Patch",
     "Torus",
+    "Duchon",
+    "Poincare",
+    "ProjectivePlane",
+    "Sphere",
     "atom_from_spec",
     "nearest",
     "resolve_atom",
@@ -40,6 +48,10 @@ ATOM_KINDS: dict[str, type[Atom]] = {
     Line.kind: Line,
     Patch.kind: Patch,
     Torus.kind: Torus,
+    Duchon.kind: Duchon,
+    Poincare.kind: Poincare,
+    ProjectivePlane.kind: ProjectivePlane,
+    Sphere.kind: Sphere,
 }
 
 

@@ -33,6 +33,7 @@ pub struct SaeRowLayout {
 impl SaeRowLayout {
     fn build(
         logits: Logits,
+        may_be_empty: bool,
         rows: impl Iterator<Item = Vec<u32>>,
         coord_dims: Vec<usize>,
         coord_offsets_full: Vec<usize>,
@@ -50,7 +51,7 @@ impl SaeRowLayout {
         for (row, mut active) in rows.enumerate() {
             active.sort_unstable();
             active.dedup();
-            if active.is_empty() {
+            if active.is_empty() && !may_be_empty {
                 return Err(ShapeError::EmptySupport { row });
             }
             if let Some(&atom) = active.iter().find(|&&k| k as usize >= n_atoms) {
@@ -93,7 +94,7 @@ impl SaeRowLayout {
         if coord_dims.len() != coord_offsets_full.len() {
             return Err(ShapeError::shape("coord_offsets_full", &[coord_offsets_full.len()], &[coord_dims.len()]));
         }
-        Self::build(Logits::Compact, lists.into_iter(), coord_dims, coord_offsets_full)
+        Self::build(Logits::Compact, false, lists.into_iter(), coord_dims, coord_offsets_full)
     }
 
     /// As [`Self::from_active_atoms`], with all `free` logits of each row kept whichever atoms are active.
@@ -103,7 +104,17 @@ impl SaeRowLayout {
         coord_dims: Vec<usize>,
     ) -> Result<Self, ShapeError> {
         let offsets = Self::default_offsets(free, &coord_dims);
-        Self::build(Logits::Dense { free }, lists, coord_dims, offsets)
+        Self::build(Logits::Dense { free }, false, lists, coord_dims, offsets)
+    }
+
+    /// As [`Self::with_dense_logits`], where a row may also use no atom at all.
+    pub fn with_independent_logits(
+        lists: impl Iterator<Item = Vec<u32>>,
+        free: usize,
+        coord_dims: Vec<usize>,
+    ) -> Result<Self, ShapeError> {
+        let offsets = Self::default_offsets(free, &coord_dims);
+        Self::build(Logits::Dense { free }, true, lists, coord_dims, offsets)
     }
 
     /// Per row, the `cap` largest `|a_ik|` that also exceed `relative_cutoff` times that row's own peak; the largest
@@ -116,19 +127,10 @@ impl SaeRowLayout {
         coord_offsets_full: Option<Vec<usize>>,
     ) -> Result<Self, ShapeError> {
         let n_atoms = a.ncols();
-        if coord_dims.len() != n_atoms {
-            return Err(ShapeError::shape("coord_dims", &[coord_dims.len()], &[n_atoms]));
-        }
-        if n_atoms == 0 {
-            return Err(ShapeError::value("a row layout needs at least one atom"));
-        }
+        check_table("weights", a, &coord_dims, relative_cutoff)?;
         if cap == 0 {
             return Err(ShapeError::value("cap must be at least 1"));
         }
-        if !(0.0..1.0).contains(&relative_cutoff) {
-            return Err(ShapeError::value(format!("relative_cutoff must lie in [0, 1), got {relative_cutoff}")));
-        }
-        crate::errors::check_finite("weights", a)?;
         let offsets = coord_offsets_full.unwrap_or_else(|| Self::default_offsets(n_atoms, &coord_dims));
         let lists = a
             .rows()
@@ -144,6 +146,59 @@ impl SaeRowLayout {
                 if kept.len() > cap {
                     kept.select_nth_unstable_by(cap - 1, larger);
                     kept.truncate(cap);
+                }
+                kept
+            })
+            .collect();
+        Self::from_active_atoms(lists, coord_dims, offsets)
+    }
+
+    /// The atoms of a threshold gate that matter to each row: all open ones (logit above `threshold`), and the closed ones
+    /// whose prior still pulls. Closed atoms within the band `(logit - threshold)/temperature > -36` stay when their
+    /// `contribution` (the magnitude of their prior's gradient) exceeds `relative_cutoff` times the largest in the row's band;
+    /// `cap` trims only these, the largest first. A row left with none keeps its best atom in the band, else its largest logit.
+    pub fn from_jumprelu(
+        logits: ArrayView2<'_, f64>,
+        contribution: ArrayView2<'_, f64>,
+        gate: (f64, f64),
+        cap: usize,
+        relative_cutoff: f64,
+        coord_dims: Vec<usize>,
+        coord_offsets_full: Option<Vec<usize>>,
+    ) -> Result<Self, ShapeError> {
+        /// Below this a logistic function is zero to rounding.
+        const BAND: f64 = -36.0;
+        let (threshold, temperature) = gate;
+        let n_atoms = logits.ncols();
+        check_table("logits", logits, &coord_dims, relative_cutoff)?;
+        if contribution.dim() != logits.dim() {
+            return Err(ShapeError::shape("contribution", contribution.shape(), logits.shape()));
+        }
+        crate::errors::check_finite("contribution", contribution)?;
+        if !(temperature > 0.0 && temperature.is_finite() && threshold.is_finite()) {
+            return Err(ShapeError::value(format!(
+                "threshold must be finite and temperature positive, got {threshold} and {temperature}"
+            )));
+        }
+        let offsets = coord_offsets_full.unwrap_or_else(|| Self::default_offsets(n_atoms, &coord_dims));
+        let lists = (0..logits.nrows())
+            .map(|i| {
+                let (l, c) = (logits.row(i), contribution.row(i));
+                let magnitude = |k: u32| c[k as usize].abs();
+                let in_band = |k: &u32| (l[*k as usize] - threshold) / temperature > BAND;
+                let band: Vec<u32> = (0..n_atoms as u32).filter(in_band).collect();
+                let (mut kept, closed): (Vec<u32>, Vec<u32>) = band.iter().partition(|&&k| l[k as usize] > threshold);
+                let peak = band.iter().map(|&k| magnitude(k)).fold(0.0, f64::max);
+                let mut pulled: Vec<u32> =
+                    closed.into_iter().filter(|&k| magnitude(k) > relative_cutoff * peak).collect();
+                let larger = |x: &u32, y: &u32| magnitude(*y).total_cmp(&magnitude(*x)).then(x.cmp(y));
+                pulled.sort_by(larger);
+                pulled.truncate(cap.saturating_sub(kept.len()));
+                kept.extend(pulled);
+                if kept.is_empty() {
+                    let best = band.iter().copied().min_by(larger);
+                    let highest = (0..n_atoms as u32).max_by(|x, y| l[*x as usize].total_cmp(&l[*y as usize]));
+                    kept.extend(best.or(highest));
                 }
                 kept
             })
@@ -227,6 +282,26 @@ impl SaeRowLayout {
     }
 }
 
+/// Checks a table (rows x atoms) from which a layout is made.
+fn check_table(
+    what: &str,
+    table: ArrayView2<'_, f64>,
+    coord_dims: &[usize],
+    relative_cutoff: f64,
+) -> Result<(), ShapeError> {
+    let n_atoms = table.ncols();
+    if coord_dims.len() != n_atoms {
+        return Err(ShapeError::shape("coord_dims", &[coord_dims.len()], &[n_atoms]));
+    }
+    if n_atoms == 0 {
+        return Err(ShapeError::value("a row layout needs at least one atom"));
+    }
+    if !(0.0..1.0).contains(&relative_cutoff) {
+        return Err(ShapeError::value(format!("relative_cutoff must lie in [0, 1), got {relative_cutoff}")));
+    }
+    crate::errors::check_finite(what, table)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,6 +326,23 @@ mod tests {
         layout.expand_row(0, &[1.0, 2.0, 3.0, 4.0, 5.0], &mut full).unwrap();
         assert_eq!(full, [1.0, 0.0, 2.0, 3.0, 0.0, 4.0, 5.0]);
         assert!(layout.expand_row(0, &[1.0], &mut full).is_err());
+    }
+
+    #[test]
+    fn open_gates_stay_and_closed_ones_by_their_pull() {
+        let logits = array![[1.0, 0.5, -0.3, -20.0, -25.0, -30.0], [-40.0, -50.0, -60.0, -70.0, -80.0, -90.0]];
+        let sigmoid = logits.mapv(|l: f64| 1.0 / (1.0 + (-l).exp()));
+        let pull = sigmoid.mapv(|s| s * (1.0 - s));
+        let make =
+            |cap| SaeRowLayout::from_jumprelu(logits.view(), pull.view(), (0.0, 1.0), cap, 1e-3, vec![1; 6], None);
+        let layout = make(6).unwrap();
+        assert_eq!(layout.active_atoms(0), [0, 1, 2]);
+        assert_eq!(layout.row_q_active(0), 6);
+        // nothing in the band: the largest logit
+        assert_eq!(layout.active_atoms(1), [0]);
+        // the cap never closes an open gate
+        assert_eq!(make(2).unwrap().active_atoms(0), [0, 1]);
+        assert_eq!(make(1).unwrap().active_atoms(0), [0, 1]);
     }
 
     #[test]

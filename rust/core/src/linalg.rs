@@ -79,6 +79,11 @@ impl Cholesky {
         self.lower.nrows()
     }
 
+    /// The factor itself; what the factorisation leaves above its diagonal is no part of it.
+    pub fn lower(&self) -> Array2<f64> {
+        Array2::from_shape_fn((self.dim(), self.dim()), |(i, j)| if i >= j { self.lower[(i, j)] } else { 0.0 })
+    }
+
     pub fn log_det(&self) -> f64 {
         2.0 * (0..self.dim()).map(|i| self.lower[(i, i)].ln()).sum::<f64>()
     }

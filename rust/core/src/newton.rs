@@ -13,7 +13,7 @@ use crate::arrow::{conjugate_gradients, Curvature, Elimination, Ending, Factored
 use crate::linalg::Cholesky;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::{RowSolver, RowState};
+use crate::row::{Columns, RowSolver, RowState};
 use crate::state::State;
 use rayon::prelude::*;
 
@@ -87,6 +87,7 @@ pub fn solve(
     options: &InnerOptions,
     interrupted: &dyn Fn() -> bool,
 ) -> Inner {
+    let state = state.with_lambda(rho.lambda_sparse());
     let mut inner = Inner {
         factored: Factored::new(problem, &state, rho, options.elimination, Curvature::Stiffened),
         state,
@@ -110,7 +111,17 @@ pub fn solve(
         let gradient = factored.system.gradient();
         let downhill = factored.solve(problem, &inner.state, rho, &gradient);
         inner.decrement = gradient.dot(&downhill).max(0.0).sqrt();
-        let ending = if inner.decrement <= options.tolerance * scale {
+        let converged = inner.decrement <= options.tolerance * scale;
+        if converged && inner.iterations < options.max_iterations && !interrupted() {
+            // logits held at a wall are no variables: they are looked at once the others are at their minimum
+            if let Some((state, factored)) = let_go(problem, &inner.state, loss, rho, options) {
+                inner.iterations += 1;
+                inner.state = state;
+                inner.factored = Some(factored);
+                continue;
+            }
+        }
+        let ending = if converged {
             Some(Status::Converged)
         } else if inner.iterations == options.max_iterations {
             Some(Status::IterationLimit)
@@ -211,6 +222,23 @@ pub fn solve(
     }
 }
 
+/// A lower L from rows whose held logits would rather rise; `None` where there are none.
+fn let_go(
+    problem: &Problem,
+    state: &State,
+    loss: f64,
+    rho: &SaeManifoldRho,
+    options: &InnerOptions,
+) -> Option<(State, Factored)> {
+    let held =
+        |i: usize| state.support(i).iter().any(|&k| problem.gate().held(k as usize, state.logits[[i, k as usize]]));
+    if !(0..problem.n_rows()).any(held) {
+        return None;
+    }
+    let rounding = 64.0 * f64::EPSILON * (1.0 + loss.abs());
+    relaxed(problem, state, loss - rounding, rho, options)
+}
+
 /// Every row at its own minimum for the decoders as they are, then the decoders solved again. `None` when that does not
 /// lower L.
 fn relaxed(
@@ -221,7 +249,8 @@ fn relaxed(
     options: &InnerOptions,
 ) -> Option<(State, Factored)> {
     let gate = problem.shared_gate().clone();
-    let solver = RowSolver::new(problem.atoms().to_vec(), gate, rho.clone(), state.decoders.clone()).ok()?;
+    let scores = Columns::new(problem, state, rho).scores();
+    let solver = RowSolver::new(problem.atoms().to_vec(), gate, rho.clone(), scores, state.decoders.clone()).ok()?;
     let rows: Vec<RowState> = (0..problem.n_rows())
         .into_par_iter()
         .map(|i| {

@@ -10,6 +10,34 @@ use std::sync::Arc;
 /// Curvature added to every compact coordinate axis of H, so that a coordinate without data still has a curvature.
 pub const COMPACT_RIDGE: f64 = 1e-8;
 
+/// Which criterion the strengths are chosen by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EvidenceMode {
+    /// The marginal likelihood: every prior proper, orbits and compact coordinates integrated exactly.
+    #[default]
+    Laplace,
+    /// The classic criterion: a penalised likelihood at a fixed dispersion with half the log-determinant, near-null
+    /// directions of the rows left out.
+    QuasiLaplace,
+}
+
+impl EvidenceMode {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Laplace => "laplace",
+            Self::QuasiLaplace => "quasi_laplace",
+        }
+    }
+
+    /// The gate whose prior this mode counts.
+    pub fn gate(self, gate: Arc<dyn Gate>) -> Arc<dyn Gate> {
+        match self {
+            Self::Laplace => gate,
+            Self::QuasiLaplace => gate.improper(),
+        }
+    }
+}
+
 /// A dictionary-learning problem. Immutable; shared by every state of a fit.
 #[derive(Debug)]
 pub struct Problem {
@@ -20,6 +48,9 @@ pub struct Problem {
     gate: Arc<dyn Gate>,
     offsets: Vec<usize>,
     mean_column_variance: f64,
+    ranks: Vec<usize>,
+    mode: EvidenceMode,
+    arc_length: bool,
 }
 
 impl Problem {
@@ -59,7 +90,42 @@ impl Problem {
         for atom in &atoms {
             offsets.push(offsets[offsets.len() - 1] + atom.width());
         }
-        Ok(Self { data, mean, weights, atoms, gate, offsets, mean_column_variance })
+        let ranks = atoms.iter().map(|a| a.width() - a.null_projector().diag().sum().round() as usize).collect();
+        let mode = EvidenceMode::Laplace;
+        let arc_length = false;
+        Ok(Self { data, mean, weights, atoms, gate, offsets, mean_column_variance, ranks, mode, arc_length })
+    }
+
+    /// The same problem with the roughness of curves measured along them, or in their coordinates.
+    pub fn with_arc_length(mut self, arc_length: bool) -> Self {
+        self.arc_length = arc_length;
+        self
+    }
+
+    /// Whether states re-weight the roughness of curves by their speed.
+    pub fn arc_length(&self) -> bool {
+        self.arc_length
+    }
+
+    /// The same problem under another criterion.
+    pub fn with_mode(mut self, mode: EvidenceMode) -> Self {
+        self.gate = mode.gate(self.gate);
+        self.mode = mode;
+        self
+    }
+
+    pub fn mode(&self) -> EvidenceMode {
+        self.mode
+    }
+
+    /// Whether priors count with their normalisers, and integrals as far as they go.
+    pub fn is_proper(&self) -> bool {
+        self.mode == EvidenceMode::Laplace
+    }
+
+    /// Rank of the roughness Gram S_k.
+    pub fn rank(&self, k: usize) -> usize {
+        self.ranks[k]
     }
 
     pub fn n_rows(&self) -> usize {

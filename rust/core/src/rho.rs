@@ -26,6 +26,8 @@ pub struct SaeManifoldRho {
     pub ard_sharing: ArdSharing,
     /// `None` where the dispersion is fixed at one.
     pub log_dispersion: Option<f64>,
+    /// Whether a given `log_dispersion` is held: it is then no entry of the flat vector.
+    pub fixed_dispersion: bool,
 }
 
 impl SaeManifoldRho {
@@ -38,7 +40,19 @@ impl SaeManifoldRho {
             log_ard,
             ard_sharing: ArdSharing::PerAtom,
             log_dispersion: Some(log_dispersion),
+            fixed_dispersion: false,
         }
+    }
+
+    /// The same strengths with the dispersion held where it is.
+    pub fn with_fixed_dispersion(mut self) -> Self {
+        self.fixed_dispersion = true;
+        self
+    }
+
+    /// The dispersion's entry of the flat vector.
+    fn free_dispersion(&self) -> Option<f64> {
+        self.log_dispersion.filter(|_| !self.fixed_dispersion)
     }
 
     pub fn n_atoms(&self) -> usize {
@@ -58,7 +72,7 @@ impl SaeManifoldRho {
     }
 
     pub fn len(&self) -> usize {
-        1 + self.n_atoms() + self.ard_len() + usize::from(self.log_dispersion.is_some())
+        1 + self.n_atoms() + self.ard_len() + usize::from(self.free_dispersion().is_some())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -95,9 +109,15 @@ impl SaeManifoldRho {
         }
     }
 
+    /// Positions of the ARD entries in the flat vector, each with its precision.
+    pub fn ard_entries(&self) -> impl Iterator<Item = (usize, f64)> {
+        let (flat, base) = (self.to_flat(), 1 + self.n_atoms());
+        (base..base + self.ard_len()).map(move |slot| (slot, strength(flat[slot])))
+    }
+
     /// Position of `ln phi` in the flat vector.
     pub fn dispersion_slot(&self) -> Option<usize> {
-        self.log_dispersion.map(|_| self.len() - 1)
+        self.free_dispersion().map(|_| self.len() - 1)
     }
 
     /// A shared value is the mean over the atoms that own the axis.
@@ -111,7 +131,7 @@ impl SaeManifoldRho {
                 owners.iter().sum::<f64>() / owners.len() as f64
             })),
         }
-        flat.extend(self.log_dispersion);
+        flat.extend(self.free_dispersion());
         flat
     }
 
@@ -131,7 +151,9 @@ impl SaeManifoldRho {
                 out.log_ard[k][j] = flat[self.ard_slot(k, j)];
             }
         }
-        out.log_dispersion = self.log_dispersion.map(|_| flat[self.len() - 1]);
+        if self.free_dispersion().is_some() {
+            out.log_dispersion = Some(flat[self.len() - 1]);
+        }
         Ok(out)
     }
 
@@ -174,6 +196,9 @@ impl SaeManifoldRho {
                 return Err(ShapeError::shape(format!("log_ard[{atom}]"), &[block.len()], &[coord_dims[atom]]));
             }
         }
+        if let Some(value) = self.log_dispersion.filter(|v| !v.is_finite()) {
+            return Err(ShapeError::value(format!("log_dispersion must be finite, got {value}")));
+        }
         let flat = self.to_flat();
         match flat.iter().position(|v| !v.is_finite()) {
             Some(i) => Err(ShapeError::NotFinite { what: "rho".into(), index: vec![i], value: flat[i] }),
@@ -194,6 +219,7 @@ mod tests {
             log_ard: atoms.iter().map(|a| vec![if sharing == ArdSharing::Shared { 0.5 } else { a.2 }; a.1]).collect(),
             ard_sharing: sharing,
             log_dispersion: Some(-3.0),
+            fixed_dispersion: false,
         })
     }
 

@@ -1,4 +1,5 @@
-//! Bessel functions of order zero and one, exponentially scaled, as the von Mises integrals need them.
+//! Bessel functions of order zero and one, exponentially scaled, as the von Mises integrals need them, and the logarithm of
+//! the gamma function with its derivatives, as the Beta integrals do.
 
 /// Above this the asymptotic series reaches rounding before its terms begin to grow.
 const ASYMPTOTIC_FROM: f64 = 30.0;
@@ -48,6 +49,21 @@ pub fn ln_bessel_i0(x: f64) -> (f64, f64) {
     }
 }
 
+/// Where a monotone test turns from true to false.
+pub fn bisect((mut low, mut high): (f64, f64), holds: impl Fn(f64) -> bool) -> f64 {
+    /// Halvings of a range of 24: to a part in 10^12.
+    const HALVINGS: usize = 45;
+    for _ in 0..HALVINGS {
+        let middle = 0.5 * (low + high);
+        if holds(middle) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    0.5 * (low + high)
+}
+
 /// The compact-coordinate term `c(h) = -ln(e^{-h} I_0(h)) - 1/2 ln(2 pi h)` and `c'(h)`.
 ///
 /// Added to the Gaussian `1/2 ln h`, it turns the integral over the real line into the von Mises
@@ -71,6 +87,77 @@ pub fn sphere_term(kappa: f64, antipodal: bool) -> (f64, f64) {
     let rate = if antipodal { 1.0 } else { 2.0 };
     let rest = (-rate * kappa).exp_m1();
     (-(-rest).ln(), rate * (1.0 + rest) / rest)
+}
+
+/// Arguments below this are raised by the recurrence `Gamma(x + 1) = x Gamma(x)` to where the asymptotic series is exact.
+const GAMMA_ASYMPTOTIC_FROM: f64 = 16.0;
+/// Bernoulli numbers B_2, B_4, ..., B_16.
+const BERNOULLI: [f64; 8] =
+    [1.0 / 6.0, -1.0 / 30.0, 1.0 / 42.0, -1.0 / 30.0, 5.0 / 66.0, -691.0 / 2730.0, 7.0 / 6.0, -3617.0 / 510.0];
+
+/// Raises `x` to the asymptotic range, with the sum of `term` over the steps taken.
+fn raised(mut x: f64, term: impl Fn(f64) -> f64) -> (f64, f64) {
+    let mut sum = 0.0;
+    while x < GAMMA_ASYMPTOTIC_FROM {
+        sum += term(x);
+        x += 1.0;
+    }
+    (x, sum)
+}
+
+/// `sum_k B_2k factor(2k) x^-(2k + shift)` (Abramowitz and Stegun 6.1.40 and 6.4.11).
+fn gamma_series(x: f64, shift: i32, factor: impl Fn(f64) -> f64) -> f64 {
+    let square = 1.0 / (x * x);
+    let terms = BERNOULLI.iter().enumerate().rev();
+    let sum = terms.fold(0.0, |sum, (i, b)| (sum + b * factor(2.0 * (i as f64 + 1.0))) * square);
+    sum * x.powi(-shift)
+}
+
+/// `ln Gamma(x)` for `x > 0`.
+pub fn ln_gamma(x: f64) -> f64 {
+    let (y, sum) = raised(x, f64::ln);
+    let series = gamma_series(y, -1, |n| 1.0 / (n * (n - 1.0)));
+    (y - 0.5) * y.ln() - y + 0.5 * (2.0 * std::f64::consts::PI).ln() + series - sum
+}
+
+/// Its first derivative.
+pub fn digamma(x: f64) -> f64 {
+    let (y, sum) = raised(x, |x| 1.0 / x);
+    y.ln() - 0.5 / y - gamma_series(y, 0, |n| 1.0 / n) - sum
+}
+
+/// Its second derivative.
+pub fn trigamma(x: f64) -> f64 {
+    let (y, sum) = raised(x, |x| 1.0 / (x * x));
+    1.0 / y + 0.5 / (y * y) + gamma_series(y, 1, |_| 1.0) + sum
+}
+
+/// Its third derivative.
+pub fn tetragamma(x: f64) -> f64 {
+    let (y, sum) = raised(x, |x| 2.0 / (x * x * x));
+    -1.0 / (y * y) - 1.0 / (y * y * y) - gamma_series(y, 2, |n| n + 1.0) - sum
+}
+
+/// Nodes and weights of Gauss-Legendre quadrature on [-1, 1].
+pub fn gauss_legendre(n: usize) -> Vec<(f64, f64)> {
+    let pi = std::f64::consts::PI;
+    (0..n)
+        .map(|i| {
+            let mut x = (pi * (i as f64 + 0.75) / (n as f64 + 0.5)).cos();
+            let mut slope = 1.0;
+            // Newton from the asymptotic root; quadratic convergence ends in four or five steps
+            for _ in 0..10 {
+                let (mut before, mut value) = (1.0, x);
+                for k in 2..=n {
+                    let k = k as f64;
+                    (before, value) = (value, ((2.0 * k - 1.0) * x * value - (k - 1.0) * before) / k);
+                }
+                slope = n as f64 * (x * value - before) / (x * x - 1.0);
+                x -= value / slope;
+            }
+            (x, 2.0 / ((1.0 - x * x) * slope * slope))
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -114,6 +201,24 @@ mod tests {
     }
 
     #[test]
+    fn gamma_functions_have_their_known_values_and_derivatives() {
+        let half_ln_pi = 0.5 * std::f64::consts::PI.ln();
+        assert!((ln_gamma(0.5) - half_ln_pi).abs() < 1e-14 && (ln_gamma(11.0) - 3_628_800f64.ln()).abs() < 1e-13);
+        // Euler's constant, pi^2/6 and Apery's constant
+        assert!((digamma(1.0) + 0.577_215_664_901_532_9).abs() < 1e-14);
+        assert!((trigamma(1.0) - std::f64::consts::PI.powi(2) / 6.0).abs() < 1e-14);
+        assert!((tetragamma(1.0) + 2.0 * 1.202_056_903_159_594_3).abs() < 1e-13);
+        for x in [0.03, 0.7, 3.0, 15.9, 16.1, 400.0] {
+            let e = 1e-5 * x;
+            let slope = |f: fn(f64) -> f64| (f(x + e) - f(x - e)) / (2.0 * e);
+            for (f, d) in [(ln_gamma as fn(f64) -> f64, digamma(x)), (digamma, trigamma(x)), (trigamma, tetragamma(x))]
+            {
+                assert!((slope(f) - d).abs() < 1e-7 * (1.0 + d.abs()), "{x}");
+            }
+        }
+    }
+
+    #[test]
     fn sphere_term_is_the_integral_over_the_sphere() {
         for (kappa, antipodal) in [(0.02, false), (1.3, false), (40.0, false), (0.02, true), (2.0, true)] {
             // midpoint rule in z = cos of the angle from the mode
@@ -136,6 +241,16 @@ mod tests {
         for h in [1e-6f64, 1e-9] {
             let ln_2pi = (2.0 * std::f64::consts::PI).ln();
             assert!((ln_2pi + 0.5 * h.ln() - 0.5 * ln_2pi + compact_term(h).0).abs() < 2.0 * h);
+        }
+    }
+
+    #[test]
+    fn gauss_legendre_is_exact_for_polynomials() {
+        let nodes = gauss_legendre(8);
+        for power in 0..16 {
+            let found: f64 = nodes.iter().map(|(x, w)| w * x.powi(power)).sum();
+            let expected = if power % 2 == 1 { 0.0 } else { 2.0 / f64::from(power + 1) };
+            assert!((found - expected).abs() < 1e-14, "{power}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::errors::{check_finite, ShapeError};
 use crate::layout::SaeRowLayout;
+use crate::priors::{arc_length_weights, weighted, weighted_null};
 use crate::problem::Problem;
 use crate::row::RowState;
 use ndarray::{s, Array1, Array2};
@@ -20,7 +21,11 @@ pub struct State {
     pub coords: Vec<Array2<f64>>,
     /// Stacked decoders, M x p.
     pub decoders: Array2<f64>,
+    /// The sparsity strength under which gates are read: that of the last solve.
+    pub lambda: f64,
     support: Arc<SaeRowLayout>,
+    /// Per atom, the weights of its roughness; `None` where it counts as it is.
+    roughness_weights: Arc<Vec<Option<Vec<f64>>>>,
 }
 
 impl State {
@@ -55,18 +60,78 @@ impl State {
         let support = Self::layout(problem, lists)?;
         let standard = |a: Array2<f64>| if a.is_standard_layout() { a } else { a.as_standard_layout().into_owned() };
         let coords = coords.into_iter().map(standard).collect();
-        Ok(Self { logits: standard(logits), coords, decoders: standard(decoders), support })
+        let roughness_weights = Arc::new(vec![None; k]);
+        let state = Self {
+            logits: standard(logits),
+            coords,
+            decoders: standard(decoders),
+            lambda: 1.0,
+            support,
+            roughness_weights,
+        };
+        Ok(state.reweighted(problem))
+    }
+
+    /// The same variables with the roughness of curves weighted by the speed that the state gives them, when asked for.
+    pub fn reweighted(mut self, problem: &Problem) -> Self {
+        if problem.arc_length() {
+            self.roughness_weights =
+                Arc::new((0..problem.n_atoms()).map(|k| arc_length_weights(problem, &self, k)).collect());
+        }
+        self
+    }
+
+    /// Weights of atom k's roughness.
+    pub fn roughness_weights(&self, k: usize) -> Option<&[f64]> {
+        self.roughness_weights[k].as_deref()
+    }
+
+    /// The roughness Gram of atom k as this state weighs it.
+    pub fn roughness(&self, problem: &Problem, k: usize) -> Array2<f64> {
+        let roughness = problem.atoms()[k].roughness();
+        match self.roughness_weights(k) {
+            Some(weights) => weighted(roughness, weights),
+            None => roughness,
+        }
+    }
+
+    /// The projector on its null space.
+    pub fn null_projector(&self, problem: &Problem, k: usize) -> Array2<f64> {
+        let projector = problem.atoms()[k].null_projector();
+        match self.roughness_weights(k) {
+            Some(weights) => weighted_null(&projector, weights),
+            None => projector,
+        }
+    }
+
+    /// The largest relative change of any roughness weight from another state of the same problem.
+    pub fn weight_change(&self, other: &Self, problem: &Problem) -> f64 {
+        let of = |state: &Self, k: usize, m: usize| state.roughness_weights(k).map_or(1.0, |w| w[m]);
+        let change = |k: usize, m: usize| (of(self, k, m) / of(other, k, m) - 1.0).abs();
+        let all = (0..problem.n_atoms()).flat_map(|k| (0..problem.atoms()[k].width()).map(move |m| (k, m)));
+        all.map(|(k, m)| change(k, m)).fold(0.0, f64::max)
     }
 
     fn layout(problem: &Problem, lists: Vec<Vec<u32>>) -> Result<Arc<SaeRowLayout>, ShapeError> {
         let dims = problem.coord_dims();
-        Ok(Arc::new(SaeRowLayout::with_dense_logits(lists.into_iter(), problem.n_free(), dims)?))
+        let layout = if problem.gate().shares() {
+            SaeRowLayout::with_dense_logits(lists.into_iter(), problem.n_free(), dims)?
+        } else {
+            SaeRowLayout::with_independent_logits(lists.into_iter(), problem.n_free(), dims)?
+        };
+        Ok(Arc::new(layout))
     }
 
     /// The same variables with other supports.
     pub fn with_support(mut self, problem: &Problem, lists: Vec<Vec<u32>>) -> Result<Self, ShapeError> {
         self.support = Self::layout(problem, lists)?;
         Ok(self)
+    }
+
+    /// The same variables with gates read under another sparsity strength.
+    pub fn with_lambda(mut self, lambda: f64) -> Self {
+        self.lambda = lambda;
+        self
     }
 
     /// The row layout: free logits, then the coordinates of the atoms in the row's support.
@@ -122,7 +187,7 @@ impl State {
         let mut a = Vec::new();
         for i in 0..problem.n_rows() {
             let logits = self.logits.row(i);
-            problem.gate().values(logits.as_slice().expect("standard layout"), self.support(i), &mut a);
+            problem.gate().values(self.lambda, logits.as_slice().expect("standard layout"), self.support(i), &mut a);
             for (&k, &value) in self.support(i).iter().zip(&a) {
                 out[[i, k as usize]] = value;
             }
@@ -139,6 +204,12 @@ impl State {
             let block = &local[self.support.block(i)];
             for (l, d) in out.logits.row_mut(i).iter_mut().take(free).zip(block) {
                 *l += scale * d;
+            }
+            for &k in self.support.active_atoms(i) {
+                if let Some(wall) = problem.gate().wall(k as usize) {
+                    let logit = &mut out.logits[[i, k as usize]];
+                    *logit = logit.max(wall);
+                }
             }
             for (&k, &start) in self.support.active_atoms(i).iter().zip(self.support.coord_starts(i)) {
                 let k = k as usize;

@@ -2,13 +2,14 @@
 
 use crate::arrow::{plan, ArrowSchur, Curvature, Elimination, Ending, Factored, Frame, Plan, Step};
 use crate::errors::ShapeError;
-use crate::evidence::{gradient, log_det_adjoint, Evidence, EvidenceParts};
+use crate::evidence::{explicit_gradient, fellner_schall, gradient, log_det_adjoint, Evidence, EvidenceParts, Traces};
 use crate::layout::SaeRowLayout;
 use crate::newton::{solve, InnerOptions, Status};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::{linearise, LossParts};
+use crate::row::{linearise, Columns, LossParts};
 use crate::state::State;
+use ndarray::Array2;
 use std::sync::Arc;
 
 /// A dictionary at a state. Cheap to clone; evaluating it gives a new one.
@@ -28,11 +29,13 @@ pub struct EvaluationOptions {
     /// `None` chooses by the problem's shape.
     pub elimination: Option<Elimination>,
     pub gradient: bool,
+    /// The explicit part of the gradient with its traces, which the whole gradient brings along.
+    pub traces: bool,
 }
 
 impl Default for EvaluationOptions {
     fn default() -> Self {
-        Self { tolerance: 1e-10, max_inner: 200, elimination: None, gradient: true }
+        Self { tolerance: 1e-10, max_inner: 200, elimination: None, gradient: true, traces: false }
     }
 }
 
@@ -43,6 +46,11 @@ pub struct Evaluation {
     pub value: f64,
     /// In the order of `rho.to_flat()`; empty when not asked for or infeasible.
     pub gradient: Vec<f64>,
+    /// The gradient without the motion of the inner variables; empty when no traces were asked for.
+    pub explicit_gradient: Vec<f64>,
+    pub traces: Traces,
+    /// Where a Fellner-Schall step goes, in the order of `rho.to_flat()`; empty without traces.
+    pub fellner_schall: Vec<f64>,
     pub loss: LossParts,
     pub parts: EvidenceParts,
     pub status: Status,
@@ -83,6 +91,12 @@ impl SaeManifoldTerm {
             .ok_or_else(|| ShapeError::value("the decoder prior is not positive definite at these strengths"))
     }
 
+    /// What a unit of each column's mass costs; empty where the gate has no prior on columns.
+    pub fn column_scores(&self, rho: &SaeManifoldRho) -> Result<Vec<f64>, ShapeError> {
+        self.check(rho)?;
+        Ok(Columns::new(&self.problem, &self.state, rho).scores())
+    }
+
     /// Converges the inner variables at `rho` and returns V with its exact gradient.
     pub fn evaluate(
         &self,
@@ -99,6 +113,9 @@ impl SaeManifoldTerm {
         let mut out = Evaluation {
             value: f64::INFINITY,
             gradient: Vec::new(),
+            explicit_gradient: Vec::new(),
+            traces: Traces::default(),
+            fellner_schall: Vec::new(),
             loss: LossParts::default(),
             parts: EvidenceParts::default(),
             status: inner.status,
@@ -112,7 +129,7 @@ impl SaeManifoldTerm {
         let Some(factored) = inner.factored else { return Ok(out) };
         let state = &out.term.state;
         out.loss = factored.system.lin.loss;
-        let Factored { system, factor: stiffened } = factored;
+        let Factored { system, factor: stiffened, .. } = factored;
         let found = Factored::from_system(problem, state, rho, elimination, Curvature::Evidence, system)
             .and_then(|factored| Evidence::new(problem, state, rho, &factored).map(|evidence| (factored, evidence)));
         let Some((factored, evidence)) = found else {
@@ -121,8 +138,15 @@ impl SaeManifoldTerm {
         };
         out.parts = evidence.parts;
         out.value = evidence.value;
-        if options.gradient && inner.status != Status::Interrupted {
-            let slope = gradient(problem, state, rho, (&factored, &stiffened), &evidence, interrupted);
+        if (options.gradient || options.traces) && inner.status != Status::Interrupted {
+            let (explicit, adjoint) = explicit_gradient(problem, state, rho, &factored, &evidence);
+            out.traces = Traces::new(problem, state, rho, &factored, &adjoint);
+            out.fellner_schall = fellner_schall(problem, state, rho, &factored, &out.traces);
+            out.explicit_gradient.clone_from(&explicit);
+            if !options.gradient {
+                return Ok(out);
+            }
+            let slope = gradient(problem, state, rho, (&factored, &stiffened), (explicit, &adjoint), interrupted);
             out.gradient = slope.value;
             out.adjoint = Some(slope.ending);
             if slope.ending == Ending::Interrupted {
@@ -137,22 +161,30 @@ impl SaeManifoldTerm {
         problem: Arc<Problem>,
         n_init: usize,
         random_state: u64,
+        routing: Option<&Array2<f64>>,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Vec<(Self, SaeManifoldRho)>, ShapeError> {
-        let seeds = crate::seeds::seeds(&problem, n_init, random_state, interrupted)?;
+        let seeds = crate::seeds::seeds(&problem, n_init, random_state, routing, interrupted)?;
         Ok(seeds.into_iter().map(|s| (Self::new(problem.clone(), s.state), s.rho)).collect())
     }
 
-    /// This term with every row re-encoded by its own decoders, and the number of rows that changed basin or support;
-    /// `None` when interrupted.
+    /// This term with every row re-encoded by its own decoders and the roughness of its curves weighted anew, and the number of
+    /// rows that changed basin or support, at least one where a weight changed; `None` when interrupted.
     pub fn refreshed(
         &self,
         rho: &SaeManifoldRho,
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Option<(Self, usize)>, ShapeError> {
         self.check(rho)?;
+        /// Relative change of a roughness weight that counts as one.
+        const SAME_WEIGHT: f64 = 1e-3;
         let refreshed = crate::encode::refresh(&self.problem, &self.state, rho, interrupted)?;
-        Ok(refreshed.map(|(state, changed)| (Self::new(self.problem.clone(), state), changed)))
+        Ok(refreshed.map(|(state, changed)| {
+            let weighted = state.clone().reweighted(&self.problem);
+            let moved = weighted.weight_change(&state, &self.problem) > SAME_WEIGHT;
+            let (state, changed) = if moved { (weighted, changed.max(1)) } else { (state, changed) };
+            (Self::new(self.problem.clone(), state), changed)
+        }))
     }
 
     /// The smallest `ln lambda_sparse` within `bounds` at which rows that use one atom alone still do, if there are any.
@@ -188,7 +220,8 @@ impl SaeManifoldTerm {
     pub fn analytic_outer_rho_gradient(&self, rho: &SaeManifoldRho) -> Result<Vec<f64>, ShapeError> {
         let (factored, evidence) = self.factored_here(rho)?;
         let factors = (&factored, &factored.factor);
-        Ok(gradient(&self.problem, &self.state, rho, factors, &evidence, &|| false).value)
+        let (explicit, adjoint) = explicit_gradient(&self.problem, &self.state, rho, &factored, &evidence);
+        Ok(gradient(&self.problem, &self.state, rho, factors, (explicit, &adjoint), &|| false).value)
     }
 
     /// The arrow written out.

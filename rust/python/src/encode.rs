@@ -31,6 +31,12 @@ pub fn basis<'py>(
     Ok(to_py2(py, &out))
 }
 
+/// Roughness Gram of an atom (M, M).
+#[pyfunction]
+pub fn roughness<'py>(py: Python<'py>, atom: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    Ok(to_py2(py, &specs::atom(atom)?.roughness()))
+}
+
 type Jets<'py> = (
     Bound<'py, PyArrayDyn<f64>>,
     Bound<'py, PyArrayDyn<f64>>,
@@ -87,7 +93,7 @@ type Encoded<'py> = (
 /// Encodes rows with frozen decoders and strengths: (gates, coords, logits, support, objective, status); status 0 is
 /// converged, 1 the bound on iterations.
 #[pyfunction]
-#[pyo3(signature = (X, mean, atoms, gate, decoders, rho, *, threads=None))]
+#[pyo3(signature = (X, mean, atoms, gate, decoders, rho, *, column_scores=None, evidence="laplace", threads=None))]
 #[allow(non_snake_case, clippy::too_many_arguments)]
 pub fn encode_rows<'py>(
     py: Python<'py>,
@@ -97,10 +103,12 @@ pub fn encode_rows<'py>(
     gate: &Bound<'py, PyDict>,
     decoders: Vec<PyReadonlyArray2<'py, f64>>,
     rho: &SaeManifoldRho,
+    column_scores: Option<Vec<f64>>,
+    evidence: &str,
     threads: Option<usize>,
 ) -> PyResult<Encoded<'py>> {
     let atoms = specs::atoms(&atoms)?;
-    let gate = specs::gate(gate, atoms.len())?;
+    let gate = specs::evidence(evidence)?.gate(specs::gate(gate, atoms.len())?);
     let p = X.as_array().ncols();
     if mean.len() != p {
         return Err(PyValueError::new_err(format!("mean has length {}, expected {p}", mean.len())));
@@ -113,7 +121,8 @@ pub fn encode_rows<'py>(
     }
     let views: Vec<_> = decoders.iter().map(|b| b.as_array()).collect();
     let stacked = ndarray::concatenate(ndarray::Axis(0), &views).map_err(|e| PyValueError::new_err(e.to_string()))?;
-    let encoder = Encoder::new(atoms, gate, rho.core.clone(), stacked).map_err(value_error)?;
+    let encoder =
+        Encoder::new(atoms, gate, rho.core.clone(), column_scores.unwrap_or_default(), stacked).map_err(value_error)?;
     let (rows, mean) = (X.as_array(), mean.as_array());
     let encoded = detached(py, threads, |interrupted| encoder.encode(rows, mean, interrupted))?;
     // a `None` comes with a pending signal, which `detached` has raised

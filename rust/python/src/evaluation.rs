@@ -48,6 +48,8 @@ pub fn all_parts<'py>(py: Python<'py>, loss: &LossParts, parts: &EvidenceParts) 
     out.set_item("compact", parts.compact)?;
     out.set_item("unsupported", parts.unsupported)?;
     out.set_item("constants", parts.constants)?;
+    out.set_item("occam", parts.occam)?;
+    out.set_item("scale", parts.scale)?;
     Ok(out)
 }
 
@@ -60,6 +62,36 @@ impl Evaluation {
     #[getter]
     fn gradient<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
         to_py1(py, &self.core.gradient)
+    }
+    /// The gradient without the motion of the inner variables.
+    #[getter]
+    fn explicit_gradient<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
+        to_py1(py, &self.core.explicit_gradient)
+    }
+    /// Where a Fellner-Schall step goes, in the order of the flat vector.
+    #[getter]
+    fn fellner_schall<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
+        to_py1(py, &self.core.fellner_schall)
+    }
+    /// Per atom, the rough directions that the prior holds.
+    #[getter]
+    fn edf<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
+        to_py1(py, &self.core.traces.edf)
+    }
+    /// Per ARD entry of the flat vector, the summed variances of its coordinates.
+    #[getter]
+    fn axis_variances<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
+        to_py1(py, &self.core.traces.axis_variances)
+    }
+    /// Directions that the data determine; none without traces.
+    #[getter]
+    fn data_edf(&self) -> Option<f64> {
+        (!self.core.explicit_gradient.is_empty()).then_some(self.core.traces.data)
+    }
+    /// Per atom, the roughness of its decoder.
+    #[getter]
+    fn roughness<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
+        to_py1(py, &self.core.traces.roughness)
     }
     #[getter]
     fn parts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

@@ -35,6 +35,26 @@ impl SaeRowLayout {
         Ok(Self { core: core.map_err(value_error)? })
     }
 
+    /// Per row all open gates, and the closed ones whose prior's gradient exceeds `cutoff` times the row's largest.
+    #[staticmethod]
+    #[pyo3(signature = (logits, contribution, threshold, temperature, cap, cutoff, coord_dims, coord_offsets_full=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn from_jumprelu(
+        logits: PyReadonlyArray2<'_, f64>,
+        contribution: PyReadonlyArray2<'_, f64>,
+        threshold: f64,
+        temperature: f64,
+        cap: usize,
+        cutoff: f64,
+        coord_dims: Vec<usize>,
+        coord_offsets_full: Option<Vec<usize>>,
+    ) -> PyResult<Self> {
+        let (logits, contribution) = (logits.as_array(), contribution.as_array());
+        let gate = (threshold, temperature);
+        let core = Core::from_jumprelu(logits, contribution, gate, cap, cutoff, coord_dims, coord_offsets_full);
+        Ok(Self { core: core.map_err(value_error)? })
+    }
+
     /// A layout from the active atoms of each row.
     #[staticmethod]
     #[pyo3(signature = (lists, coord_dims, coord_offsets_full=None))]

@@ -22,13 +22,14 @@ fn sharing(name: &str) -> PyResult<ArdSharing> {
 #[pymethods]
 impl SaeManifoldRho {
     #[new]
-    #[pyo3(signature = (log_lambda_sparse=0.0, log_lambda_smooth=Vec::new(), log_ard=None, ard_sharing="per_atom", log_dispersion=None))]
+    #[pyo3(signature = (log_lambda_sparse=0.0, log_lambda_smooth=Vec::new(), log_ard=None, ard_sharing="per_atom", log_dispersion=None, fixed_dispersion=false))]
     fn new(
         log_lambda_sparse: f64,
         log_lambda_smooth: Vec<f64>,
         log_ard: Option<Vec<Vec<f64>>>,
         ard_sharing: &str,
         log_dispersion: Option<f64>,
+        fixed_dispersion: bool,
     ) -> PyResult<Self> {
         let k = log_lambda_smooth.len();
         let log_ard = log_ard.unwrap_or_else(|| vec![Vec::new(); k]);
@@ -38,12 +39,26 @@ impl SaeManifoldRho {
                 log_ard.len()
             )));
         }
-        let core =
-            Core { log_lambda_sparse, log_lambda_smooth, log_ard, ard_sharing: sharing(ard_sharing)?, log_dispersion };
+        let core = Core {
+            log_lambda_sparse,
+            log_lambda_smooth,
+            log_ard,
+            ard_sharing: sharing(ard_sharing)?,
+            log_dispersion,
+            fixed_dispersion,
+        };
         if let Some(i) = core.to_flat().iter().position(|v| !v.is_finite()) {
             return Err(PyValueError::new_err(format!("rho must be finite; entry {i} is {}", core.to_flat()[i])));
         }
+        if let Some(value) = log_dispersion.filter(|v| !v.is_finite()) {
+            return Err(PyValueError::new_err(format!("log_dispersion must be finite, got {value}")));
+        }
         Ok(Self { core })
+    }
+
+    /// The same strengths with the dispersion held where it is: no entry of the flat vector.
+    fn with_fixed_dispersion(&self) -> Self {
+        Self { core: self.core.clone().with_fixed_dispersion() }
     }
 
     /// One smoothness strength per atom, ARD off.
@@ -76,7 +91,7 @@ impl SaeManifoldRho {
             )));
         }
         let blocks = coord_dims.iter().map(|&d| log_ard[..d].to_vec()).collect();
-        Self::new(log_lambda_sparse, log_lambda_smooth, Some(blocks), "shared", Some(log_dispersion))
+        Self::new(log_lambda_sparse, log_lambda_smooth, Some(blocks), "shared", Some(log_dispersion), false)
     }
 
     #[getter]
@@ -101,6 +116,11 @@ impl SaeManifoldRho {
     #[getter]
     fn log_dispersion(&self) -> Option<f64> {
         self.core.log_dispersion
+    }
+    /// Whether the dispersion is held; without a value it is held at one.
+    #[getter]
+    fn fixed_dispersion(&self) -> bool {
+        self.core.dispersion_slot().is_none()
     }
 
     fn to_flat<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
@@ -145,7 +165,10 @@ impl SaeManifoldRho {
     }
     fn __repr__(&self) -> String {
         let c = &self.core;
-        let dispersion = c.log_dispersion.map_or_else(|| "None".into(), |v| v.to_string());
+        let mut dispersion = c.log_dispersion.map_or_else(|| "None".into(), |v| v.to_string());
+        if c.fixed_dispersion {
+            dispersion += ", fixed_dispersion=True";
+        }
         format!(
             "SaeManifoldRho(log_lambda_sparse={}, log_lambda_smooth={:?}, log_ard={:?}, ard_sharing='{}', log_dispersion={dispersion})",
             c.log_lambda_sparse,

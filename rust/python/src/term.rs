@@ -42,7 +42,7 @@ fn support_lists(support: &PyReadonlyArray2<'_, bool>, n: usize, k: usize) -> Py
 #[pymethods]
 impl SaeManifoldTerm {
     #[new]
-    #[pyo3(signature = (X, atoms, gate, logits, coords, decoders, *, support=None, weights=None, center=true))]
+    #[pyo3(signature = (X, atoms, gate, logits, coords, decoders, *, support=None, weights=None, center=true, evidence="laplace", arc_length=false))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn new(
         X: PyReadonlyArray2<'_, f64>,
@@ -54,7 +54,10 @@ impl SaeManifoldTerm {
         support: Option<PyReadonlyArray2<'_, bool>>,
         weights: Option<PyReadonlyArrayDyn<'_, f64>>,
         center: bool,
+        evidence: &str,
+        arc_length: bool,
     ) -> PyResult<Self> {
+        let mode = specs::evidence(evidence)?;
         let atoms = specs::atoms(&atoms)?;
         let gate = specs::gate(gate, atoms.len())?;
         let (n, k) = (X.as_array().nrows(), atoms.len());
@@ -74,6 +77,7 @@ impl SaeManifoldTerm {
             ndarray::concatenate(ndarray::Axis(0), &views).map_err(|e| PyValueError::new_err(e.to_string()))?;
         let problem =
             Problem::new(matrix(&X), weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
+        let problem = problem.with_mode(mode).with_arc_length(arc_length);
         let coords = coords.iter().map(matrix).collect();
         let state = State::new(&problem, matrix(&logits), coords, stacked, lists).map_err(value_error)?;
         Ok(Self { core: Core::new(Arc::new(problem), state) })
@@ -81,7 +85,7 @@ impl SaeManifoldTerm {
 
     /// First guesses for a problem, most promising first: a list of (term, rho).
     #[staticmethod]
-    #[pyo3(signature = (X, atoms, gate, *, weights=None, center=true, n_init=4, random_state=0, threads=None))]
+    #[pyo3(signature = (X, atoms, gate, *, weights=None, center=true, evidence="laplace", arc_length=false, n_init=4, random_state=0, routing=None, threads=None))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn seeds(
         py: Python<'_>,
@@ -90,16 +94,22 @@ impl SaeManifoldTerm {
         gate: &Bound<'_, PyDict>,
         weights: Option<PyReadonlyArrayDyn<'_, f64>>,
         center: bool,
+        evidence: &str,
+        arc_length: bool,
         n_init: usize,
         random_state: u64,
+        routing: Option<PyReadonlyArray2<'_, f64>>,
         threads: Option<usize>,
     ) -> PyResult<Vec<(Self, SaeManifoldRho)>> {
+        let routing = routing.map(|r| matrix(&r));
         let atoms = specs::atoms(&atoms)?;
         let gate = specs::gate(gate, atoms.len())?;
         let problem =
             Problem::new(matrix(&X), weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
-        let seeds =
-            detached(py, threads, |interrupted| Core::seeds(Arc::new(problem), n_init, random_state, interrupted))?;
+        let problem = problem.with_mode(specs::evidence(evidence)?).with_arc_length(arc_length);
+        let seeds = detached(py, threads, |interrupted| {
+            Core::seeds(Arc::new(problem), n_init, random_state, routing.as_ref(), interrupted)
+        })?;
         let wrap = |(core, rho)| (Self { core }, SaeManifoldRho { core: rho });
         Ok(seeds.map_err(value_error)?.into_iter().map(wrap).collect())
     }
@@ -131,6 +141,11 @@ impl SaeManifoldTerm {
     fn n_atoms(&self) -> usize {
         self.core.problem.n_atoms()
     }
+    /// Which criterion the term's V is.
+    #[getter]
+    fn evidence(&self) -> &'static str {
+        self.core.problem.mode().name()
+    }
     #[getter]
     fn mean<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
         PyArray1::from_array(py, self.core.problem.mean())
@@ -148,9 +163,19 @@ impl SaeManifoldTerm {
         let decoder = |k| to_py2(py, &self.core.state.decoder(&self.core.problem, k).to_owned());
         (0..self.core.problem.n_atoms()).map(decoder).collect()
     }
+    /// Roughness Grams S_k, weighted where the term weighs them.
+    #[getter]
+    fn roughness<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyArray2<f64>>> {
+        let gram = |k| to_py2(py, &self.core.state.roughness(&self.core.problem, k));
+        (0..self.core.problem.n_atoms()).map(gram).collect()
+    }
     #[getter]
     fn gates<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<f64>> {
         to_py2(py, &self.core.state.gates(&self.core.problem))
+    }
+    /// What a unit of each column's mass costs at these strengths; empty where the gate has no prior on columns.
+    fn column_scores<'py>(&self, py: Python<'py>, rho: &SaeManifoldRho) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        Ok(to_py1(py, &self.core.column_scores(&rho.core).map_err(value_error)?))
     }
     #[getter]
     fn support<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<bool>> {
@@ -168,7 +193,7 @@ impl SaeManifoldTerm {
         Ok(out)
     }
 
-    #[pyo3(signature = (rho, *, tol=1e-10, max_inner=200, elimination="auto", gradient=true, threads=None))]
+    #[pyo3(signature = (rho, *, tol=1e-10, max_inner=200, elimination="auto", gradient=true, traces=false, threads=None))]
     #[allow(clippy::too_many_arguments)]
     fn evaluate(
         &self,
@@ -178,17 +203,18 @@ impl SaeManifoldTerm {
         max_inner: usize,
         elimination: &str,
         gradient: bool,
+        traces: bool,
         threads: Option<usize>,
     ) -> PyResult<Evaluation> {
-        let options =
-            EvaluationOptions { tolerance: tol, max_inner, elimination: self::elimination(elimination)?, gradient };
+        let elimination = self::elimination(elimination)?;
+        let options = EvaluationOptions { tolerance: tol, max_inner, elimination, gradient, traces };
         let core = detached(py, threads, |interrupted| self.core.evaluate(&rho.core, &options, interrupted))?;
         Ok(Evaluation { core: core.map_err(value_error)? })
     }
 
     /// The evidence V at converged inner variables.
     fn reml_criterion(&self, py: Python<'_>, rho: &SaeManifoldRho) -> PyResult<f64> {
-        Ok(self.evaluate(py, rho, 1e-10, 200, "auto", false, None)?.core.value)
+        Ok(self.evaluate(py, rho, 1e-10, 200, "auto", false, false, None)?.core.value)
     }
 
     fn criterion_as_atoms<'py>(&self, py: Python<'py>, rho: &SaeManifoldRho) -> PyResult<Bound<'py, PyDict>> {

@@ -6,6 +6,7 @@
 
 use super::factor::{Curvature, RowTraces};
 use super::rows_first::decoupled_logits;
+use super::spectral::{ln_held, Nulls};
 use super::{Step, System};
 use crate::linalg::{axpy, dot, product, Cholesky, Op};
 use crate::problem::Problem;
@@ -26,6 +27,7 @@ pub struct DecodersFirst {
     local: Cholesky,
     /// Where each row's coupled variables begin.
     starts: Vec<usize>,
+    pub(super) nulls: Nulls,
     pub(super) log_det: f64,
 }
 
@@ -77,12 +79,13 @@ impl DecodersFirst {
         state: &State,
         rho: &SaeManifoldRho,
         curvature: Curvature,
+        nulls: Nulls,
         system: &System,
     ) -> Option<Self> {
         let gram = Cholesky::new(system.lin.gram.view())?;
         let rows = stack(problem, state, rho, system);
         let gauge: Vec<Array2<f64>> = system
-            .gauge
+            .gauge(curvature)
             .columns
             .iter()
             .map(|column| {
@@ -120,7 +123,7 @@ impl DecodersFirst {
         for chunk in &system.lin.chunks {
             for (_, view, _) in System::rows_of(problem, state, chunk) {
                 let at = rows.starts[view.row];
-                let block = curvature.block(&view);
+                let block = curvature.block(problem, &view, &nulls);
                 for u in 0..view.q {
                     for v in 0..view.q {
                         local[[at + u, at + v]] += block[u * view.q + v];
@@ -130,8 +133,9 @@ impl DecodersFirst {
         }
         let local = Cholesky::new(local.view())?;
         let mut log_det = problem.n_outputs() as f64 * gram.log_det() + core.log_det() + local.log_det();
-        log_det += decoupled_logits(problem, state, &system.lin.logit_curvature, |c| c.ln());
-        log_det.is_finite().then_some(Self { gram, solved_gauge, gauge, core, local, starts: rows.starts, log_det })
+        log_det += decoupled_logits(problem, state, |row| nulls.logits(problem, system, row), ln_held);
+        let starts = rows.starts;
+        log_det.is_finite().then_some(Self { gram, solved_gauge, gauge, core, local, starts, nulls, log_det })
     }
 
     /// `(G (x) I + UU')^-1 b` on the frame's channels.
@@ -163,11 +167,11 @@ impl DecodersFirst {
         let mut coupled = gather(problem, state, system, &local);
         self.local.solve_vec(&mut coupled);
         // logits outside the support are diagonal; the coupled variables overwrite theirs
-        let (layout, free) = (state.layout_of_rows(), problem.n_free());
+        let layout = state.layout_of_rows();
         for chunk in &system.lin.chunks {
             for (_, view, _) in System::rows_of(problem, state, chunk) {
                 let block = &mut local[layout.block(view.row)];
-                let curvature = &system.lin.logit_curvature[view.row * free..(view.row + 1) * free];
+                let curvature = self.nulls.logits(problem, system, view.row);
                 block.iter_mut().zip(curvature).for_each(|(x, c)| *x /= c);
                 for u in 0..view.q {
                     block[view.position(u)] = coupled[self.starts[view.row] + u];

@@ -21,6 +21,8 @@ pub struct ArrowSchur {
     pub hbb: Array2<f64>,
     /// M p.
     pub gb: Array1<f64>,
+    /// Columns that couple all rows: each adds `slope w w'` over the rows' variables, w given by its entries.
+    pub columns: Vec<(f64, Vec<(usize, f64)>)>,
 }
 
 impl ArrowSchur {
@@ -49,7 +51,9 @@ impl ArrowSchur {
             htbeta: Vec::new(),
             hbb: Array2::zeros((m * p, m * p)),
             gb: Array1::from_iter(lin.border_gradient.iter().copied()),
+            columns: lin.columns.terms.iter().map(|t| (t.slope, Vec::new())).collect(),
         };
+        let mut start = 0;
         for (a, b) in (0..m).flat_map(|a| (0..m).map(move |b| (a, b))) {
             (0..p).for_each(|c| out.hbb[[a * p + c, b * p + c]] = lin.gram[[a, b]]);
         }
@@ -76,6 +80,11 @@ impl ArrowSchur {
                 }
                 let gt = Array1::from(lin.local_gradient[of_state.block(view.row)].to_vec());
                 let kept = layout.map(|l| kept_positions(problem, of_state, l, view.row));
+                lin.columns.of_row(problem, state, view.row, |at, k, z| {
+                    let place = kept.as_ref().map_or(Some(at), |kept| kept.iter().position(|p| *p == Some(at)));
+                    out.columns[k].1.extend(place.map(|p| (start + p, z[1])));
+                });
+                start += kept.as_ref().map_or(q, Vec::len);
                 match kept {
                     None => {
                         out.htt.push(htt);
@@ -113,6 +122,11 @@ impl ArrowSchur {
             out.slice_mut(s![at..at + q, local..]).assign(c);
             out.slice_mut(s![local.., at..at + q]).assign(&c.t());
             at += q;
+        }
+        for (slope, entries) in &self.columns {
+            for &(i, a) in entries {
+                entries.iter().for_each(|&(j, b)| out[[i, j]] += slope * a * b);
+            }
         }
         out
     }

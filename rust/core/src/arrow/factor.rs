@@ -2,7 +2,8 @@
 
 use super::decoders_first::DecodersFirst;
 use super::rows_first::RowsFirst;
-use super::{Frame, Step, System};
+use super::spectral::Nulls;
+use super::{Coupling, Frame, Step, System};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{Chunk, RowView};
@@ -49,11 +50,22 @@ pub enum Curvature {
 }
 
 impl Curvature {
-    /// The row's block, q x q.
-    pub(super) fn block(self, view: &RowView<'_>) -> Vec<f64> {
+    /// The row's block as it is factored, q x q.
+    pub(super) fn block(self, problem: &Problem, view: &RowView<'_>, nulls: &Nulls) -> Vec<f64> {
+        let mut block = self.raw_block(problem, view);
+        if let Some(spectrum) = nulls.of(view.row) {
+            spectrum.rebuild(&mut block);
+        }
+        block
+    }
+
+    /// The row's block before any of its directions is replaced.
+    pub(super) fn raw_block(self, problem: &Problem, view: &RowView<'_>) -> Vec<f64> {
         let mut block = view.curvature.to_vec();
         if self == Self::Stiffened {
-            for u in view.free..view.q {
+            // a logit has its Gaussian's curvature, but for the classic mode
+            let first = if problem.is_proper() { view.free } else { 0 };
+            for u in first..view.q {
                 block[u * view.q + u] += view.second[u * view.q + u].max(0.0);
             }
         }
@@ -89,12 +101,23 @@ impl Factor {
         curvature: Curvature,
         system: &System,
     ) -> Option<Self> {
+        let nulls = Nulls::new(problem, state, system, curvature);
         Some(match elimination {
             Elimination::Primal | Elimination::Complement => {
-                Self::RowsFirst(RowsFirst::new(problem, state, rho, curvature, system)?)
+                Self::RowsFirst(RowsFirst::new(problem, state, rho, curvature, nulls, system)?)
             }
-            Elimination::Dual => Self::DecodersFirst(DecodersFirst::new(problem, state, rho, curvature, system)?),
+            Elimination::Dual => {
+                Self::DecodersFirst(DecodersFirst::new(problem, state, rho, curvature, nulls, system)?)
+            }
         })
+    }
+
+    /// What this factorisation replaces.
+    pub fn nulls(&self) -> &Nulls {
+        match self {
+            Self::RowsFirst(f) => &f.nulls,
+            Self::DecodersFirst(f) => &f.nulls,
+        }
     }
 
     fn log_det(&self) -> f64 {
@@ -105,6 +128,18 @@ impl Factor {
     }
 
     pub fn solve(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, system: &System, rhs: &Step) -> Step {
+        let nulls = self.nulls();
+        if nulls.projects() {
+            let mut projected = rhs.clone();
+            nulls.project(&mut projected.local);
+            let mut x = self.solve_all(problem, state, rho, system, &projected);
+            nulls.project(&mut x.local);
+            return x;
+        }
+        self.solve_all(problem, state, rho, system, rhs)
+    }
+
+    fn solve_all(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, system: &System, rhs: &Step) -> Step {
         match self {
             Self::RowsFirst(f) => f.solve(problem, state, rho, system, rhs),
             Self::DecodersFirst(f) => f.solve(problem, state, rho, system, rhs),
@@ -117,6 +152,8 @@ impl Factor {
 pub struct Factored {
     pub system: System,
     pub factor: Factor,
+    /// The columns that couple all rows, where the curvature is the evidence's and the gate has them.
+    pub coupling: Option<Coupling>,
 }
 
 impl Factored {
@@ -141,20 +178,30 @@ impl Factored {
         system: System,
     ) -> Option<Self> {
         let factor = Factor::new(problem, state, rho, elimination, curvature, &system)?;
-        Some(Self { system, factor })
+        let coupled = curvature == Curvature::Evidence && !system.lin.columns.terms.is_empty();
+        let coupling = if coupled {
+            Some(Coupling::new(problem, state, &system, |b| factor.solve(problem, state, rho, &system, b))?)
+        } else {
+            None
+        };
+        Some(Self { system, factor, coupling })
     }
 
     /// `ln |H + UU'|`.
     pub fn log_det(&self) -> f64 {
-        self.factor.log_det()
+        self.factor.log_det() + self.coupling.as_ref().map_or(0.0, |c| c.log_det)
     }
 
     /// Solves with `H + UU'`.
     pub fn solve(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, rhs: &Step) -> Step {
-        self.factor.solve(problem, state, rho, &self.system, rhs)
+        let mut x = self.factor.solve(problem, state, rho, &self.system, rhs);
+        if let Some(coupling) = &self.coupling {
+            coupling.correct(&mut x);
+        }
+        x
     }
 
-    /// What the traces need beyond the factors themselves.
+    /// What the traces need beyond the factors themselves; the coupling of columns is left to its own low-rank terms.
     pub fn inverse(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho) -> SelectedInverse {
         match &self.factor {
             Factor::RowsFirst(f) => SelectedInverse::RowsFirst(f.inverse(problem, &self.system)),

@@ -11,6 +11,7 @@
 //! solve, a log-determinant and the traces that the evidence's gradient needs. Nothing here knows an atom kind or a gate.
 
 mod conjugate_gradients;
+mod coupling;
 mod decoders_first;
 mod dense;
 mod factor;
@@ -18,9 +19,11 @@ mod frame;
 mod gauge;
 mod plan;
 mod rows_first;
+mod spectral;
 mod system;
 
-pub use conjugate_gradients::{conjugate_gradients, Ending};
+pub use conjugate_gradients::{conjugate_gradients, Ending, Solution};
+pub use coupling::{along, Coupling};
 pub use dense::ArrowSchur;
 pub use factor::{Curvature, Elimination, Factor, Factored, RowTraces};
 pub use frame::Frame;

@@ -5,6 +5,7 @@
 //! `ln |G|` each.
 
 use super::factor::{Curvature, RowTraces};
+use super::spectral::{ln_held, Nulls};
 use super::{Step, System};
 use crate::linalg::{axpy, dot, gemm, product, small_backward, small_cholesky, small_forward, Cholesky, Op};
 use crate::problem::Problem;
@@ -21,6 +22,7 @@ pub struct RowsFirst {
     blocks: Vec<Vec<f64>>,
     schur: Cholesky,
     gram: Cholesky,
+    pub(super) nulls: Nulls,
     pub(super) log_det: f64,
 }
 
@@ -46,6 +48,7 @@ impl RowsFirst {
         state: &State,
         rho: &SaeManifoldRho,
         curvature: Curvature,
+        nulls: Nulls,
         system: &System,
     ) -> Option<Self> {
         let (m, r) = (problem.width(), system.lin.frame.rank());
@@ -56,7 +59,15 @@ impl RowsFirst {
             let mut blocks = Vec::with_capacity(chunks.len());
             let (mut ln, mut feasible) = (0.0, true);
             for c in chunks {
-                match eliminate_chunk(problem, state, rho, curvature, system, &system.lin.chunks[c], &mut total) {
+                match eliminate_chunk(
+                    problem,
+                    state,
+                    rho,
+                    (curvature, &nulls),
+                    system,
+                    &system.lin.chunks[c],
+                    &mut total,
+                ) {
                     Some((factors, ln_det)) => {
                         blocks.push(factors);
                         ln += ln_det;
@@ -89,7 +100,7 @@ impl RowsFirst {
                 }
             }
         }
-        for column in &system.gauge.columns {
+        for column in &system.gauge(curvature).columns {
             let mut u = Array2::zeros(state.decoders.dim());
             column.add_border(problem, 1.0, &mut u);
             let u = flat(system.lin.frame.split(&u).0);
@@ -100,8 +111,8 @@ impl RowsFirst {
         let schur = Cholesky::new(schur.view())?;
         let gram = Cholesky::new(system.lin.gram.view())?;
         log_det += schur.log_det() + system.lin.frame.complement as f64 * gram.log_det();
-        log_det += decoupled_logits(problem, state, &system.lin.logit_curvature, |c| c.ln());
-        log_det.is_finite().then_some(Self { blocks, schur, gram, log_det })
+        log_det += decoupled_logits(problem, state, |row| nulls.logits(problem, system, row), ln_held);
+        log_det.is_finite().then_some(Self { blocks, schur, gram, nulls, log_det })
     }
 
     /// `A^-1 b` over all local variables, and `C' A^-1 b` in the frame.
@@ -114,7 +125,7 @@ impl RowsFirst {
         b: &[f64],
     ) -> (Vec<f64>, Array2<f64>) {
         let layout = state.layout_of_rows();
-        let (free, r, inverse) = (problem.n_free(), system.lin.frame.rank(), 1.0 / rho.dispersion());
+        let (r, inverse) = (system.lin.frame.rank(), 1.0 / rho.dispersion());
         system.map_rows(problem, state, (problem.width(), r), |chunk, out, sum| {
             let factors = &self.blocks[chunk.index];
             let origin = layout.block(chunk.rows.start).start;
@@ -124,7 +135,7 @@ impl RowsFirst {
                 let rhs = &b[origin + block.start..origin + block.end];
                 let out = &mut out[block];
                 // logits outside the support are diagonal; those inside are overwritten below
-                let curvature = &system.lin.logit_curvature[view.row * free..(view.row + 1) * free];
+                let curvature = self.nulls.logits(problem, system, view.row);
                 for ((o, b), c) in out.iter_mut().zip(rhs).zip(curvature) {
                     *o = b / c;
                 }
@@ -221,13 +232,16 @@ fn flat(a: Array2<f64>) -> Vec<f64> {
 }
 
 /// Sums `f(curvature)` over the free logits outside their row's support.
-pub(super) fn decoupled_logits(problem: &Problem, state: &State, curvature: &[f64], f: impl Fn(f64) -> f64) -> f64 {
-    let free = problem.n_free();
+pub(super) fn decoupled_logits<'a>(
+    problem: &Problem,
+    state: &State,
+    curvature: impl Fn(usize) -> &'a [f64],
+    f: impl Fn(f64) -> f64,
+) -> f64 {
     (0..problem.n_rows())
         .map(|row| {
             let support = state.support(row);
-            let of_row = &curvature[row * free..(row + 1) * free];
-            let outside = of_row.iter().enumerate().filter(|(k, _)| !support.contains(&(*k as u32)));
+            let outside = curvature(row).iter().enumerate().filter(|(k, _)| !support.contains(&(*k as u32)));
             outside.map(|(_, c)| f(*c)).sum::<f64>()
         })
         .sum()
@@ -243,7 +257,7 @@ fn eliminate_chunk(
     problem: &Problem,
     state: &State,
     rho: &SaeManifoldRho,
-    curvature: Curvature,
+    (curvature, nulls): (Curvature, &Nulls),
     system: &System,
     chunk: &Chunk,
     total: &mut Array2<f64>,
@@ -257,7 +271,7 @@ fn eliminate_chunk(
     for (index, view, _) in System::rows_of(problem, state, chunk) {
         let q = view.q;
         let at = factors.len();
-        factors.extend(curvature.block(&view));
+        factors.extend(curvature.block(problem, &view, nulls));
         let l = &mut factors[at..];
         if !small_cholesky(l, q) {
             return None;
@@ -362,6 +376,15 @@ impl BorderInverse {
         for (index, view, _) in System::rows_of(problem, state, chunk) {
             let own = of_support.entry(view.support).or_insert_with(|| self.rearranged(problem, view.support, r));
             let m = own.columns.len();
+            if m == 0 {
+                // a row that uses no atom has no coupled variables
+                traces.local.clear();
+                traces.against_phi.clear();
+                traces.border.clear();
+                traces.border.extend(diagonal.row(index));
+                visit(index, &view, &traces);
+                continue;
+            }
             if !gathered.0.contains(&index) {
                 let batch = (BATCH_ENTRIES / (r * m * r).max(1)).max(1);
                 let same = |i: &usize| state.support(chunk.rows.start + i) == view.support;

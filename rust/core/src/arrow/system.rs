@@ -1,11 +1,11 @@
 //! The blocks of the arrow at one state, and the products with them.
 
-use super::{Frame, Gauge};
+use super::{Curvature, Frame, Gauge};
 use crate::linalg::{axpy, dot, gemm, product, Op};
 use crate::priors::coordinate_priors;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::{linearise, Linearised, RowView};
+use crate::row::{held, held_curvature, linearise, Columns, Linearised, RowView};
 use crate::state::State;
 use ndarray::Array2;
 
@@ -47,15 +47,27 @@ fn slice(a: &Array2<f64>) -> &[f64] {
 #[derive(Debug)]
 pub struct System {
     pub lin: Linearised,
+    /// The motions that the evidence divides out; none in the classic mode.
     pub gauge: Gauge,
+    /// The motions that steps and adjoint solves are pinned against.
+    pub pins: Gauge,
 }
 
 impl System {
     /// `None` when the strengths or the state leave some block without a meaning in floating point.
     pub fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: Frame) -> Option<Self> {
         let lin = linearise(problem, state, rho, frame)?;
-        let gauge = Gauge::new(problem, state, rho, &lin.gram)?;
-        lin.loss.total().is_finite().then_some(Self { lin, gauge })
+        let pins = Gauge::new(problem, state, rho, &lin.gram)?;
+        let gauge = if problem.is_proper() { pins.clone() } else { Gauge::default() };
+        lin.loss.total().is_finite().then_some(Self { lin, gauge, pins })
+    }
+
+    /// The motions whose UU' belongs to a curvature.
+    pub(super) fn gauge(&self, curvature: Curvature) -> &Gauge {
+        match curvature {
+            Curvature::Evidence => &self.gauge,
+            Curvature::Stiffened => &self.pins,
+        }
     }
 
     /// The gradient of L.
@@ -184,7 +196,7 @@ impl System {
         let mixed = &bv + &bv.t();
         let inverse = 1.0 / rho.dispersion();
         let layout = state.layout_of_rows();
-        let (local, sums) = self.map_rows(problem, state, (m, m + p), |chunk, out, sum| {
+        let (mut local, sums) = self.map_rows(problem, state, (m, m + p), |chunk, out, sum| {
             let origin = layout.block(chunk.rows.start).start;
             let mut moved = Array2::<f64>::zeros((chunk.len(), m));
             let mut v = Vec::new();
@@ -211,7 +223,7 @@ impl System {
                 for u in 0..view.q {
                     out[view.position(u)] = pulled[u] + dot(&view.second[u * view.q..(u + 1) * view.q], &v);
                 }
-                apply_row_priors(problem, state, rho, &view, block, out);
+                apply_row_priors(problem, state, rho, &self.lin.columns, &view, block, out);
                 moved.row_mut(index).mapv_inplace(|e| factor * e);
             }
             // the two border sums side by side: sum phi E' and sum E z'
@@ -227,7 +239,8 @@ impl System {
         let mut border = product((self.lin.gram.view(), Op::Plain), (x.border.view(), Op::Plain));
         gemm(&mut border.view_mut(), true, 1.0, (crossed.view(), Op::Plain), (b.view(), Op::Plain));
         border -= &sums.slice(ndarray::s![.., m..]);
-        self.gauge.apply(problem, &x.border, &mut border);
+        self.pins.apply(problem, &x.border, &mut border);
+        self.lin.columns.apply_coupling(problem, state, &x.local, &mut local);
         Step { local, border }
     }
 }
@@ -237,6 +250,7 @@ fn apply_row_priors(
     problem: &Problem,
     state: &State,
     rho: &SaeManifoldRho,
+    columns: &Columns,
     view: &RowView<'_>,
     x: &[f64],
     out: &mut [f64],
@@ -246,7 +260,15 @@ fn apply_row_priors(
         let logits = state.logits.row(view.row);
         let logits = logits.as_slice().expect("standard layout");
         problem.gate().prior_hessian_apply(logits, rho.lambda_sparse(), &x[..free], &mut out[..free]);
-        axpy(problem.gate().logit_precision(), &x[..free], &mut out[..free]);
+        for f in 0..free {
+            let curvature = if held(problem, state, view.row, f) {
+                held_curvature(problem)
+            } else {
+                problem.gate().logit_precision()
+            };
+            out[f] += curvature * x[f];
+        }
+        columns.of_row(problem, state, view.row, |at, k, z| out[at] += columns.terms[k].score * z[2] * x[at]);
     }
     for (&k, &start) in view.support.iter().zip(view.coord_starts) {
         let (k, start) = (k as usize, start as usize);

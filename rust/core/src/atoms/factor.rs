@@ -39,6 +39,11 @@ impl ChartFactor {
         }
     }
 
+    /// The part of its prior's energy that is the same at every point and precision.
+    pub fn prior_constant(self) -> f64 {
+        self.ln_volume().unwrap_or(0.5 * (2.0 * PI).ln())
+    }
+
     /// Whether its prior can have a precision of its own.
     pub fn has_precision(self) -> bool {
         !matches!(self, Self::Sphere { .. })

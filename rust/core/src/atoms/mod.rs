@@ -7,25 +7,37 @@
 //! that is the ordinary derivative; on a curved one, with u the tangent coordinates of a geodesic, second derivatives are the
 //! covariant ones, and no other part of the crate needs to know that the chart is curved.
 
+#[cfg(test)]
+mod checks;
 mod circle;
 mod cylinder;
+mod duchon;
 mod factor;
 mod grid;
+mod harmonics;
 mod klein_bottle;
 #[cfg(test)]
 mod laws;
 mod line;
+mod monomials;
 mod patch;
+mod poincare;
 mod products;
+mod projective_plane;
 mod series;
+mod sphere;
 mod torus;
 
 pub use circle::Circle;
 pub use cylinder::Cylinder;
+pub use duchon::Duchon;
 pub use factor::{places, ChartFactor, Place};
 pub use klein_bottle::KleinBottle;
 pub use line::Line;
 pub use patch::Patch;
+pub use poincare::Poincare;
+pub use projective_plane::ProjectivePlane;
+pub use sphere::Sphere;
 pub use torus::Torus;
 
 use ndarray::{Array1, Array2, ArrayView1};
@@ -88,6 +100,11 @@ pub trait Atom: Send + Sync + std::fmt::Debug {
     /// Log of the number of discrete symmetries of the chart that change no fit: with `gauged`, beyond the motions of the
     /// group; without, where precisions of the axes break those motions.
     fn ln_symmetries(&self, gauged: bool) -> f64;
+    /// The degree of each basis column in the line coordinates of the chart, where all columns are homogeneous in them: then
+    /// the scale of these coordinates can be absorbed by the decoder. `None` elsewhere, and where there is no line.
+    fn degrees(&self) -> Option<Vec<u32>> {
+        None
+    }
     /// Number of leading principal components that a first guess of the coordinate needs.
     fn seed_components(&self) -> usize;
     /// The shapes that the atom may have in a few components: for each, the sizes of one or two parts that belong together,

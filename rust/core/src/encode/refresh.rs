@@ -4,13 +4,15 @@ use super::Encoder;
 use crate::errors::ShapeError;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
+use crate::row::Columns;
 use crate::state::State;
 use ndarray::Array1;
 
-/// The smallest sparsity strength (logarithm, within `bounds`) at which rows that use one atom alone still do.
+/// The smallest sparsity strength (logarithm, within `bounds`) at which rows that leave atoms out still do.
 ///
-/// Such a row's logits feel their prior only. Below the floor that prior lifts the other gates over the cutoff, so the
-/// row's support would no longer agree with its gates. `None` when no row uses one of several atoms alone.
+/// Logits of a row that uses one atom alone, or of a closed gate, feel their prior only. Below the floor that prior lifts
+/// them over the cutoff, so the row's support would no longer agree with its gates. `None` when no row leaves atoms out in
+/// that way, or where the strength has no say in it.
 pub fn sparsity_floor(
     problem: &Problem,
     state: &State,
@@ -19,12 +21,14 @@ pub fn sparsity_floor(
 ) -> Result<Option<f64>, ShapeError> {
     /// Bisections: more than enough for the floor to be exact to rounding of the cutoff.
     const BISECTIONS: usize = 40;
-    if problem.n_free() == 0 {
+    if problem.n_free() == 0 || problem.gate().columns().is_some() {
         return Ok(None);
     }
     let mut alone = vec![false; problem.n_atoms()];
     for row in 0..problem.n_rows() {
-        if let [k] = state.support(row) {
+        if !problem.gate().shares() {
+            (0..alone.len()).filter(|&k| !state.support(row).contains(&(k as u32))).for_each(|k| alone[k] = true);
+        } else if let [k] = state.support(row) {
             alone[*k as usize] = true;
         }
     }
@@ -35,8 +39,8 @@ pub fn sparsity_floor(
         let mut rho = rho.clone();
         rho.log_lambda_sparse = log_sparse;
         let gate = problem.shared_gate().clone();
-        let encoder = Encoder::new(problem.atoms().to_vec(), gate, rho, state.decoders.clone())?;
-        Ok(encoder.alone.iter().zip(&alone).all(|(row, used)| !used || row.support.len() == 1))
+        let encoder = Encoder::new(problem.atoms().to_vec(), gate, rho, Vec::new(), state.decoders.clone())?;
+        Ok(encoder.stays_sparse(&alone))
     };
     let (mut low, mut high) = bounds;
     for _ in 0..BISECTIONS {
@@ -59,7 +63,8 @@ pub fn refresh(
     interrupted: &dyn Fn() -> bool,
 ) -> Result<Option<(State, usize)>, ShapeError> {
     let gate = problem.shared_gate().clone();
-    let encoder = Encoder::new(problem.atoms().to_vec(), gate, rho.clone(), state.decoders.clone())?;
+    let scores = Columns::new(problem, state, rho).scores();
+    let encoder = Encoder::new(problem.atoms().to_vec(), gate, rho.clone(), scores, state.decoders.clone())?;
     let current = |i: usize| Some(state.row(i));
     let weight = |i: usize| problem.weight(i);
     let zero = Array1::zeros(problem.n_outputs());
@@ -67,10 +72,10 @@ pub fn refresh(
         return Ok(None);
     };
     let mut changed = 0;
-    let mut next = state.clone();
+    let mut next = state.clone().with_lambda(rho.lambda_sparse());
     /// A gate, or a basis row, that moves by less than this has stayed in its basin.
     const SAME_BASIN: f64 = 1e-3;
-    let gates = state.gates(problem);
+    let gates = next.gates(problem);
     let (mut here, mut there) = (Vec::new(), Vec::new());
     for i in 0..problem.n_rows() {
         let mut far = |k: usize| {

@@ -5,7 +5,9 @@
 //! `J_i = [L_i' | phi_i' (x) I]`, so `1/2 tr(X dH) = sum_i w/phi <dJ_i, J_i X>`: a row needs `K_i = (X J_i')` over its
 //! local variables (q x r) and the partial trace kappa_i over channels of its border part (M).
 
+use super::columns::add_column_traces;
 use super::orbit::{for_each_velocity, tangent_rows};
+use super::scale::add_scales;
 use super::value::Evidence;
 use crate::arrow::{Factored, GaugeColumn, RowTraces, Step};
 use crate::atoms::{places, BasisJet};
@@ -24,6 +26,8 @@ pub struct Adjoint {
     pub theta: Step,
     /// Explicit, in the flat vector of strengths.
     pub rho: Vec<f64>,
+    /// `tr X H_data`.
+    pub data: f64,
 }
 
 /// What one segment sums.
@@ -33,12 +37,14 @@ struct Sums {
     border: Array2<f64>,
     data_trace: f64,
     rho: Vec<f64>,
+    /// Diagonal of X on the rows' free logits, where a prior couples their columns.
+    logits: Vec<f64>,
 }
 
 /// The inverse whose traces are taken: `X = H~^-1 + columns * theta * columns'`.
-struct Inverse<'a> {
-    columns: &'a [Step],
-    theta: &'a Array2<f64>,
+pub(super) struct Inverse<'a> {
+    pub(super) columns: Vec<&'a Step>,
+    pub(super) theta: Array2<f64>,
     /// The columns' border parts, in the frame.
     border: Vec<Array2<f64>>,
     /// Whether the compact terms' 2 c'(h) is added to its diagonal.
@@ -46,7 +52,18 @@ struct Inverse<'a> {
 }
 
 impl<'a> Inverse<'a> {
-    fn new(factored: &Factored, columns: &'a [Step], theta: &'a Array2<f64>, compact: bool) -> Self {
+    fn new(factored: &'a Factored, columns: &'a [Step], theta: &Array2<f64>, compact: bool) -> Self {
+        let mut columns: Vec<&Step> = columns.iter().collect();
+        let mut theta = theta.clone();
+        if let Some(coupling) = &factored.coupling {
+            // the columns that couple all rows correct the inverse in the same form
+            let (j, more) = (columns.len(), coupling.solved.len());
+            columns.extend(&coupling.solved);
+            let mut wider = Array2::zeros((j + more, j + more));
+            wider.slice_mut(s![..j, ..j]).assign(&theta);
+            wider.slice_mut(s![j.., j..]).assign(&-&coupling.core);
+            theta = wider;
+        }
         let border = columns.iter().map(|y| factored.system.lin.frame.split(&y.border).0).collect();
         Self { columns, theta, border, compact }
     }
@@ -98,19 +115,20 @@ pub fn evidence_adjoint(
     factored: &Factored,
     evidence: &Evidence,
 ) -> Adjoint {
-    let inverse = Inverse::new(factored, &evidence.solved, &evidence.theta, true);
+    let inverse = Inverse::new(factored, &evidence.solved, &evidence.theta, problem.is_proper());
     let traces = half_traces(problem, state, rho, factored, &inverse);
     let HalfTraces { mut theta, rho: mut by_rho, data, mut roughness } = traces;
     add_gauge_terms(problem, state, rho, factored, evidence, &mut theta.border);
     add_velocity_terms(problem, state, rho, factored, evidence, &mut theta.local);
     add_orbit_roughness(problem, factored, evidence, &mut roughness);
+    add_scales(problem, state, rho, factored, &evidence.scales, &mut theta, &mut by_rho, &mut roughness);
     for (k, trace) in roughness.iter().enumerate() {
         by_rho[1 + k] += trace;
     }
     if let Some(slot) = rho.dispersion_slot() {
         by_rho[slot] -= data + roughness.iter().sum::<f64>();
     }
-    Adjoint { theta, rho: by_rho }
+    Adjoint { theta, rho: by_rho, data: 2.0 * data }
 }
 
 /// Half the traces of X against dH, by one pass over the rows.
@@ -125,9 +143,15 @@ fn half_traces(
     let frame = &system.lin.frame;
     let (m, r) = (problem.width(), frame.rank());
     let selected = factored.inverse(problem, state, rho);
+    let follows_strength = (0..problem.n_atoms()).any(|k| problem.gate().value_slope(rho.lambda_sparse(), k) != 0.0);
     let parts = system.lin.plan.map(|chunks| {
-        let mut sums =
-            Sums { local: Vec::new(), border: Array2::zeros((m, r)), data_trace: 0.0, rho: vec![0.0; rho.len()] };
+        let mut sums = Sums {
+            local: Vec::new(),
+            border: Array2::zeros((m, r)),
+            data_trace: 0.0,
+            rho: vec![0.0; rho.len()],
+            logits: Vec::new(),
+        };
         for c in chunks {
             let chunk = &system.lin.chunks[c];
             let moved: Vec<Array2<f64>> =
@@ -141,6 +165,7 @@ fn half_traces(
                 inverse,
                 chunk,
                 moved,
+                follows_strength,
                 scratch: Scratch::default(),
             };
             selected.visit_rows(problem, state, rho, factored, chunk, |index, view, traces| {
@@ -151,12 +176,15 @@ fn half_traces(
     });
     let mut local = Vec::with_capacity(state.layout_of_rows().len());
     let (mut border, mut data_trace, mut by_rho) = (Array2::zeros((m, r)), 0.0, vec![0.0; rho.len()]);
+    let mut logits = Vec::new();
     for part in parts {
         local.extend(part.local);
         border += &part.border;
         data_trace += part.data_trace;
+        logits.extend(part.logits);
         axpy(1.0, &part.rho, &mut by_rho);
     }
+    add_column_traces(problem, state, factored, inverse, &logits, &mut local, &mut by_rho[0]);
     HalfTraces {
         theta: Step { local, border: frame.lift(&border) },
         rho: by_rho,
@@ -176,6 +204,8 @@ struct RowWork<'a> {
     chunk: &'a Chunk,
     /// phi_i against the generators' solved columns: per generator, rows x r.
     moved: Vec<Array2<f64>>,
+    /// Whether the sparsity strength sets the scale of any gate.
+    follows_strength: bool,
     scratch: Scratch,
 }
 
@@ -200,6 +230,17 @@ impl RowWork<'_> {
         let phi = self.chunk.phi.row(index);
         let phi = phi.as_slice().expect("standard layout");
         sums.data_trace += factor * (dot(&scratch.k, view.jacobian) + dot(&scratch.kappa, phi));
+        if self.follows_strength {
+            // every Jacobian column of an atom carries its gate's scale once
+            let lambda = self.rho.lambda_sparse();
+            for (s, atom) in view.atoms().enumerate() {
+                let own = |u: usize| dot(&scratch.k[u * r..(u + 1) * r], &view.jacobian[u * r..(u + 1) * r]);
+                let coordinates = atom.slot..atom.slot + self.problem.atoms()[atom.atom].dim();
+                let border = dot(&scratch.kappa[atom.rows.clone()], &phi[atom.rows.clone()]);
+                let trace = border + own(s) + coordinates.map(own).sum::<f64>();
+                sums.rho[0] += self.problem.gate().value_slope(lambda, atom.atom) * factor * trace;
+            }
+        }
 
         scratch.gradient.clear();
         scratch.gradient.resize(view.q, 0.0);
@@ -213,14 +254,14 @@ impl RowWork<'_> {
         for (u, g) in self.scratch.gradient.iter().enumerate() {
             out[view.position(u)] += g;
         }
-        self.priors(view, out, &mut sums.rho);
+        self.priors(view, out, &mut sums.rho, &mut sums.logits);
     }
 
     /// Fills x = X with the compact terms on its diagonal (q x q), K = X J' (q x r) and kappa (M).
     fn effective_inverse(&mut self, index: usize, view: &RowView<'_>, traces: &RowTraces, r: usize) {
         let q = view.q;
         let Scratch { x, k, kappa, .. } = &mut self.scratch;
-        let theta = self.inverse.theta;
+        let theta = &self.inverse.theta;
         let j = self.inverse.columns.len();
         let layout = self.state.layout_of_rows();
         let block = layout.block(view.row);
@@ -254,6 +295,9 @@ impl RowWork<'_> {
                 }
             }
         }
+        if let Some(spectrum) = self.factored.factor.nulls().of(view.row) {
+            spectrum.pull(x);
+        }
         for atom in view.atoms().filter(|_| self.inverse.compact) {
             for place in places(self.problem.atoms()[atom.atom].factors()) {
                 let u = atom.slot + place.local;
@@ -277,7 +321,8 @@ impl RowWork<'_> {
         let frame = &self.factored.system.lin.frame;
         let Scratch { gate, k, gradient, omega, .. } = &mut self.scratch;
         let logits = self.state.logits.row(view.row);
-        self.problem.gate().row(logits.as_slice().expect("standard layout"), view.support, gate);
+        let logits = logits.as_slice().expect("standard layout");
+        self.problem.gate().row(self.rho.lambda_sparse(), logits, view.support, gate);
         let free = view.free;
         let mut jet = BasisJet::new(0, 0);
         for (s, atom) in view.atoms().enumerate() {
@@ -342,14 +387,14 @@ impl RowWork<'_> {
     }
 
     /// Derivatives of the priors' curvature, in the row's variables and in the strengths.
-    fn priors(&mut self, view: &RowView<'_>, out: &mut [f64], by_rho: &mut [f64]) {
+    fn priors(&mut self, view: &RowView<'_>, out: &mut [f64], by_rho: &mut [f64], diagonal: &mut Vec<f64>) {
         let Scratch { x, prior, weights, .. } = &mut self.scratch;
         let q = view.q;
         let free = self.problem.n_free();
         if free > 0 {
-            let curvature = &self.factored.system.lin.logit_curvature[view.row * free..(view.row + 1) * free];
+            let (nulls, system) = (self.factored.factor.nulls(), &self.factored.system);
             weights.clear();
-            weights.extend(curvature.iter().map(|c| 1.0 / c));
+            weights.extend((0..free).map(|k| nulls.logit_weight(self.problem, system, view.row, k)));
             for u in 0..view.free {
                 weights[view.position(u)] = x[u * q + u];
             }
@@ -359,6 +404,9 @@ impl RowWork<'_> {
             self.problem.gate().majoriser_adjoint(logits, half, weights, &mut out[..free]);
             self.problem.gate().prior(logits, prior);
             by_rho[0] += half * dot(weights, &prior.majoriser);
+            if self.factored.coupling.is_some() {
+                diagonal.extend_from_slice(weights);
+            }
         }
         for atom in view.atoms() {
             let point = self.state.point(atom.atom, view.row);

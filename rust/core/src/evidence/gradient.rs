@@ -1,15 +1,16 @@
 //! dV/drho_j = dL/drho_j + dE/drho_j - (dE/dtheta)' (A + UU')^-1 d2L/dtheta drho_j.
 
-use super::adjoint::evidence_adjoint;
+use super::adjoint::{evidence_adjoint, Adjoint};
 use super::value::{ard_slopes, Evidence};
-use crate::arrow::{conjugate_gradients, Ending, Factor, Factored, Step};
+use crate::arrow::{conjugate_gradients, Ending, Factor, Factored, Solution};
 use crate::gates::GatePrior;
 use crate::linalg::{axpy, dot};
 use crate::priors::coordinate_priors;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
+use crate::row::held;
 use crate::state::State;
-use ndarray::s;
+use ndarray::{s, Array2};
 
 /// Relative residual of the adjoint solve.
 const ADJOINT_TOLERANCE: f64 = 1e-12;
@@ -24,16 +25,29 @@ pub struct Gradient {
     pub iterations: usize,
 }
 
-/// The exact gradient of V at a converged state, from the factor of H and one that preconditions the adjoint solve.
+/// dV/drho at fixed inner variables, with the derivatives of E it came from.
+pub fn explicit_gradient(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    factored: &Factored,
+    evidence: &Evidence,
+) -> (Vec<f64>, Adjoint) {
+    let adjoint = evidence_adjoint(problem, state, rho, factored, evidence);
+    let mut value = adjoint.rho.clone();
+    axpy(1.0, &explicit_loss(problem, state, rho, factored), &mut value);
+    (value, adjoint)
+}
+
+/// The exact gradient of V at a converged state, from its explicit part and a factor that preconditions the adjoint solve.
 pub fn gradient(
     problem: &Problem,
     state: &State,
     rho: &SaeManifoldRho,
     (factored, preconditioner): (&Factored, &Factor),
-    evidence: &Evidence,
+    (mut value, adjoint): (Vec<f64>, &Adjoint),
     interrupted: &dyn Fn() -> bool,
 ) -> Gradient {
-    let adjoint = evidence_adjoint(problem, state, rho, factored, evidence);
     let solution = conjugate_gradients(
         |x| factored.system.apply_exact(problem, state, rho, x),
         |x| preconditioner.solve(problem, state, rho, &factored.system, x),
@@ -43,9 +57,7 @@ pub fn gradient(
         f64::INFINITY,
         interrupted,
     );
-    let mut value = adjoint.rho;
-    axpy(1.0, &explicit_loss(problem, state, rho, factored), &mut value);
-    axpy(-1.0, &mixed(problem, state, rho, factored, &solution.x), &mut value);
+    axpy(-1.0, &mixed(problem, state, rho, factored, &solution), &mut value);
     Gradient { value, ending: solution.ending, iterations: solution.iterations }
 }
 
@@ -55,27 +67,34 @@ fn explicit_loss(problem: &Problem, state: &State, rho: &SaeManifoldRho, factore
     let mut out = vec![0.0; rho.len()];
     let (n, p) = (problem.n_rows() as f64, problem.n_outputs() as f64);
     if problem.n_free() > 0 {
-        let (ln_z, slope) = problem.gate().ln_normaliser(rho.lambda_sparse());
+        let (ln_z, slope) = problem.gate().ln_normaliser(rho.lambda_sparse(), problem.n_atoms());
         out[0] = (lin.loss.sparsity - n * ln_z) + n * slope;
     }
+    if !lin.columns.terms.is_empty() {
+        out[0] = lin.columns.terms.iter().map(|t| t.energy_by_strength).sum();
+    }
+    out[0] += follow(problem, rho, &state.decoders, &data_gradient(problem, state, factored));
     let rough = lin.prior.apply_roughness(problem, &state.decoders);
     let mut roughness = 0.0;
+    // the classic mode has no normalisers, and its Occam term no dispersion
+    let proper = f64::from(u8::from(problem.is_proper()));
     for k in 0..problem.n_atoms() {
         let rows = s![problem.rows_of(k), ..];
         let quadratic: f64 = rough.slice(rows).iter().zip(state.decoders.slice(rows)).map(|(a, b)| a * b).sum();
-        out[1 + k] = 0.5 * quadratic - 0.5 * p * lin.prior.ln_det_slope[k];
-        roughness += out[1 + k];
+        let occam = 0.5 * p * lin.prior.ln_det_slope[k];
+        out[1 + k] = 0.5 * quadratic - occam;
+        roughness += 0.5 * quadratic - proper * occam;
     }
     ard_slopes(problem, state, rho, &mut out);
     if let Some(slot) = rho.dispersion_slot() {
-        out[slot] = 0.5 * n * p - 0.5 * lin.loss.residual / rho.dispersion() - roughness;
+        out[slot] = proper * 0.5 * n * p - 0.5 * lin.loss.residual / rho.dispersion() - roughness;
     }
     out
 }
 
 /// Products of `d2L/dtheta drho_j` with one vector, for every j.
-fn mixed(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Factored, y: &Step) -> Vec<f64> {
-    let lin = &factored.system.lin;
+fn mixed(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Factored, solution: &Solution) -> Vec<f64> {
+    let (lin, y) = (&factored.system.lin, &solution.x);
     let mut out = vec![0.0; rho.len()];
     let rough = lin.prior.apply_roughness(problem, &state.decoders);
     let mut roughness = 0.0;
@@ -100,7 +119,14 @@ fn mixed(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Fact
             problem.gate().prior(logits, &mut prior);
             let sparse = lambda * dot(&prior.gradient, &y[..free]);
             out[0] += sparse;
-            data -= sparse + precision * dot(&logits[..free], &y[..free]);
+            data -= sparse;
+            for f in (0..free).filter(|&f| !held(problem, state, row, f)) {
+                data -= precision * logits[f] * y[f];
+            }
+            lin.columns.of_row(problem, state, row, |at, k, z| {
+                out[0] += lin.columns.terms[k].score_by_strength * z[1] * y[at];
+                data -= lin.columns.terms[k].score * z[1] * y[at];
+            });
         }
         for (&k, &start) in layout.active_atoms(row).iter().zip(layout.coord_starts(row)) {
             let (k, start) = (k as usize, start as usize);
@@ -116,5 +142,33 @@ fn mixed(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Fact
     if let Some(slot) = rho.dispersion_slot() {
         out[slot] = -data - roughness;
     }
+    out[0] += follow(problem, rho, &y.border, &data_gradient(problem, state, factored));
+    // of the product with A + UU', what the decoders' priors and U leave is the data's
+    let mut applied = &solution.ax.border - &lin.prior.apply(problem, &y.border);
+    let mut pinned = ndarray::Array2::zeros(applied.dim());
+    factored.system.pins.apply(problem, &y.border, &mut pinned);
+    applied -= &pinned;
+    out[0] += follow(problem, rho, &state.decoders, &applied);
     out
+}
+
+/// The data's share of the gradient over the decoders.
+fn data_gradient(problem: &Problem, state: &State, factored: &Factored) -> Array2<f64> {
+    let lin = &factored.system.lin;
+    &lin.border_gradient - &lin.prior.apply(problem, &state.decoders)
+}
+
+/// `sum_k c_k <a_k, b_k>` with `c_k = d ln a_k / d ln lambda`: the data see a decoder only times its gate's scale, so moving
+/// that scale is moving the decoder.
+fn follow(problem: &Problem, rho: &SaeManifoldRho, a: &Array2<f64>, b: &Array2<f64>) -> f64 {
+    (0..problem.n_atoms())
+        .map(|k| {
+            let slope = problem.gate().value_slope(rho.lambda_sparse(), k);
+            let rows = s![problem.rows_of(k), ..];
+            if slope == 0.0 {
+                return 0.0;
+            }
+            slope * a.slice(rows).iter().zip(b.slice(rows)).map(|(x, y)| x * y).sum::<f64>()
+        })
+        .sum()
 }

@@ -1,10 +1,15 @@
 //! The evidence V and its exact gradient, from one factorisation.
 
 mod adjoint;
+mod classic;
+mod columns;
+mod fellner_schall;
 mod gradient;
 mod orbit;
+mod scale;
 mod value;
 
 pub use adjoint::{evidence_adjoint, log_det_adjoint, Adjoint};
-pub use gradient::{gradient, Gradient};
+pub use fellner_schall::{fellner_schall, Traces};
+pub use gradient::{explicit_gradient, gradient, Gradient};
 pub use value::{Evidence, EvidenceParts};

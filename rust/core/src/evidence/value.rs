@@ -4,12 +4,14 @@
 //! `1/2 ln|H| - 1/2 ln det(G'HG) = 1/2 ln|H~| - ln det(U'G) + 1/2 ln det(I - (G'E)^-1 E'H~^-1 E)`,
 //! which stays finite as H flattens along G.
 
+use super::classic;
 use super::orbit::{stiff_tangent, tangent_rows};
+use super::scale::{scales, Scale};
 use crate::arrow::{Factored, Step};
 use crate::atoms::{places, Atom};
 use crate::linalg::{dot, Cholesky};
 use crate::priors::{block_of, compact_of, coordinate_priors};
-use crate::problem::Problem;
+use crate::problem::{EvidenceMode, Problem};
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
 use ndarray::{s, Array2};
@@ -30,6 +32,16 @@ pub struct EvidenceParts {
     pub unsupported: f64,
     /// -((D - J)/2) ln 2pi - ln(discrete symmetries).
     pub constants: f64,
+    /// The strengths' share of the decoder prior's determinant, where L has no normalisers (classic mode).
+    pub occam: f64,
+    /// Integrals over the scales of charts on lines, in place of the Gaussians along them.
+    pub scale: f64,
+}
+
+impl EvidenceParts {
+    fn total(&self) -> f64 {
+        self.log_det + self.orbit + self.compact + self.scale + self.unsupported + self.constants + self.occam
+    }
 }
 
 /// V at a state, with what its gradient needs again.
@@ -47,6 +59,8 @@ pub struct Evidence {
     pub(super) border_inverse: Array2<f64>,
     /// Theta = (T - E'H~^-1 E)^-1.
     pub(super) theta: Array2<f64>,
+    /// Integrals over the scales of charts on lines.
+    pub(super) scales: Vec<Scale>,
 }
 
 impl Evidence {
@@ -102,18 +116,27 @@ impl Evidence {
             .filter(|&k| used[k])
             .map(|k| problem.atoms()[k].ln_symmetries(rho.log_ard[k].is_empty()))
             .sum();
-        let parts = EvidenceParts {
+        let scales = if problem.is_proper() { scales(problem, state, rho, factored, &used)? } else { Vec::new() };
+        let permutations = if problem.gate().exchangeable() { ln_permutations(in_use()) } else { 0.0 };
+        let proper = || EvidenceParts {
             log_det: 0.5 * factored.log_det() - ln_w + 0.5 * factor.log_det(),
             orbit: -0.5 * t_factor.log_det() - ln_volume,
             compact: compact_sum(problem, state, factored),
             unsupported: -system.lin.loss.ard_unsupported,
-            constants: -0.5 * (dimension as f64 - j as f64) * ln_2pi - ln_permutations(in_use()) - symmetries,
+            constants: -0.5 * (dimension as f64 - j as f64) * ln_2pi - permutations - symmetries,
+            scale: scales.iter().map(|s| s.value).sum(),
+            occam: 0.0,
         };
-        let value =
-            system.lin.loss.total() + parts.log_det + parts.orbit + parts.compact + parts.unsupported + parts.constants;
+        let parts = match problem.mode() {
+            EvidenceMode::Laplace => proper(),
+            EvidenceMode::QuasiLaplace => {
+                classic::parts(problem, rho, factored.log_det(), system.lin.loss.ard_unsupported)
+            }
+        };
+        let value = system.lin.loss.total() + parts.total();
         let theta = factor.inverse();
         let (orbit_inverse, border_inverse) = (t_factor.inverse(), inner_factor.inverse());
-        value.is_finite().then_some(Self { parts, value, solved, stiff, orbit_inverse, border_inverse, theta })
+        value.is_finite().then_some(Self { parts, value, solved, stiff, orbit_inverse, border_inverse, theta, scales })
     }
 }
 

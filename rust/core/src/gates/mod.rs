@@ -1,8 +1,21 @@
 //! Gates: one file a gate, behind one trait.
 
+mod columns;
+mod frozen;
+mod ibp;
+mod logistic;
 mod softmax;
+mod threshold;
 
+pub use columns::{ColumnEnergy, ColumnPrior, ColumnTerm};
+pub use frozen::FrozenRouting;
+pub use ibp::Ibp;
 pub use softmax::{EntropyNodes, Softmax};
+pub use threshold::{SigmoidNodes, ThresholdGate};
+
+use crate::errors::ShapeError;
+
+use std::sync::Arc;
 
 /// Gate values of one row with their derivatives over the row's free logits in the support.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +30,15 @@ pub struct GateRow {
     pub free: usize,
 }
 
+impl GateRow {
+    fn clear(&mut self, free: usize) {
+        self.a.clear();
+        self.da.clear();
+        self.d2a.clear();
+        self.free = free;
+    }
+}
+
 /// The gate prior of one row at unit strength.
 #[derive(Clone, Debug, Default)]
 pub struct GatePrior {
@@ -27,29 +49,83 @@ pub struct GatePrior {
     pub majoriser: Vec<f64>,
 }
 
+impl GatePrior {
+    fn clear(&mut self) {
+        self.energy = 0.0;
+        self.gradient.clear();
+        self.majoriser.clear();
+    }
+}
+
 /// A gate: how logits become the weights of atoms, and the prior that makes them sparse.
 ///
-/// Logits `0..n_free(K)` are free. The prior acts on all logits of a row; the weights that enter the
-/// reconstruction are those of the row's support, a sorted list of atoms.
+/// Logits `0..n_free(K)` are free, and every one of them has a Gaussian prior of precision `logit_precision`. The weights
+/// that enter the reconstruction are those of the row's support, a sorted list of atoms, and exactly zero elsewhere.
+/// `lambda` is the sparsity strength; a gate whose values it sets (a learnable concentration) reads it from there.
 pub trait Gate: Send + Sync + std::fmt::Debug {
     fn kind(&self) -> &'static str;
     fn n_free(&self, n_atoms: usize) -> usize;
+    /// Whether the weights of a row are shares of one whole, so that a row uses at least one atom.
+    fn shares(&self) -> bool;
+    /// Whether identical atoms may trade places.
+    fn exchangeable(&self) -> bool {
+        true
+    }
+    /// Largest number of atoms in a support.
+    fn cap(&self) -> usize {
+        usize::MAX
+    }
     /// Values over the support, without derivatives.
-    fn values(&self, logits: &[f64], support: &[u32], a: &mut Vec<f64>);
+    fn values(&self, lambda: f64, logits: &[f64], support: &[u32], a: &mut Vec<f64>);
     /// Values over the support with first and second derivatives.
-    fn row(&self, logits: &[f64], support: &[u32], out: &mut GateRow);
-    /// Atoms whose weight among all K exceeds `cutoff` times the largest (never empty).
-    fn significant(&self, logits: &[f64], cutoff: f64, support: &mut Vec<u32>);
-    /// How far above a row's leading logit another must lie to take this share of the row from it (negative below 1/2).
+    fn row(&self, lambda: f64, logits: &[f64], support: &[u32], out: &mut GateRow);
+    /// Derivative of `ln a_k` in `ln lambda`.
+    fn value_slope(&self, _lambda: f64, _atom: usize) -> f64 {
+        0.0
+    }
+    /// Whether the atom is in every support.
+    fn always_on(&self, _atom: usize) -> bool {
+        false
+    }
+    /// The least logit of an open gate, where it has one. A logit that is exactly there is held: it wants to go further down,
+    /// its gate is constant, and it is no variable.
+    fn wall(&self, _atom: usize) -> Option<f64> {
+        None
+    }
+    /// Whether a logit is held at its wall.
+    fn held(&self, atom: usize, logit: f64) -> bool {
+        self.wall(atom) == Some(logit)
+    }
+    /// The atoms that the logits of a row imply, where it uses those of `current`. For shares those whose weight among all K
+    /// exceeds `cutoff` times the largest (never empty); otherwise those of `current` that are still open.
+    fn significant(&self, logits: &[f64], current: &[u32], cutoff: f64, support: &mut Vec<u32>);
+    /// Shares: how far above a row's leading logit another must lie to take this share of the row from it (negative below
+    /// 1/2).
     fn logit_of_share(&self, share: f64) -> f64;
-    /// Energy, gradient and majoriser at unit strength.
+    /// Independent weights: the values that an open gate can take, and the logit of one of them.
+    fn range(&self, lambda: f64, atom: usize) -> (f64, f64);
+    fn logit_of_value(&self, lambda: f64, atom: usize, value: f64) -> f64;
+    /// Energy, gradient and majoriser at unit strength of a prior on all logits of a row.
     fn prior(&self, logits: &[f64], out: &mut GatePrior);
     /// `out += factor * Hessian * v` over the free logits, at unit strength.
     fn prior_hessian_apply(&self, logits: &[f64], factor: f64, v: &[f64], out: &mut [f64]);
     /// `out[w] += factor * sum_k weights[k] d majoriser[k] / d logit[w]`, at unit strength.
     fn majoriser_adjoint(&self, logits: &[f64], factor: f64, weights: &[f64], out: &mut [f64]);
     /// Log-normaliser of one row's prior at strength `lambda` and its derivative in `ln lambda`.
-    fn ln_normaliser(&self, lambda: f64) -> (f64, f64);
-    /// Precision of the proper Gaussian prior on each free logit.
+    fn ln_normaliser(&self, lambda: f64, n_atoms: usize) -> (f64, f64);
+    /// Precision of the proper Gaussian prior on each free logit; zero for an improper gate.
     fn logit_precision(&self) -> f64;
+    /// The gate without the Gaussian on its logits and without a normaliser.
+    fn improper(&self) -> Arc<dyn Gate>;
+    /// A prior that couples all rows of a column, where the gate has one.
+    fn columns(&self) -> Option<&dyn ColumnPrior> {
+        None
+    }
+}
+
+fn check_positive(name: &str, value: f64) -> Result<(), ShapeError> {
+    if value > 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(ShapeError::value(format!("{name} must be positive and finite, got {value}")))
 }

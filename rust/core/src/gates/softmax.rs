@@ -6,10 +6,11 @@
 //! curvature used in its place is the diagonal of Gershgorin row sums `D_kk = sum_j |H_kj|`.
 //! The last logit is pinned at zero, since a common shift changes nothing.
 
-use super::{Gate, GatePrior, GateRow};
+use super::{check_positive, Gate, GatePrior, GateRow};
 use crate::errors::ShapeError;
 use crate::jets::{HeapOrder2, Jet, Order2};
 use ndarray::ArrayView2;
+use std::sync::Arc;
 
 /// Entropies at a fixed set of logits drawn from their Gaussian prior: what the normaliser integrates over.
 #[derive(Clone, Debug)]
@@ -37,17 +38,11 @@ impl EntropyNodes {
     }
 }
 
-fn check_positive(name: &str, value: f64) -> Result<(), ShapeError> {
-    if value > 0.0 && value.is_finite() {
-        return Ok(());
-    }
-    Err(ShapeError::value(format!("{name} must be positive and finite, got {value}")))
-}
-
 #[derive(Clone, Debug)]
 pub struct Softmax {
     inverse_temperature: f64,
     logit_precision: f64,
+    top_k: Option<usize>,
     nodes: EntropyNodes,
 }
 
@@ -85,14 +80,23 @@ impl LogGates {
 }
 
 impl Softmax {
-    pub fn new(temperature: f64, logit_precision: f64, nodes: EntropyNodes) -> Result<Self, ShapeError> {
+    /// With `top_k` a row uses at most that many atoms.
+    pub fn new(
+        temperature: f64,
+        logit_precision: f64,
+        top_k: Option<usize>,
+        nodes: EntropyNodes,
+    ) -> Result<Self, ShapeError> {
         check_positive("temperature", temperature)?;
         check_positive("logit_precision", logit_precision)?;
-        Ok(Self { inverse_temperature: 1.0 / temperature, logit_precision, nodes })
+        if top_k == Some(0) {
+            return Err(ShapeError::value("top_k must be at least 1, got 0"));
+        }
+        Ok(Self { inverse_temperature: 1.0 / temperature, logit_precision, top_k, nodes })
     }
 
     /// The gate written once over any jet: one shared denominator, the largest exponent taken out as a constant.
-    fn program<J: Jet>(&self, logits: &[J]) -> Vec<J> {
+    fn program<J: Jet<Value = f64>>(&self, logits: &[J]) -> Vec<J> {
         let top = logits.iter().map(J::value).fold(f64::NEG_INFINITY, f64::max);
         let exponentials: Vec<J> = logits.iter().map(|l| l.shift(-top).scale(self.inverse_temperature).exp()).collect();
         let total = exponentials[1..].iter().fold(exponentials[0].clone(), |sum, e| sum.add(e));
@@ -100,7 +104,7 @@ impl Softmax {
         exponentials.iter().map(|e| e.mul(&inverse)).collect()
     }
 
-    fn fill<J: Jet>(&self, space: J::Space, logits: &[f64], support: &[u32], out: &mut GateRow) {
+    fn fill<J: Jet<Value = f64>>(&self, space: J::Space, logits: &[f64], support: &[u32], out: &mut GateRow) {
         let pinned = logits.len() - 1;
         let seeded: Vec<J> = support
             .iter()
@@ -130,7 +134,15 @@ impl Gate for Softmax {
         n_atoms.saturating_sub(1)
     }
 
-    fn values(&self, logits: &[f64], support: &[u32], a: &mut Vec<f64>) {
+    fn shares(&self) -> bool {
+        true
+    }
+
+    fn cap(&self) -> usize {
+        self.top_k.unwrap_or(usize::MAX)
+    }
+
+    fn values(&self, _: f64, logits: &[f64], support: &[u32], a: &mut Vec<f64>) {
         let top = support.iter().map(|&k| logits[k as usize]).fold(f64::NEG_INFINITY, f64::max);
         a.clear();
         a.extend(support.iter().map(|&k| ((logits[k as usize] - top) * self.inverse_temperature).exp()));
@@ -138,12 +150,9 @@ impl Gate for Softmax {
         a.iter_mut().for_each(|v| *v /= total);
     }
 
-    fn row(&self, logits: &[f64], support: &[u32], out: &mut GateRow) {
-        out.a.clear();
-        out.da.clear();
-        out.d2a.clear();
+    fn row(&self, _: f64, logits: &[f64], support: &[u32], out: &mut GateRow) {
         // The pinned logit is the last atom's, so a sorted support has it last: slots are positions.
-        out.free = support.iter().filter(|&&k| (k as usize) + 1 < logits.len()).count();
+        out.clear(support.iter().filter(|&&k| (k as usize) + 1 < logits.len()).count());
         if support.len() == 1 {
             out.a.push(1.0);
             out.da.resize(out.free, 0.0);
@@ -163,23 +172,36 @@ impl Gate for Softmax {
         }
     }
 
-    fn significant(&self, logits: &[f64], cutoff: f64, support: &mut Vec<u32>) {
+    fn significant(&self, logits: &[f64], _: &[u32], cutoff: f64, support: &mut Vec<u32>) {
         let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         support.clear();
         support.extend(
             (0..logits.len() as u32)
                 .filter(|&k| ((logits[k as usize] - top) * self.inverse_temperature).exp() > cutoff),
         );
+        if support.len() > self.cap() {
+            let larger = |x: &u32, y: &u32| logits[*y as usize].total_cmp(&logits[*x as usize]).then(x.cmp(y));
+            support.select_nth_unstable_by(self.cap() - 1, larger);
+            support.truncate(self.cap());
+            support.sort_unstable();
+        }
     }
 
     fn logit_of_share(&self, share: f64) -> f64 {
         (share / (1.0 - share)).ln() / self.inverse_temperature
     }
 
+    /// Shares lie between zero and one.
+    fn range(&self, _: f64, _: usize) -> (f64, f64) {
+        (0.0, 1.0)
+    }
+
+    fn logit_of_value(&self, _: f64, _: usize, value: f64) -> f64 {
+        self.logit_of_share(value)
+    }
+
     fn prior(&self, logits: &[f64], out: &mut GatePrior) {
-        out.gradient.clear();
-        out.majoriser.clear();
-        out.energy = 0.0;
+        out.clear();
         let free = self.n_free(logits.len());
         if free == 0 {
             return;
@@ -245,8 +267,11 @@ impl Gate for Softmax {
     }
 
     /// Log-mean-exp of `-lambda * entropy` over the nodes.
-    fn ln_normaliser(&self, lambda: f64) -> (f64, f64) {
+    fn ln_normaliser(&self, lambda: f64, _: usize) -> (f64, f64) {
         let nodes = &self.nodes.0;
+        if nodes.is_empty() {
+            return (0.0, 0.0);
+        }
         let least = nodes.iter().copied().fold(f64::INFINITY, f64::min);
         let (mut total, mut moment) = (0.0, 0.0);
         for &entropy in nodes {
@@ -260,6 +285,10 @@ impl Gate for Softmax {
     fn logit_precision(&self) -> f64 {
         self.logit_precision
     }
+
+    fn improper(&self) -> Arc<dyn Gate> {
+        Arc::new(Self { logit_precision: 0.0, nodes: EntropyNodes(Vec::new()), ..self.clone() })
+    }
 }
 
 #[cfg(test)]
@@ -269,7 +298,7 @@ mod tests {
 
     fn gate(temperature: f64) -> Softmax {
         let nodes = ndarray::Array2::from_shape_fn((64, 1), |(i, _)| (i as f64 - 31.5) / 6.0);
-        Softmax::new(temperature, 0.04, EntropyNodes::new(nodes.view(), temperature).unwrap()).unwrap()
+        Softmax::new(temperature, 0.04, None, EntropyNodes::new(nodes.view(), temperature).unwrap()).unwrap()
     }
 
     fn logits() -> impl Strategy<Value = Vec<f64>> {
@@ -287,15 +316,15 @@ mod tests {
             let f = l.len() - 1;
             let (mut at, mut lo, mut hi) = (GateRow::default(), GateRow::default(), GateRow::default());
             let (mut p, mut p_lo, mut p_hi) = (GatePrior::default(), GatePrior::default(), GatePrior::default());
-            gate.row(&l, &support, &mut at);
+            gate.row(1.0, &l, &support, &mut at);
             gate.prior(&l, &mut p);
             let e = 1e-5;
             for w in 0..f {
                 let (mut down, mut up) = (l.clone(), l.clone());
                 down[w] -= e;
                 up[w] += e;
-                gate.row(&down, &support, &mut lo);
-                gate.row(&up, &support, &mut hi);
+                gate.row(1.0, &down, &support, &mut lo);
+                gate.row(1.0, &up, &support, &mut hi);
                 gate.prior(&down, &mut p_lo);
                 gate.prior(&up, &mut p_hi);
                 prop_assert!(((p_hi.energy - p_lo.energy) / (2.0 * e) - p.gradient[w]).abs() < 1e-7);
@@ -340,8 +369,9 @@ mod tests {
         let gate = gate(1.0);
         for rho in [-2.0f64, 0.0, 3.0] {
             let e = 1e-5;
-            let slope = (gate.ln_normaliser((rho + e).exp()).0 - gate.ln_normaliser((rho - e).exp()).0) / (2.0 * e);
-            assert!((slope - gate.ln_normaliser(rho.exp()).1).abs() < 1e-8);
+            let slope =
+                (gate.ln_normaliser((rho + e).exp(), 2).0 - gate.ln_normaliser((rho - e).exp(), 2).0) / (2.0 * e);
+            assert!((slope - gate.ln_normaliser(rho.exp(), 2).1).abs() < 1e-8);
         }
     }
 }

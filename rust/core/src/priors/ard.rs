@@ -6,9 +6,10 @@
 //! given: some prior has to fix the scale of a coordinate that its decoder could absorb. On a sphere it is uniform.
 
 use crate::atoms::{places, Atom, ChartFactor};
-use crate::problem::COMPACT_RIDGE;
+use crate::problem::{Problem, COMPACT_RIDGE};
 use crate::rho::SaeManifoldRho;
-use crate::special::ln_bessel_i0;
+use crate::special::{bisect, ln_bessel_i0};
+use crate::state::State;
 use std::f64::consts::TAU;
 
 /// Energy of one coordinate, with what its derivatives are made of.
@@ -97,9 +98,70 @@ pub fn coordinate_priors(
     }
 }
 
+/// What the coordinates that one precision governs say about it.
+#[derive(Clone, Debug, Default)]
+pub struct AxisStatistics {
+    /// Per circle: 1/kappa^2, the number of rows, and the sum of cos kappa t.
+    circles: Vec<(f64, f64, f64)>,
+    /// Rows on lines and the sum of t^2.
+    line: (f64, f64),
+}
+
+impl AxisStatistics {
+    /// Of the supported coordinates behind an ARD entry of the flat vector.
+    pub fn of_entry(problem: &Problem, state: &State, rho: &SaeManifoldRho, slot: usize) -> Self {
+        let mut out = Self::default();
+        for (k, atom) in problem.atoms().iter().enumerate().filter(|(k, _)| !rho.log_ard[*k].is_empty()) {
+            let rows = || (0..problem.n_rows()).filter(|&i| state.support(i).binary_search(&(k as u32)).is_ok());
+            for place in places(atom.factors()).filter(|place| rho.ard_slot(k, place.local) == slot) {
+                let points = rows().map(|i| state.point(k, i)[place.stored]);
+                match place.factor {
+                    ChartFactor::Circle { period } => {
+                        let kappa = TAU / period;
+                        let (mut n, mut cosines) = (0.0, 0.0);
+                        points.for_each(|t| (n, cosines) = (n + 1.0, cosines + (kappa * t).cos()));
+                        out.circles.push((1.0 / (kappa * kappa), n, cosines));
+                    }
+                    ChartFactor::Line => points.for_each(|t| out.line = (out.line.0 + 1.0, out.line.1 + t * t)),
+                    ChartFactor::Sphere { .. } => {}
+                }
+            }
+        }
+        out
+    }
+
+    /// The `ln alpha` in a wide range at which these coordinates' energy with half of `alpha * variance`, the trace against
+    /// the prior's curvature, is stationary.
+    pub fn stationary(&self, variance: f64) -> f64 {
+        const RANGE: (f64, f64) = (-12.0, 12.0);
+        // the derivative over alpha itself, which grows with alpha
+        bisect(RANGE, |log_alpha| {
+            let alpha = log_alpha.exp();
+            let (n, square) = self.line;
+            let line = 0.5 * (square - n / alpha);
+            let circle = |&(unit, n, cosines): &(f64, f64, f64)| unit * (n * ln_bessel_i0(alpha * unit).1 - cosines);
+            line + self.circles.iter().map(circle).sum::<f64>() + 0.5 * variance < 0.0
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_stationary_precision_makes_the_slope_vanish() {
+        let both = AxisStatistics { circles: vec![(0.25, 30.0, 21.0)], line: (40.0, 7.0) };
+        for variance in [0.0, 1.5] {
+            let alpha = both.stationary(variance).exp();
+            let line = 0.5 * (alpha * 7.0 - 40.0);
+            let eta = 0.25 * alpha;
+            let circle = eta * (30.0 * ln_bessel_i0(eta).1 - 21.0);
+            assert!((line + circle + 0.5 * alpha * variance).abs() < 1e-8 * 40.0);
+        }
+        let line = AxisStatistics { circles: Vec::new(), line: (40.0, 7.0) };
+        assert!((line.stationary(1.0) - (40.0f64 / 8.0).ln()).abs() < 1e-10);
+    }
 
     fn derivatives_match(factor: ChartFactor, alpha: f64) {
         let at = |t: f64| coordinate_prior(factor, Some(alpha), t);

@@ -4,34 +4,45 @@
 use crate::linalg::Cholesky;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
+use crate::state::State;
 use ndarray::{s, Array2};
 
-/// `P_k = lambda_k S_k / phi + N_k / s^2`, the prior precision of every decoder column.
+/// `P_k = lambda_k S_k / phi + N_k / s^2`, the prior precision of every decoder column; in the classic mode without its second
+/// part.
 #[derive(Clone, Debug)]
 pub struct DecoderPrior {
     /// P_k.
     pub precision: Vec<Array2<f64>>,
     /// R_k = lambda_k S_k / phi: the derivative of P_k in `ln lambda_k`, and minus that in `ln phi`.
     pub roughness: Vec<Array2<f64>>,
-    /// ln |P_k|.
-    pub ln_det: Vec<f64>,
-    /// tr(P_k^-1 R_k), the derivative of `ln |P_k|` in `ln lambda_k`.
+    /// tr(P_k^-1 R_k), the derivative of `ln |P_k|` in `ln lambda_k`: the rank of S_k.
     pub ln_det_slope: Vec<f64>,
+    /// `-p/2 ln|P| + (Mp/2) ln 2 pi`; none in the classic mode, which counts the determinant's strengths apart.
+    normaliser: f64,
 }
 
 impl DecoderPrior {
     /// `None` when some P_k is not positive definite in floating point: an infeasible strength.
-    pub fn new(problem: &Problem, rho: &SaeManifoldRho) -> Option<Self> {
+    pub fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho) -> Option<Self> {
         let phi = rho.dispersion();
-        let mut out =
-            Self { precision: Vec::new(), roughness: Vec::new(), ln_det: Vec::new(), ln_det_slope: Vec::new() };
-        for (k, atom) in problem.atoms().iter().enumerate() {
-            let roughness = atom.roughness() * (rho.lambda_smooth(k) / phi);
-            let precision = &roughness + &(atom.null_projector() / problem.mean_column_variance());
+        let mut out = Self { precision: Vec::new(), roughness: Vec::new(), ln_det_slope: Vec::new(), normaliser: 0.0 };
+        let p = problem.n_outputs() as f64;
+        for k in 0..problem.n_atoms() {
+            let roughness = state.roughness(problem, k) * (rho.lambda_smooth(k) / phi);
+            if !problem.is_proper() {
+                if roughness.iter().any(|v| !v.is_finite()) {
+                    return None;
+                }
+                out.ln_det_slope.push(problem.rank(k) as f64);
+                out.precision.push(roughness.clone());
+                out.roughness.push(roughness);
+                continue;
+            }
+            let precision = &roughness + &(state.null_projector(problem, k) / problem.mean_column_variance());
             let factor = Cholesky::new(precision.view())?;
             let mut solved = roughness.clone();
             factor.solve(&mut solved.view_mut());
-            out.ln_det.push(factor.log_det());
+            out.normaliser += 0.5 * p * (roughness.nrows() as f64 * std::f64::consts::TAU.ln() - factor.log_det());
             out.ln_det_slope.push(solved.diag().sum());
             out.precision.push(precision);
             out.roughness.push(roughness);
@@ -68,11 +79,9 @@ impl DecoderPrior {
         }
     }
 
-    /// Energy `1/2 tr(B'PB) - p/2 ln|P| + (Mp/2) ln 2 pi`, given PB.
+    /// Energy `1/2 tr(B'PB)` with its normaliser, given PB.
     pub fn energy(&self, decoders: &Array2<f64>, applied: &Array2<f64>) -> f64 {
-        let (m, p) = decoders.dim();
         let quadratic: f64 = decoders.iter().zip(applied).map(|(b, pb)| b * pb).sum();
-        let ln_det: f64 = self.ln_det.iter().sum();
-        0.5 * quadratic - 0.5 * p as f64 * ln_det + 0.5 * (m * p) as f64 * (2.0 * std::f64::consts::PI).ln()
+        0.5 * quadratic + self.normaliser
     }
 }

@@ -1,10 +1,11 @@
 //! Values, gradients and curvature of all rows in one pass over the data.
 
+use super::columns::Columns;
 use super::tape::{Chunk, Chunks};
 use crate::arrow::Frame;
 use crate::atoms::BasisJet;
 use crate::gates::{GatePrior, GateRow};
-use crate::linalg::{axpy, dot, gemm, Op};
+use crate::linalg::{axpy, dot, gemm, product, row_space, symmetric_eigen, Cholesky, Op};
 use crate::priors::{coordinate_priors, DecoderPrior};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
@@ -58,6 +59,8 @@ pub struct Linearised {
     pub prior: DecoderPrior,
     /// Prior curvature of every free logit (strength times majoriser plus the Gaussian's precision), n x free.
     pub logit_curvature: Vec<f64>,
+    /// Terms of the columns' prior, where the gate has one.
+    pub columns: Columns,
     pub frame: Frame,
 }
 
@@ -88,9 +91,10 @@ struct Scratch {
 
 /// Linearises every row. `None` when the decoder prior is not positive definite in floating point.
 pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: Frame) -> Option<Linearised> {
-    let prior = DecoderPrior::new(problem, rho)?;
+    let prior = DecoderPrior::new(problem, state, rho)?;
     let (n, m, p) = (problem.n_rows(), problem.width(), problem.n_outputs());
     let plan = Chunks::new(n, 8 * m * (p + m));
+    let columns = Columns::new(problem, state, rho);
     let sums = plan.map(|chunks| {
         let mut sums = Sums {
             chunks: Vec::with_capacity(chunks.len()),
@@ -102,7 +106,8 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
         };
         let mut scratch = Scratch::default();
         for c in chunks {
-            let chunk = linearise_chunk(problem, state, rho, &frame, (c, plan.rows(c)), &mut sums, &mut scratch);
+            let chunk =
+                linearise_chunk(problem, state, rho, &columns, &frame, (c, plan.rows(c)), &mut sums, &mut scratch);
             sums.chunks.push(chunk);
         }
         sums
@@ -117,10 +122,11 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
         gram: Array2::zeros((m, m)),
         prior,
         logit_curvature: Vec::new(),
+        columns,
         frame,
     };
+    out.loss.sparsity = out.columns.energy();
     out.loss.smoothness = out.prior.energy(&state.decoders, &out.border_gradient);
-    out.prior.add_to(problem, &mut out.gram);
     for sum in sums {
         out.loss.add(&sum.loss);
         out.local_gradient.extend(sum.local_gradient);
@@ -129,8 +135,62 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
         out.gram += &sum.gram;
         out.chunks.extend(sum.chunks);
     }
-    add_normalisers(problem, rho, &mut out.loss);
+    if problem.is_proper() {
+        add_normalisers(problem, rho, &mut out.loss);
+    } else {
+        drop_coordinate_constants(problem, state, &mut out.loss);
+        pin_unseen(problem, state, &mut out.gram);
+    }
+    out.prior.add_to(problem, &mut out.gram);
     Some(out)
+}
+
+/// The classic mode counts no volumes: takes what the coordinates' priors have of them out.
+fn drop_coordinate_constants(problem: &Problem, state: &State, loss: &mut LossParts) {
+    let mut of_row = 0.0;
+    for (k, atom) in problem.atoms().iter().enumerate() {
+        let constant: f64 = atom.factors().iter().map(|f| f.prior_constant()).sum();
+        let supported = (0..problem.n_rows()).filter(|&i| state.support(i).binary_search(&(k as u32)).is_ok()).count();
+        loss.ard_unsupported -= constant * (problem.n_rows() - supported) as f64;
+        of_row += constant;
+    }
+    loss.ard -= of_row * problem.n_rows() as f64;
+}
+
+/// Directions of the decoders that neither roughness nor any row sees get unit stiffness, so that each counts ln 1 = 0.
+///
+/// They lie in the null space of every S_k, so they are the same at all strengths: the constant of an atom that no row uses, or
+/// columns of the null spaces that are dependent on the rows. `gram` is the data's share of G.
+fn pin_unseen(problem: &Problem, state: &State, gram: &mut Array2<f64>) {
+    /// Part of the largest diagonal entry below which a direction is unseen. A direction is either seen or not, so this is
+    /// rounding of a sum over rows, not the floor of the rows' spectra.
+    const UNSEEN: f64 = 1e-12;
+    let mut null = Vec::new();
+    for k in 0..problem.n_atoms() {
+        let basis = row_space(state.null_projector(problem, k).view());
+        for column in basis.columns() {
+            let mut of_all = vec![0.0; problem.width()];
+            problem.rows_of(k).zip(column).for_each(|(m, v)| of_all[m] = *v);
+            null.extend(of_all);
+        }
+    }
+    let count = null.len() / problem.width();
+    let null = Array2::from_shape_vec((count, problem.width()), null).expect("rows of one width");
+    let scale = gram.diag().iter().fold(0.0f64, |m, v| m.max(*v));
+    let seen = product((null.view(), Op::Plain), (gram.view(), Op::Plain));
+    let seen = product((seen.view(), Op::Plain), (null.view(), Op::Transposed));
+    let floor = UNSEEN * scale;
+    let all_seen = Cholesky::new((&seen - &(Array2::<f64>::eye(count) * floor)).view()).is_some();
+    if all_seen || !floor.is_finite() {
+        return;
+    }
+    let (values, vectors) = symmetric_eigen(seen.view());
+    for (_, vector) in values.iter().zip(vectors.columns()).filter(|(v, _)| **v <= floor) {
+        let unseen = vector.dot(&null);
+        for (a, mut row) in gram.rows_mut().into_iter().enumerate() {
+            row.scaled_add(unseen[a], &unseen);
+        }
+    }
 }
 
 /// The parts of L that no inner variable enters.
@@ -140,15 +200,17 @@ fn add_normalisers(problem: &Problem, rho: &SaeManifoldRho, loss: &mut LossParts
     let free = problem.n_free() as f64;
     loss.data_fit += 0.5 * n * p * (ln_2pi + rho.dispersion().ln());
     if free > 0.0 {
-        loss.sparsity += n * problem.gate().ln_normaliser(rho.lambda_sparse()).0;
+        loss.sparsity += n * problem.gate().ln_normaliser(rho.lambda_sparse(), problem.n_atoms()).0;
         loss.logit_prior -= 0.5 * n * free * (problem.gate().logit_precision().ln() - ln_2pi);
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 fn linearise_chunk(
     problem: &Problem,
     state: &State,
     rho: &SaeManifoldRho,
+    columns: &Columns,
     frame: &Frame,
     (index, rows): (usize, std::ops::Range<usize>),
     sums: &mut Sums,
@@ -157,7 +219,7 @@ fn linearise_chunk(
     let (m, p, len) = (problem.width(), problem.n_outputs(), rows.len());
     let phi_inverse = 1.0 / rho.dispersion();
     let mut chunk = Chunk::new(index, rows.clone(), m);
-    evaluate_bases(problem, state, frame.rank(), &mut chunk, scratch);
+    evaluate_bases(problem, state, rho, frame.rank(), &mut chunk, scratch);
 
     // residuals, their norms, and both contractions that touch the p channels
     let mut residual = Array2::zeros((len, p));
@@ -201,7 +263,17 @@ fn linearise_chunk(
         for (u, g) in scratch.local.iter().enumerate() {
             gradient[view.position(u)] += g;
         }
-        prior_terms(problem, state, rho, row, gradient, &mut sums.loss, &mut sums.logit_curvature, &mut scratch.prior);
+        prior_terms(
+            problem,
+            state,
+            rho,
+            columns,
+            row,
+            gradient,
+            &mut sums.loss,
+            &mut sums.logit_curvature,
+            &mut scratch.prior,
+        );
         add_prior_curvature(problem, state, rho, &mut chunk, index, &sums.logit_curvature, scratch);
     }
     sums.loss.data_fit = 0.5 * phi_inverse * sums.loss.residual;
@@ -210,7 +282,14 @@ fn linearise_chunk(
 }
 
 /// Gates and bases of every row of the chunk, and its stacked rows phi_i.
-fn evaluate_bases(problem: &Problem, state: &State, rank: usize, chunk: &mut Chunk, scratch: &mut Scratch) {
+fn evaluate_bases(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    rank: usize,
+    chunk: &mut Chunk,
+    scratch: &mut Scratch,
+) {
     let len = chunk.rows.len();
     scratch.gates.resize_with(len, GateRow::default);
     scratch.second_basis.clear();
@@ -221,7 +300,7 @@ fn evaluate_bases(problem: &Problem, state: &State, rank: usize, chunk: &mut Chu
         let support = state.support(row);
         let logits = state.logits.row(row);
         let gate = &mut scratch.gates[index];
-        problem.gate().row(logits.as_slice().expect("standard layout"), support, gate);
+        problem.gate().row(rho.lambda_sparse(), logits.as_slice().expect("standard layout"), support, gate);
         scratch.basis.clear();
         scratch.basis_d1.clear();
         scratch.second_start.push(scratch.second_basis.len());
@@ -311,12 +390,28 @@ fn row_terms(
     chunk.set_jacobian(index, &scratch.jacobian);
 }
 
+/// A held logit is no variable: at this curvature it contributes nothing to a determinant with its share of the constants,
+/// which the classic mode does not count.
+pub fn held_curvature(problem: &Problem) -> f64 {
+    if problem.is_proper() {
+        2.0 * std::f64::consts::PI
+    } else {
+        1.0
+    }
+}
+
+/// Whether the free logit `f` of a row is held at the wall of an open gate.
+pub fn held(problem: &Problem, state: &State, row: usize, f: usize) -> bool {
+    problem.gate().held(f, state.logits[[row, f]]) && state.support(row).contains(&(f as u32))
+}
+
 /// Priors of one row: energies, gradients over the row's block, and the curvature of its logits.
 #[allow(clippy::too_many_arguments)]
 fn prior_terms(
     problem: &Problem,
     state: &State,
     rho: &SaeManifoldRho,
+    columns: &Columns,
     row: usize,
     gradient: &mut [f64],
     loss: &mut LossParts,
@@ -332,8 +427,23 @@ fn prior_terms(
         loss.sparsity += lambda * prior.energy;
         for f in 0..free {
             loss.logit_prior += 0.5 * precision * logits[f] * logits[f];
+            if held(problem, state, row, f) {
+                logit_curvature.push(held_curvature(problem));
+                continue;
+            }
             gradient[f] += lambda * prior.gradient[f] + precision * logits[f];
             logit_curvature.push(lambda * prior.majoriser[f] + precision);
+        }
+        let from = logit_curvature.len() - free;
+        columns.of_row(problem, state, row, |at, k, z| {
+            gradient[at] += columns.terms[k].score * z[1];
+            logit_curvature[from + at] += (columns.terms[k].score * z[2]).max(0.0);
+        });
+        // a logit outside the support that no prior sees is no variable either
+        for (f, curvature) in logit_curvature[from..].iter_mut().enumerate() {
+            if *curvature <= 0.0 && !state.support(row).contains(&(f as u32)) {
+                *curvature = held_curvature(problem);
+            }
         }
     }
     let layout = state.layout_of_rows();

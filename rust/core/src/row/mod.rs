@@ -7,10 +7,14 @@
 //! Local variables that the data see ("coupled") are ordered: free logits of the support, then coordinates of the
 //! support. The free logits of atoms outside the support feel their prior alone.
 
+mod columns;
 mod linearise;
+mod program;
 mod solver;
 mod tape;
 
-pub use linearise::{linearise, Linearised, LossParts};
+pub use columns::Columns;
+pub use linearise::{held, held_curvature, linearise, Linearised, LossParts};
+pub use program::{PackedBatch4, PackedJets, RowAtom, RowDecoder, RowGate, RowSlots, SaeReconstructionRowProgram};
 pub use solver::{RowSolver, RowState, Target};
 pub use tape::{AtomView, Chunk, Chunks, RowView};

@@ -53,6 +53,8 @@ pub struct RowSolver {
     pub atoms: Vec<Arc<dyn Atom>>,
     pub gate: Arc<dyn Gate>,
     pub rho: SaeManifoldRho,
+    /// Per atom, what a unit of its column's mass costs; empty where the gate has no prior on columns.
+    pub scores: Vec<f64>,
     /// 1/phi.
     pub inverse_dispersion: f64,
     /// Stacked, M x p.
@@ -70,8 +72,12 @@ impl RowSolver {
         atoms: Vec<Arc<dyn Atom>>,
         gate: Arc<dyn Gate>,
         rho: SaeManifoldRho,
+        scores: Vec<f64>,
         decoders: Array2<f64>,
     ) -> Result<Self, ShapeError> {
+        if gate.columns().is_some() && scores.len() != atoms.len() {
+            return Err(ShapeError::shape("column_scores", &[scores.len()], &[atoms.len()]));
+        }
         let dims: Vec<usize> = atoms.iter().map(|a| a.dim()).collect();
         rho.check(&dims)?;
         let running = |sizes: Vec<usize>| {
@@ -91,6 +97,7 @@ impl RowSolver {
             gate,
             inverse_dispersion: 1.0 / rho.dispersion(),
             rho,
+            scores,
             decoders,
             gram,
             offsets,
@@ -117,15 +124,15 @@ impl RowSolver {
         out
     }
 
-    /// What the coordinates of a row's support cost in the evidence beside their energy, at least `least` nats for each local
-    /// coordinate.
+    /// What the coordinates of a row's support, and its gates where they are independent, cost in the evidence beside their
+    /// energy; at least `least` nats for each local coordinate.
     pub fn coordinate_charges(&self, row: &RowState, weight: f64, least: f64) -> f64 {
         let factor = weight * self.inverse_dispersion;
-        let mut gates = Vec::new();
-        self.gate.values(&row.logits, &row.support, &mut gates);
+        let mut gates = GateRow::default();
+        self.gate.row(self.rho.lambda_sparse(), &row.logits, &row.support, &mut gates);
         let mut total = 0.0;
-        for (&k, a) in row.support.iter().zip(&gates) {
-            let k = k as usize;
+        for (s, &k) in row.support.iter().enumerate() {
+            let (k, a) = (k as usize, gates.a[s]);
             let atom = &*self.atoms[k];
             let (d, width) = (atom.dim(), atom.width());
             let point = &row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
@@ -141,6 +148,12 @@ impl RowSolver {
             }
             coordinate_priors(atom, &self.rho, k, point, |u, term| h[u * (d + 1)] += term.stiffness());
             total += coordinate_charge(atom.factors(), &h, d).max(least * d as f64);
+            if !self.gate.shares() && self.n_free() > 0 {
+                let curve = self.gram_times(k, &jet.phi);
+                let slope = gates.da[s * gates.free + s];
+                let seen = factor * slope * slope * dot(&curve[own], &jet.phi);
+                total += 0.5 * (seen / self.gate.logit_precision()).ln_1p();
+            }
         }
         total
     }
@@ -162,7 +175,39 @@ impl RowSolver {
     }
 
     /// Damped Newton on the row's objective, its support held. `logits_only` leaves coordinates alone.
-    pub fn polish(&self, target: &Target, mut row: RowState, logits_only: bool) -> RowState {
+    pub fn polish(&self, target: &Target, row: RowState, logits_only: bool) -> RowState {
+        let mut row = self.descend(target, row, logits_only);
+        // a logit at its wall that would rather rise is let go, and may come back once for each gate
+        for _ in 0..row.support.len() {
+            let Some(released) = self.released(target, &row) else { break };
+            let next = self.descend(target, released, logits_only);
+            if next.objective >= row.objective {
+                break;
+            }
+            row = next;
+        }
+        row
+    }
+
+    /// The row with those logits just above their walls whose objective falls from there; `None` when none does.
+    fn released(&self, target: &Target, row: &RowState) -> Option<RowState> {
+        let held = |k: &&u32| self.gate.held(**k as usize, row.logits[**k as usize]);
+        if !row.support.iter().any(|k| held(&k)) {
+            return None;
+        }
+        let mut above = row.clone();
+        row.support.iter().filter(held).for_each(|&k| above.logits[k as usize] = above.logits[k as usize].next_up());
+        let slopes = self.local(target, &above).gradient;
+        let mut out = row.clone();
+        let mut any = false;
+        for &k in row.support.iter().filter(held).filter(|&&k| slopes[k as usize] < 0.0) {
+            out.logits[k as usize] = above.logits[k as usize];
+            any = true;
+        }
+        any.then_some(out)
+    }
+
+    fn descend(&self, target: &Target, mut row: RowState, logits_only: bool) -> RowState {
         let free = self.n_free();
         let mut here = self.local(target, &row);
         let mut damping = 0.0f64;
@@ -226,6 +271,11 @@ impl RowSolver {
         let free = self.n_free();
         let mut next = row.clone();
         next.logits[..free].iter_mut().zip(step).for_each(|(l, d)| *l += d);
+        for &k in &row.support {
+            if let Some(wall) = self.gate.wall(k as usize) {
+                next.logits[k as usize] = next.logits[k as usize].max(wall);
+            }
+        }
         let mut u = free;
         for &k in &row.support {
             let k = k as usize;
@@ -247,7 +297,7 @@ impl RowSolver {
         let factor = target.weight * self.inverse_dispersion;
         let q = free + row.support.iter().map(|&k| self.atoms[k as usize].dim()).sum::<usize>();
         let mut gate = GateRow::default();
-        self.gate.row(&row.logits, &row.support, &mut gate);
+        self.gate.row(self.rho.lambda_sparse(), &row.logits, &row.support, &mut gate);
         // columns of Q through each atom's basis row and its derivatives: all of Q D' is sums of these
         let mut phi = vec![0.0; m];
         let mut d = vec![0.0; q * m];
@@ -356,6 +406,11 @@ impl RowSolver {
             for u in 0..free {
                 let l = row.logits[u];
                 energy += 0.5 * precision * l * l;
+                if self.gate.held(u, l) && row.support.contains(&(u as u32)) {
+                    out.hessian[u * (q + 1)] += precision;
+                    out.scale[u] += precision;
+                    continue;
+                }
                 out.gradient[u] += lambda * prior.gradient[u] + precision * l;
                 out.scale[u] += lambda * prior.majoriser[u] + precision;
                 (unit[u], column) = (1.0, vec![0.0; free]);
@@ -363,6 +418,17 @@ impl RowSolver {
                 unit[u] = 0.0;
                 column[u] += precision;
                 (0..free).for_each(|v| out.hessian[v * q + u] += column[v]);
+            }
+            if let Some(prior) = self.gate.columns() {
+                // one row moves its columns' masses by little: their prices stay
+                for &k in &row.support {
+                    let k = k as usize;
+                    let (score, z) = (self.scores[k], prior.indicator(row.logits[k]));
+                    energy += score * z[0];
+                    out.gradient[k] += score * z[1];
+                    out.hessian[k * (q + 1)] += score * z[2];
+                    out.scale[k] += (score * z[2]).max(0.0);
+                }
             }
         }
         let mut slot = free;

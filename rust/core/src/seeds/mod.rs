@@ -8,6 +8,8 @@
 mod assignment;
 mod charts;
 mod components;
+mod independent;
+mod overlapping;
 mod subspaces;
 
 use crate::errors::ShapeError;
@@ -33,18 +35,30 @@ pub struct Seed {
     pub rho: SaeManifoldRho,
 }
 
-/// At most `n_init` seeds, most promising first; fewer, or none, when interrupted.
+/// At most `n_init` seeds, most promising first; fewer, or none, when interrupted. Gates that are given (`routing`, n x K) leave
+/// one.
 pub fn seeds(
     problem: &Problem,
     n_init: usize,
     random_state: u64,
+    routing: Option<&Array2<f64>>,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<Vec<Seed>, ShapeError> {
-    let guesses =
+    if let Some(routing) = routing {
+        if routing.dim() != (problem.n_rows(), problem.n_atoms()) {
+            return Err(ShapeError::shape("routing", routing.shape(), &[problem.n_rows(), problem.n_atoms()]));
+        }
+        return Ok(vec![start(problem, independent::routed(problem, routing))?.1]);
+    }
+    let mut guesses =
         if problem.n_atoms() == 1 { single(problem) } else { clustered(problem, n_init, random_state, interrupted) };
+    if !problem.gate().shares() {
+        guesses.iter_mut().for_each(|guess| independent::opened(problem, guess));
+        guesses.extend(independent::independent(problem, random_state));
+    }
     let mut out = Vec::new();
-    for (logits, coords) in guesses {
-        out.push(start(problem, logits, coords)?);
+    for guess in guesses {
+        out.push(start(problem, guess)?);
     }
     out.sort_by(|a: &(f64, Seed), b| a.0.total_cmp(&b.0));
     // guesses that differ by a symmetry of their atom leave the same residual, to rounding
@@ -52,7 +66,13 @@ pub fn seeds(
     Ok(out.into_iter().map(|(_, seed)| seed).take(n_init.max(1)).collect())
 }
 
-type Guess = (Array2<f64>, Vec<Array2<f64>>);
+/// A first guess of everything but the decoders.
+struct Guess {
+    logits: Array2<f64>,
+    coords: Vec<Array2<f64>>,
+    /// Which atoms each row uses; all of them when `None`.
+    support: Option<Vec<Vec<u32>>>,
+}
 
 /// Coordinates from the leading components.
 fn single(problem: &Problem) -> Vec<Guess> {
@@ -62,7 +82,8 @@ fn single(problem: &Problem) -> Vec<Guess> {
     let mut scores = principal_scores(problem.data(), LEADING.max(largest));
     let all: Vec<usize> = (0..n).collect();
     whiten(&mut scores, &all);
-    charts(atom, &scores, &all).into_iter().map(|coords| (Array2::zeros((n, 1)), vec![coords])).collect()
+    let guess = |coords| Guess { logits: Array2::zeros((n, 1)), coords: vec![coords], support: None };
+    charts(atom, &scores, &all).into_iter().map(guess).collect()
 }
 
 /// A least-squares solve that knows no strengths yet.
@@ -91,12 +112,12 @@ impl Least {
 }
 
 /// Decoders by least squares at a guess, with strengths that suit them; returned with the residual per entry.
-fn start(problem: &Problem, logits: Array2<f64>, coords: Vec<Array2<f64>>) -> Result<(f64, Seed), ShapeError> {
+fn start(problem: &Problem, guess: Guess) -> Result<(f64, Seed), ShapeError> {
     /// Residuals below this part of the data's variance are rounding, and no start for the noise level.
     const RELATIVE_FLOOR: f64 = 1e-12;
     let (n, p, m) = (problem.n_rows(), problem.n_outputs(), problem.width());
     let decoders = Array2::zeros((m, p));
-    let mut state = State::new(problem, logits, coords, decoders, None)?;
+    let mut state = State::new(problem, guess.logits, guess.coords, decoders, guess.support)?;
     let gates = state.gates(problem);
     let (mut gram, mut moment) = (Array2::<f64>::zeros((m, m)), Array2::<f64>::zeros((m, p)));
     let rows_at_once = 1024;
@@ -124,24 +145,24 @@ fn start(problem: &Problem, logits: Array2<f64>, coords: Vec<Array2<f64>>) -> Re
     let floor = RELATIVE_FLOOR * problem.mean_column_variance();
     let dispersion = ((square - explained) / (n * p) as f64).max(floor);
     state.decoders = solved;
+    let state = state.reweighted(problem);
 
-    // the strength at which the prior expects the roughness that the decoder has
-    let log_smooth = problem
-        .atoms()
-        .iter()
-        .enumerate()
-        .map(|(k, atom)| {
+    // the strength at which the prior expects the roughness that the decoder has; the classic criterion is given its noise level
+    let noise = if problem.is_proper() { dispersion } else { 1.0 };
+    let log_smooth = (0..problem.n_atoms())
+        .map(|k| {
             let b = state.decoder(problem, k);
-            let roughness = atom.roughness();
+            let roughness = state.roughness(problem, k);
             let energy: f64 = roughness.dot(&b).iter().zip(b.iter()).map(|(a, b)| a * b).sum();
-            let rank = atom.width() as f64 - atom.null_projector().diag().sum();
+            let rank = problem.rank(k) as f64;
             if rank < 0.5 {
                 // nothing on the atom is rough, and its strength has no effect
                 return 0.0;
             }
-            (dispersion * p as f64 * rank / energy.max(floor)).max(f64::MIN_POSITIVE).ln()
+            (noise * p as f64 * rank / energy.max(floor)).max(f64::MIN_POSITIVE).ln()
         })
         .collect();
-    let rho = SaeManifoldRho::with_per_atom_smooth(0.0, log_smooth, dispersion.ln());
+    let rho = SaeManifoldRho::with_per_atom_smooth(0.0, log_smooth, noise.ln());
+    let rho = if problem.is_proper() { rho } else { rho.with_fixed_dispersion() };
     Ok((dispersion, Seed { state, rho }))
 }

@@ -23,7 +23,7 @@ const CLUSTER_ROWS: usize = 4096;
 
 /// A cluster's affine subspace.
 #[derive(Clone)]
-struct Subspace {
+pub(super) struct Subspace {
     mean: Array1<f64>,
     /// r x d, orthonormal columns.
     basis: Array2<f64>,
@@ -31,7 +31,7 @@ struct Subspace {
 
 impl Subspace {
     /// The best affine subspace of dimension `d` through some rows, or linear when `linear` holds.
-    fn fit(rows: ArrayView2<'_, f64>, d: usize, linear: bool) -> Self {
+    pub(super) fn fit(rows: ArrayView2<'_, f64>, d: usize, linear: bool) -> Self {
         let r = rows.ncols();
         let mean = if linear { Array1::zeros(r) } else { rows.mean_axis(ndarray::Axis(0)).expect("rows") };
         let centred = &rows - &mean;
@@ -174,7 +174,7 @@ fn guess(problem: &Problem, scores: &Array2<f64>, subspaces: &[Subspace]) -> Gue
             logits.row_mut(i).mapv_inplace(|l| l - pinned);
         }
     }
-    (logits, coords)
+    Guess { logits, coords, support: None }
 }
 
 /// The cluster of each atom. Only atoms that need subspaces of one dimension may trade clusters: those of different kinds
@@ -214,7 +214,12 @@ fn deal_clusters(
 }
 
 /// The best coordinates of all rows on an atom that is to explain a cluster, with their squared error over its members.
-fn read_cluster(atom: &dyn Atom, scores: &Array2<f64>, subspace: &Subspace, members: &[usize]) -> (f64, Array2<f64>) {
+pub(super) fn read_cluster(
+    atom: &dyn Atom,
+    scores: &Array2<f64>,
+    subspace: &Subspace,
+    members: &[usize],
+) -> (f64, Array2<f64>) {
     let mut inside = (scores - &subspace.mean).dot(&subspace.basis);
     for mut column in inside.columns_mut() {
         if members.iter().map(|&i| column[i].powi(3)).sum::<f64>() < 0.0 {

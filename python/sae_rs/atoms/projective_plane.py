@@ -1,0 +1,75 @@
+"""The projective plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from .base import Atom, FloatArray
+from .fields import whole_number
+from .sphere import MAX_DEGREE, degree_energy, degree_roughness, lattice, unit_vectors
+
+
+@dataclass(frozen=True)
+class ProjectivePlane(Atom):
+    """A surface of undirected axes: the decoded point is an even polynomial of a unit vector, the same at t and −t.
+
+    The basis is the spherical harmonics of even degree 0, 2, ..., L, as `Sphere` has them. A coordinate is stored as the one
+    of its two unit vectors with z > 0.
+
+    Parameters
+    ----------
+    degree : int, default 2
+        L, even. Degree two draws a linear image of the Veronese surface, which needs five dimensions.
+
+    Raises
+    ------
+    ValueError
+        When `degree` is not an even integer between 2 and 32.
+    """
+
+    degree: int = 2
+    kind: ClassVar[str] = "projective_plane"
+
+    def __post_init__(self) -> None:
+        degree = whole_number("ProjectivePlane", "degree", self.degree, 2, MAX_DEGREE)
+        if degree % 2:
+            raise ValueError(f"ProjectivePlane: degree must be even, got {degree}")
+        object.__setattr__(self, "degree", degree)
+
+    @property
+    def dim(self) -> int:
+        return 2
+
+    @property
+    def ambient(self) -> int:
+        return 3
+
+    @property
+    def _degrees(self) -> range:
+        return range(0, self.degree + 1, 2)
+
+    @property
+    def width(self) -> int:
+        return (self.degree + 1) * (self.degree + 2) // 2
+
+    def wrap(self, coords: FloatArray) -> FloatArray:
+        """Unit vectors (m, 3): of t and −t the one with z > 0, on the equator with y > 0, and then with x > 0."""
+        wrapped = unit_vectors(coords)
+        x, y, z = wrapped.T
+        leading = np.where(z != 0.0, z, np.where(y != 0.0, y, x))
+        return np.where(leading[:, None] < 0.0, -wrapped, wrapped)
+
+    def grid(self, n_points: int) -> FloatArray:
+        """Unit vectors (n_points, 3) with z > 0 at even distances, on a Fibonacci lattice."""
+        return lattice(n_points, 0.0)
+
+    def roughness(self) -> FloatArray:
+        """Mean squared Laplacian: (l (l + 1))² on each column of degree l."""
+        return np.diag(np.repeat(*degree_roughness(self._degrees)))
+
+    def energy(self, decoder: FloatArray) -> dict[str, float]:
+        """Mean squared norm of each degree, keyed "l2", "l4", ..."""
+        return degree_energy(self._degrees, decoder)

@@ -1,0 +1,84 @@
+"""The softmax gate."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import qmc
+
+from .base import FloatArray, Gate, positive
+
+# Nodes of the quasi-Monte-Carlo mean that normalises the gate prior. A power of two keeps the Sobol points balanced;
+# more nodes cost time in every evaluation of the evidence and change it by less than its Laplace error.
+N_NODES = 4096
+# The nodes are a definition of the evidence, not a random draw: the same for every fit, so evidences can be compared.
+NODE_SEED = 0
+# Nodes at 0 or 1 would map to infinite logits.
+NODE_MARGIN = 1e-9
+
+
+@dataclass(frozen=True)
+class Softmax(Gate):
+    """Gates of a row are the softmax of its logits; the last logit is pinned at 0. They sum to one.
+
+    Parameters
+    ----------
+    temperature : float, default 1.0
+        Divides the logits.
+    logit_precision : float, default 0.04
+        Precision ε of the proper Gaussian prior of each free logit, which makes the evidence finite.
+    top_k : int or None, default None
+        The largest number of atoms that a row may use.
+
+    Raises
+    ------
+    ValueError
+        When a temperature or precision is not a positive finite number, or `top_k` not an integer of at least 1.
+    """
+
+    temperature: float = 1.0
+    logit_precision: float = 0.04
+    top_k: int | None = None
+    kind: ClassVar[str] = "softmax"
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "logit_precision"):
+            object.__setattr__(self, name, positive("Softmax", name, getattr(self, name)))
+        value: object = self.top_k
+        if value is not None:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"Softmax: top_k must be None or an integer of at least 1, got {value!r}")
+            object.__setattr__(self, "top_k", int(value))
+
+    def free_logits(self, n_atoms: int) -> int:
+        """All but the pinned one."""
+        return max(n_atoms - 1, 0)
+
+    @property
+    def sparsity_starts(self) -> tuple[float, ...]:
+        """V has local optima in this strength: the search starts from the best of these."""
+        return (4.0, 2.0, 0.0)
+
+    def spec(self, n_atoms: int) -> dict[str, Any]:
+        """Description for the compiled module; ``node_logits`` is (4096, n_atoms − 1), float64, read-only."""
+        if self.top_k is not None and self.top_k > max(n_atoms, 1):
+            raise ValueError(f"Softmax: top_k must be at most the number of atoms, {n_atoms}, got {self.top_k}")
+        return {**self.fields(), "node_logits": _prior_nodes(max(n_atoms - 1, 0), self.logit_precision)}
+
+
+@functools.lru_cache(maxsize=8)
+def _prior_nodes(n_free: int, precision: float) -> FloatArray:
+    """Logits (N_NODES, n_free) spread like the prior N(0, 1/precision): the nodes of the gate prior's normaliser."""
+    if n_free == 0:
+        nodes = np.zeros((N_NODES, 0))
+    else:
+        uniform = qmc.Sobol(n_free, seed=NODE_SEED).random(N_NODES)
+        nodes = ndtri(np.clip(uniform, NODE_MARGIN, 1.0 - NODE_MARGIN)) / np.sqrt(precision)
+    nodes = np.ascontiguousarray(nodes, dtype=np.float64)
+    nodes.flags.writeable = False
+    return nodes

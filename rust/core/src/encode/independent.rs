@@ -1,0 +1,160 @@
+//! Rows whose gates do not depend on each other: atoms are added while they explain more than they cost, and dropped when
+//! they no longer do.
+
+use super::{Encoder, COORDINATE_PRICE, MAX_MIXED};
+use crate::linalg::dot;
+use crate::row::{RowState, Target};
+use crate::state::SUPPORT_CUTOFF;
+
+impl Encoder {
+    /// Logits of a row that uses no atom: they feel their prior alone.
+    pub(super) fn settle_rest(&self) -> Vec<f64> {
+        /// Where they start: below zero, on the side to which every gate's prior pulls.
+        const START: f64 = -1.0;
+        let n = self.rows.atoms.len();
+        let free = self.rows.n_free();
+        if free == 0 {
+            return vec![0.0; n];
+        }
+        let target = Target { against: vec![0.0; self.rows.offsets[n]], length: 0.0, weight: 0.0 };
+        let start = RowState {
+            logits: vec![START; n],
+            coords: self.rows.origins(),
+            support: Vec::new(),
+            objective: f64::INFINITY,
+            converged: false,
+        };
+        self.rows.polish(&target, start, true).logits
+    }
+
+    /// The best candidate of one row.
+    pub(super) fn best_independent(&self, target: &Target, current: Option<RowState>) -> RowState {
+        let mut found = None;
+        if let Some(row) = current {
+            let kept = self.pruned(target, self.kept(target, row));
+            self.consider(target, &mut found, self.grown(target, kept));
+        }
+        if self.rows.n_free() == 0 {
+            // gates are given: only coordinates can be somewhere else
+            let again = found.clone().map(|row| self.placed_again(target, row));
+            again.into_iter().for_each(|row| self.consider(target, &mut found, row));
+            return found.unwrap_or_else(|| self.kept(target, self.empty()));
+        }
+        let grown = self.grown(target, self.kept(target, self.empty()));
+        let grown = self.pruned(target, grown);
+        self.consider(target, &mut found, grown);
+        found.expect("at least one candidate")
+    }
+
+    /// A row with the atoms that every row uses.
+    fn empty(&self) -> RowState {
+        let always = (0..self.rows.atoms.len() as u32).filter(|&k| self.rows.gate.always_on(k as usize));
+        RowState {
+            logits: self.rest.clone(),
+            coords: self.rows.origins(),
+            support: always.collect(),
+            objective: f64::INFINITY,
+            converged: false,
+        }
+    }
+
+    /// Polishes a row; gates that are no longer open leave the support.
+    fn kept(&self, target: &Target, row: RowState) -> RowState {
+        let mut row = self.rows.polish(target, row, false);
+        let mut open = Vec::new();
+        loop {
+            self.rows.gate.significant(&row.logits, &row.support, SUPPORT_CUTOFF, &mut open);
+            if open.len() == row.support.len() {
+                return row;
+            }
+            let closed: Vec<u32> = row.support.iter().copied().filter(|k| !open.contains(k)).collect();
+            row = self.without(target, row, &closed);
+        }
+    }
+
+    /// The row with some of its atoms dropped, polished.
+    fn without(&self, target: &Target, mut row: RowState, atoms: &[u32]) -> RowState {
+        for &k in atoms {
+            row.logits[k as usize] = self.rest[k as usize];
+        }
+        row.support.retain(|k| !atoms.contains(k));
+        self.rows.polish(target, row, false)
+    }
+
+    /// Adds atoms, best first, while each earns its price.
+    fn grown(&self, target: &Target, mut row: RowState) -> RowState {
+        for _ in row.support.len()..MAX_MIXED.max(row.support.len()) {
+            let Some(richer) = self.with_one_more(target, &row) else { break };
+            if self.score(target, &richer) >= self.score(target, &row) {
+                break;
+            }
+            row = richer;
+        }
+        row
+    }
+
+    /// Drops atoms that cost more than they explain.
+    fn pruned(&self, target: &Target, mut row: RowState) -> RowState {
+        loop {
+            let score = self.score(target, &row);
+            let droppable = row.support.iter().filter(|&&k| !self.rows.gate.always_on(k as usize));
+            let candidates = droppable.map(|&k| self.kept(target, self.without(target, row.clone(), &[k])));
+            let scored = candidates.map(|c| (self.score(target, &c), c));
+            match scored.min_by(|a, b| a.0.total_cmp(&b.0)) {
+                Some((better, candidate)) if better < score => row = candidate,
+                _ => return row,
+            }
+        }
+    }
+
+    /// The row with the atom, gate and grid point that lower its data term most, polished; `None` when none promises what a
+    /// coordinate costs.
+    ///
+    /// Adding `a gamma` changes the data term by `-a <gamma, residual> + a^2 |gamma|^2 / 2` (over phi), smallest at a in closed
+    /// form.
+    fn with_one_more(&self, target: &Target, row: &RowState) -> Option<RowState> {
+        let factor = target.weight * self.rows.inverse_dispersion;
+        let fitted = self.weighted(row);
+        let lambda = self.rows.rho.lambda_sparse();
+        let mut best: Option<(f64, usize, usize, f64)> = None;
+        for k in (0..self.rows.atoms.len()).filter(|&k| !row.support.contains(&(k as u32))) {
+            let left = self.left(target, &fitted, k);
+            let (least, most) = self.rows.gate.range(lambda, k);
+            let grid = &self.grids[k];
+            for g in 0..grid.lengths.len() {
+                let along = dot(grid.basis.row(g).as_slice().expect("standard layout"), &left);
+                let value = (along / grid.lengths[g].max(f64::MIN_POSITIVE)).clamp(least, most);
+                let gain = factor * value * (along - 0.5 * value * grid.lengths[g]) - grid.energies[g];
+                if best.is_none_or(|b| gain > b.0) {
+                    best = Some((gain, k, g, value));
+                }
+            }
+        }
+        let (gain, k, g, value) = best?;
+        if gain < COORDINATE_PRICE {
+            return None;
+        }
+        /// Gates start this far inside of what they can be, where their logits are finite.
+        const INSIDE: f64 = 0.02;
+        let (least, most) = self.rows.gate.range(lambda, k);
+        let value = value.clamp(least + INSIDE * (most - least), most - INSIDE * (most - least));
+        let mut next = row.clone();
+        next.coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]]
+            .copy_from_slice(self.grids[k].points.row(g).as_slice().expect("standard layout"));
+        next.logits[k] = self.rows.gate.logit_of_value(lambda, k, value);
+        next.support.push(k as u32);
+        next.support.sort_unstable();
+        Some(self.kept(target, next))
+    }
+
+    /// The row with every coordinate where it best explains what the other atoms leave, polished.
+    fn placed_again(&self, target: &Target, mut row: RowState) -> RowState {
+        for k in row.support.clone() {
+            let mut others = row.clone();
+            others.support.retain(|&o| o != k);
+            let fitted = self.weighted(&others);
+            self.point_at(target, &fitted, k as usize, &mut row.coords);
+        }
+        self.rows.polish(target, row, false)
+    }
+}

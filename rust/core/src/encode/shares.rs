@@ -1,0 +1,202 @@
+//! Rows whose gates are shares of one whole: an atom alone, then mixtures.
+//!
+//! Every atom is tried alone, at the point of its curve nearest to the row; then atoms are added while a mixture promises
+//! more than a coordinate costs. What cannot be solved in closed form is polished by Newton steps.
+
+use super::nearest::nearest;
+use super::{Encoder, COORDINATE_PRICE, MAX_MIXED};
+use crate::linalg::dot;
+use crate::row::{RowState, Target};
+use crate::state::SUPPORT_CUTOFF;
+
+/// Atoms tried alone.
+const ALONE: usize = 3;
+
+/// A row that uses one atom: its logits at their prior's optimum.
+#[derive(Debug)]
+pub(super) struct Alone {
+    logits: Vec<f64>,
+    /// What these logits imply.
+    pub(super) support: Vec<u32>,
+    /// Energy of the logits' priors.
+    energy: f64,
+}
+
+impl Encoder {
+    /// Logits of a row whose data do not see them, from a start that favours atom k.
+    pub(super) fn settle_alone(&self, k: usize) -> Alone {
+        /// Logit lead of the favoured atom at the start: past the entropy's hump, where its pull is towards one atom.
+        const LEAD: f64 = 6.0;
+        let n = self.rows.atoms.len();
+        let free = self.rows.n_free();
+        let mut logits = vec![0.0; n];
+        if k < free {
+            logits[k] = LEAD;
+        } else {
+            logits[..free].fill(-LEAD);
+        }
+        let target = Target { against: vec![0.0; self.rows.offsets[n]], length: 0.0, weight: 0.0 };
+        let start = RowState {
+            logits,
+            coords: self.rows.origins(),
+            support: vec![k as u32],
+            objective: f64::INFINITY,
+            converged: false,
+        };
+        let settled = self.rows.polish(&target, start, true);
+        let mut support = Vec::new();
+        self.rows.gate.significant(&settled.logits, &settled.support, SUPPORT_CUTOFF, &mut support);
+        if !support.contains(&(k as u32)) {
+            support.push(k as u32);
+            support.sort_unstable();
+        }
+        // a row of weight zero has no data term: what is left beside the coordinate's prior is the logits'
+        let own = &settled.coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]];
+        let energy = settled.objective - self.rows.coordinate_energy(k, own);
+        Alone { logits: settled.logits, support, energy }
+    }
+
+    /// The best candidate of one row.
+    pub(super) fn best_shares(&self, target: &Target, current: Option<RowState>) -> RowState {
+        let n = self.rows.atoms.len();
+        let mut coords = vec![0.0; self.rows.coord_offsets[n]];
+        let mut order: Vec<(f64, usize)> = Vec::with_capacity(n);
+        let factor = target.weight * self.rows.inverse_dispersion;
+        for k in 0..n {
+            let against = &target.against[self.rows.offsets[k]..self.rows.offsets[k + 1]];
+            let t = &mut coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]];
+            order.push((nearest(&self.rows, &self.grids[k], k, factor, against, t), k));
+        }
+        order.sort_by(|a, b| a.0.total_cmp(&b.0));
+
+        let mut found: Option<RowState> = current.map(|row| self.settled(target, row));
+        for &(cost, k) in order.iter().take(ALONE) {
+            let alone = &self.alone[k];
+            let row = RowState {
+                logits: alone.logits.clone(),
+                coords: coords.clone(),
+                support: alone.support.clone(),
+                objective: f64::INFINITY,
+                converged: false,
+            };
+            if alone.support.len() == 1 {
+                // the logits feel their prior alone, and the coordinate is at its best: nothing to polish
+                let objective = alone.energy + cost + 0.5 * factor * target.length;
+                self.consider(target, &mut found, RowState { objective, converged: objective.is_finite(), ..row });
+            } else {
+                let row = self.placed(target, row, k);
+                self.consider(target, &mut found, self.settled(target, row));
+                break;
+            }
+        }
+        let mut row = found.expect("at least one candidate");
+        for _ in row.support.len()..MAX_MIXED.min(self.rows.gate.cap()) {
+            let Some(richer) = self.richer(target, &row) else { break };
+            let before = self.score(target, &row);
+            let mut found = Some(row);
+            self.consider(target, &mut found, richer);
+            row = found.expect("just put there");
+            if self.score(target, &row) >= before {
+                break;
+            }
+        }
+        row
+    }
+
+    /// Puts every atom of the support but the main one where it best explains what the main one leaves.
+    fn placed(&self, target: &Target, mut row: RowState, main: usize) -> RowState {
+        let fitted = self.rows.stacked(&row, &[main as u32]);
+        for k in row.support.clone().into_iter().filter(|&k| k as usize != main) {
+            self.point_at(target, &fitted, k as usize, &mut row.coords);
+        }
+        row
+    }
+
+    /// The row with one more atom, polished from the best mixture with it on the atom's grid; `None` when no mixture
+    /// promises what a coordinate costs.
+    ///
+    /// Moving a part a of the row from its fit to the point gamma changes the data term by
+    /// `a <gamma - fit, residual> + a^2 |gamma - fit|^2 / 2` (over phi), smallest at a in closed form.
+    fn richer(&self, target: &Target, row: &RowState) -> Option<RowState> {
+        /// A mixture with less than this of an atom is noise in its plane; with more, the new atom would be the main one.
+        const SHARES: (f64, f64) = (0.02, 0.9);
+        let factor = target.weight * self.rows.inverse_dispersion;
+        let fitted = self.weighted(row);
+        let curve: Vec<f64> =
+            self.rows.gram.rows().into_iter().map(|q| dot(q.as_slice().expect("standard layout"), &fitted)).collect();
+        let (fit_length, fit_data) = (dot(&fitted, &curve), dot(&fitted, &target.against));
+        let mut best: Option<(f64, usize, usize, f64)> = None;
+        for k in (0..self.rows.atoms.len()).filter(|&k| !row.support.contains(&(k as u32))) {
+            let rows = self.rows.offsets[k]..self.rows.offsets[k + 1];
+            let grid = &self.grids[k];
+            for g in 0..grid.lengths.len() {
+                let basis = grid.basis.row(g);
+                let basis = basis.as_slice().expect("standard layout");
+                let (with_fit, with_data) =
+                    (dot(basis, &curve[rows.clone()]), dot(basis, &target.against[rows.clone()]));
+                let slope = (with_fit - with_data) - (fit_length - fit_data);
+                let bend = grid.lengths[g] - 2.0 * with_fit + fit_length;
+                let share = (-slope / bend).clamp(SHARES.0, SHARES.1);
+                let gain = -factor * share * (slope + 0.5 * share * bend);
+                if best.is_none_or(|b| gain > b.0) {
+                    best = Some((gain, k, g, share));
+                }
+            }
+        }
+        let (gain, k, g, share) = best?;
+        // the gate prior charges for mixing about its entropy
+        let entropy = -share * share.ln() - (1.0 - share) * (1.0 - share).ln();
+        if gain < COORDINATE_PRICE + self.rows.rho.lambda_sparse() * entropy {
+            return None;
+        }
+        let mut next = row.clone();
+        next.coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]]
+            .copy_from_slice(self.grids[k].points.row(g).as_slice().expect("standard layout"));
+        let lead = row.support.iter().map(|&s| row.logits[s as usize]).fold(f64::NEG_INFINITY, f64::max);
+        next.logits[k] = lead + self.rows.gate.logit_of_share(share);
+        if self.rows.n_free() < next.logits.len() {
+            let pinned = next.logits[self.rows.n_free()];
+            next.logits.iter_mut().for_each(|l| *l -= pinned);
+        }
+        next.support.push(k as u32);
+        next.support.sort_unstable();
+        Some(self.settled(target, next))
+    }
+
+    /// Polishes a row and makes its support agree with its gates: atoms that come above the cutoff enter, atoms below it
+    /// leave if the row stays settled without them.
+    fn settled(&self, target: &Target, row: RowState) -> RowState {
+        let mut row = self.rows.polish(target, row, false);
+        let mut wanted = Vec::new();
+        // every round adds an atom or is the last but one
+        for _ in 0..=self.rows.atoms.len() {
+            self.rows.gate.significant(&row.logits, &row.support, SUPPORT_CUTOFF, &mut wanted);
+            let entering: Vec<u32> = wanted.iter().copied().filter(|k| !row.support.contains(k)).collect();
+            if !entering.is_empty() {
+                let fitted = self.weighted(&row);
+                for &k in &entering {
+                    self.point_at(target, &fitted, k as usize, &mut row.coords);
+                }
+                row.support.extend(entering);
+                row.support.sort_unstable();
+                if row.support.len() > self.rows.gate.cap() {
+                    row.support.clone_from(&wanted);
+                }
+                row = self.rows.polish(target, row, false);
+                continue;
+            }
+            if wanted.len() == row.support.len() {
+                break;
+            }
+            let mut smaller = row.clone();
+            smaller.support.clone_from(&wanted);
+            let smaller = self.rows.polish(target, smaller, false);
+            self.rows.gate.significant(&smaller.logits, &smaller.support, SUPPORT_CUTOFF, &mut wanted);
+            if wanted.iter().any(|k| !smaller.support.contains(k)) {
+                break;
+            }
+            row = smaller;
+        }
+        row
+    }
+}

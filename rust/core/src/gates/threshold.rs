@@ -1,0 +1,207 @@
+//! The threshold gate (JumpReLU): exactly zero below its threshold, a logistic function above.
+//!
+//! With `x = (l - theta) / tau`, `s = s(x)` and `c = s (1 - s)`, the energy of a logit at unit strength is `s` within the band
+//! `x > -36`, open or closed, its gradient `c / tau`, its Hessian `c (1 - 2s) / tau^2`, and `max(., 0)` of that enters H.
+//!
+//! An open gate is at least 1/2. Its logit has a wall there: without it a common scale could slide from the gates of an atom
+//! to its decoder, at a gain of the prior's, until every gate is closed.
+
+use super::logistic::{independent_row, logistic};
+use super::{check_positive, Gate, GatePrior, GateRow};
+use crate::errors::ShapeError;
+use std::sync::Arc;
+
+/// Below this a logistic function is zero to rounding, and so is its pull.
+const BAND: f64 = -36.0;
+
+/// Energies at fixed logits with the weights of their Gaussian prior: what the normaliser integrates over.
+#[derive(Clone, Debug)]
+pub struct SigmoidNodes {
+    energies: Vec<f64>,
+    weights: Vec<f64>,
+}
+
+impl SigmoidNodes {
+    /// `logits` with `weights` that sum to one: a quadrature rule of N(0, 1/precision).
+    pub fn new(logits: &[f64], weights: &[f64], threshold: f64, temperature: f64) -> Result<Self, ShapeError> {
+        check_positive("temperature", temperature)?;
+        if logits.is_empty() || logits.len() != weights.len() {
+            return Err(ShapeError::shape("node_weights", &[weights.len()], &[logits.len().max(1)]));
+        }
+        if let Some(i) = logits.iter().chain(weights).position(|v| !v.is_finite()) {
+            return Err(ShapeError::value(format!("nodes and weights must be finite; entry {i} is not")));
+        }
+        let energies = logits.iter().map(|l| energy((l - threshold) / temperature)).collect();
+        Ok(Self { energies, weights: weights.to_vec() })
+    }
+}
+
+fn energy(x: f64) -> f64 {
+    if x > BAND {
+        logistic(x)[0]
+    } else {
+        0.0
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct ThresholdGate {
+    threshold: f64,
+    inverse_temperature: f64,
+    logit_precision: f64,
+    /// Per atom; an atom beyond its end is gated.
+    ungated: Vec<bool>,
+    nodes: SigmoidNodes,
+}
+
+impl ThresholdGate {
+    /// `ungated` names the atoms whose gate is one on every row.
+    pub fn new(
+        threshold: f64,
+        temperature: f64,
+        logit_precision: f64,
+        ungated: &[usize],
+        nodes: SigmoidNodes,
+    ) -> Result<Self, ShapeError> {
+        check_positive("temperature", temperature)?;
+        check_positive("logit_precision", logit_precision)?;
+        if !threshold.is_finite() {
+            return Err(ShapeError::value(format!("threshold must be finite, got {threshold}")));
+        }
+        Ok(Self {
+            threshold,
+            inverse_temperature: 1.0 / temperature,
+            logit_precision,
+            ungated: super::frozen::mask(ungated),
+            nodes,
+        })
+    }
+
+    fn scaled(&self, logit: f64) -> f64 {
+        (logit - self.threshold) * self.inverse_temperature
+    }
+
+    /// Derivatives of one logit's energy, zero outside the band and for an atom without a gate.
+    fn jets(&self, atom: usize, logit: f64) -> [f64; 4] {
+        let x = self.scaled(logit);
+        if x <= BAND || self.always_on(atom) {
+            return [0.0; 4];
+        }
+        let (t, jets) = (self.inverse_temperature, logistic(x));
+        if self.held(atom, logit) {
+            return [jets[0], 0.0, 0.0, 0.0];
+        }
+        [jets[0], t * jets[1], t * t * jets[2], t * t * t * jets[3]]
+    }
+}
+
+impl Gate for ThresholdGate {
+    fn kind(&self) -> &'static str {
+        "threshold"
+    }
+
+    fn n_free(&self, n_atoms: usize) -> usize {
+        n_atoms
+    }
+
+    fn shares(&self) -> bool {
+        false
+    }
+
+    fn values(&self, _: f64, logits: &[f64], support: &[u32], a: &mut Vec<f64>) {
+        a.clear();
+        a.extend(support.iter().map(|&k| match self.always_on(k as usize) {
+            true => 1.0,
+            false => logistic(self.scaled(logits[k as usize]))[0],
+        }));
+    }
+
+    fn row(&self, _: f64, logits: &[f64], support: &[u32], out: &mut GateRow) {
+        let t = self.inverse_temperature;
+        let jets = |k: usize| match self.always_on(k) {
+            true => [1.0, 0.0, 0.0],
+            false => {
+                let [s, d1, d2, _] = logistic(self.scaled(logits[k]));
+                let moves = if self.held(k, logits[k]) { 0.0 } else { t };
+                [s, moves * d1, moves * t * d2]
+            }
+        };
+        independent_row(support, jets, out);
+    }
+
+    fn always_on(&self, atom: usize) -> bool {
+        self.ungated.get(atom).copied().unwrap_or(false)
+    }
+
+    /// Just above the threshold: below it a gate is closed.
+    fn wall(&self, atom: usize) -> Option<f64> {
+        (!self.always_on(atom)).then(|| self.threshold.next_up())
+    }
+
+    fn significant(&self, logits: &[f64], current: &[u32], _: f64, support: &mut Vec<u32>) {
+        support.clear();
+        let open = |k: &u32| self.always_on(*k as usize) || logits[*k as usize] > self.threshold;
+        support.extend(current.iter().copied().filter(open));
+    }
+
+    fn logit_of_share(&self, share: f64) -> f64 {
+        (share / (1.0 - share)).ln() / self.inverse_temperature
+    }
+
+    fn range(&self, _: f64, atom: usize) -> (f64, f64) {
+        if self.always_on(atom) {
+            (1.0, 1.0)
+        } else {
+            (0.5, 1.0)
+        }
+    }
+
+    fn logit_of_value(&self, _: f64, _: usize, value: f64) -> f64 {
+        self.threshold + self.logit_of_share(value)
+    }
+
+    fn prior(&self, logits: &[f64], out: &mut GatePrior) {
+        out.clear();
+        for (k, &l) in logits.iter().enumerate() {
+            let [s, d1, d2, _] = self.jets(k, l);
+            out.energy += s;
+            out.gradient.push(d1);
+            out.majoriser.push(d2.max(0.0));
+        }
+    }
+
+    fn prior_hessian_apply(&self, logits: &[f64], factor: f64, v: &[f64], out: &mut [f64]) {
+        for (k, &l) in logits.iter().enumerate() {
+            out[k] += factor * self.jets(k, l)[2] * v[k];
+        }
+    }
+
+    fn majoriser_adjoint(&self, logits: &[f64], factor: f64, weights: &[f64], out: &mut [f64]) {
+        for (k, &l) in logits.iter().enumerate() {
+            let [_, _, d2, d3] = self.jets(k, l);
+            if d2 > 0.0 {
+                out[k] += factor * weights[k] * d3;
+            }
+        }
+    }
+
+    /// Every gated logit on its own, by quadrature over its Gaussian.
+    fn ln_normaliser(&self, lambda: f64, n_atoms: usize) -> (f64, f64) {
+        let (mut total, mut moment) = (0.0, 0.0);
+        for (e, w) in self.nodes.energies.iter().zip(&self.nodes.weights) {
+            let weight = w * (-lambda * e).exp();
+            total += weight;
+            moment += weight * e;
+        }
+        let gated = (0..n_atoms).filter(|&k| !self.always_on(k)).count() as f64;
+        (gated * total.ln(), -gated * lambda * moment / total)
+    }
+
+    fn logit_precision(&self) -> f64 {
+        self.logit_precision
+    }
+
+    fn improper(&self) -> Arc<dyn Gate> {
+        Arc::new(Self { logit_precision: 0.0, ..self.clone() })
+    }
+}

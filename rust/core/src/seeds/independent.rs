@@ -1,0 +1,118 @@
+//! First guesses for gates that do not depend on each other.
+
+use super::charts::charts;
+use super::components::{principal_scores, whiten};
+use super::overlapping;
+use super::subspaces::{read_cluster, Subspace};
+use super::Guess;
+use crate::problem::Problem;
+use ndarray::Array2;
+
+/// Open gates start at this part of what they can be: there is room to either side.
+const OPEN: f64 = 0.75;
+
+/// A value that an open gate of an atom can take, at a part of its range from zero.
+fn gate_value(problem: &Problem, atom: usize, part: f64) -> f64 {
+    /// Logits are finite this far inside of the range.
+    const INSIDE: f64 = 0.02;
+    let (least, most) = problem.gate().range(1.0, atom);
+    let room = INSIDE * (most - least);
+    (part * most).clamp(least + room, most - room)
+}
+
+/// Turns a guess of hard labels into one for independent gates: a row uses its own atom, and those without a gate.
+pub(super) fn opened(problem: &Problem, guess: &mut Guess) {
+    let gate = problem.gate();
+    let labels: Vec<usize> = guess
+        .logits
+        .rows()
+        .into_iter()
+        .map(|row| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).expect("at least one atom"))
+        .collect();
+    let used = |label: usize, k: usize| label == k || gate.always_on(k);
+    for (mut row, &label) in guess.logits.rows_mut().into_iter().zip(&labels) {
+        for (k, logit) in row.iter_mut().enumerate() {
+            let open = used(label, k) && !gate.always_on(k);
+            *logit = if open { gate.logit_of_value(1.0, k, gate_value(problem, k, OPEN)) } else { 0.0 };
+        }
+    }
+    let atoms = problem.n_atoms();
+    guess.support =
+        Some(labels.iter().map(|&label| (0..atoms).filter(|&k| used(label, k)).map(|k| k as u32).collect()).collect());
+}
+
+/// Guesses from independent components.
+pub(super) fn independent(problem: &Problem, random_state: u64) -> Vec<Guess> {
+    let sizes: Vec<usize> = problem.atoms().iter().map(|a| a.seed_components()).collect();
+    let rank = sizes.iter().sum();
+    let mut scores = principal_scores(problem.data(), rank);
+    if scores.ncols() < rank {
+        return Vec::new();
+    }
+    let all: Vec<usize> = (0..problem.n_rows()).collect();
+    whiten(&mut scores, &all);
+    let sets = overlapping::components(scores.view(), &sizes, random_state);
+    sets.iter().map(|set| from_components(problem, set)).collect()
+}
+
+/// A guess for gates that are given (n x K): each atom's subspace is that of the rows which use it most.
+pub(super) fn routed(problem: &Problem, routing: &Array2<f64>) -> Guess {
+    let (n, k) = (problem.n_rows(), problem.n_atoms());
+    let sizes: Vec<usize> = problem.atoms().iter().map(|a| a.seed_components()).collect();
+    let scores = principal_scores(problem.data(), sizes.iter().sum::<usize>() + 2);
+    let used = |i: usize, atom: usize| routing[[i, atom]] != 0.0;
+    let leads = |i: usize, atom: usize| (0..k).all(|o| routing[[i, o]].abs() <= routing[[i, atom]].abs());
+    let coords = (0..k)
+        .map(|atom| {
+            let all: Vec<usize> = (0..n).filter(|&i| used(i, atom)).collect();
+            let leading: Vec<usize> = all.iter().copied().filter(|&i| leads(i, atom)).collect();
+            let members = if leading.len() > 2 * sizes[atom] { leading } else { all };
+            let members = if members.is_empty() { (0..n).collect() } else { members };
+            let own = scores.select(ndarray::Axis(0), &members);
+            let subspace = Subspace::fit(own.view(), sizes[atom], false);
+            read_cluster(&*problem.atoms()[atom], &scores, &subspace, &members).1
+        })
+        .collect();
+    let support = (0..n).map(|i| (0..k).filter(|&a| used(i, a)).map(|a| a as u32).collect()).collect();
+    Guess { logits: routing.clone(), coords, support: Some(support) }
+}
+
+/// A guess from one set of components; atoms of one kind in order of the rows that use them.
+fn from_components(problem: &Problem, found: &[overlapping::Component]) -> Guess {
+    let (n, k) = (problem.n_rows(), problem.n_atoms());
+    let mass = |c: &overlapping::Component| c.active.iter().filter(|a| **a).count();
+    let keys: Vec<String> = problem.atoms().iter().map(|a| a.key()).collect();
+    let place = within_kinds(&keys, |a, b| mass(&found[b]).cmp(&mass(&found[a])));
+    let gate = problem.gate();
+    let mut support: Vec<Vec<u32>> = vec![Vec::new(); n];
+    let (mut logits, mut coords) = (Array2::zeros((n, k)), Vec::new());
+    for (atom, &from) in place.iter().enumerate() {
+        let (component, kind) = (&found[from], &*problem.atoms()[atom]);
+        let active: Vec<usize> = (0..n).filter(|&i| component.active[i]).collect();
+        // the first of a kind's shapes is the one that needs no search among directions
+        let guess = charts(kind, &component.scores, &active).into_iter().next();
+        coords.push(guess.expect("every kind offers a guess"));
+        for i in 0..n {
+            if component.active[i] || gate.always_on(atom) {
+                support[i].push(atom as u32);
+                if !gate.always_on(atom) {
+                    let value = gate_value(problem, atom, OPEN * component.radius[i]);
+                    logits[[i, atom]] = gate.logit_of_value(1.0, atom, value);
+                }
+            }
+        }
+    }
+    Guess { logits, coords, support: Some(support) }
+}
+
+/// For each place the entry put there: entries trade places among equal keys only, in the given order.
+fn within_kinds(keys: &[String], order: impl Fn(usize, usize) -> std::cmp::Ordering) -> Vec<usize> {
+    let mut place: Vec<usize> = (0..keys.len()).collect();
+    for key in keys.iter().collect::<std::collections::BTreeSet<_>>() {
+        let slots: Vec<usize> = (0..keys.len()).filter(|&a| keys[a] == *key).collect();
+        let mut sorted = slots.clone();
+        sorted.sort_by(|&a, &b| order(a, b));
+        slots.iter().zip(sorted).for_each(|(&slot, entry)| place[slot] = entry);
+    }
+    place
+}

@@ -1,0 +1,307 @@
+//! First guesses for atoms that are active independently of each other, several on a row.
+//!
+//! A row is then a sum of points on several atoms, and no cluster of rows lies in one atom's subspace. But in whitened
+//! components, the atoms' subspaces are independent, and the squared radius of a row within one of them is either small or
+//! one: its fourth moment is not that of a Gaussian, or of a mixture with other subspaces, which is nearer to it. So the
+//! subspaces are found by rotations between pairs of components, each to the angle at which fourth moments are farthest from
+//! the Gaussian one: first of every component alone (independent component analysis, which any basis of an atom's subspace
+//! satisfies), then, with components grouped by how their squares go together, of whole groups (independent subspaces).
+
+use ndarray::{Array1, Array2, ArrayView2};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Rotations tried first for each pair of components, over half a turn.
+const ANGLES: usize = 64;
+/// Bound on sweeps over all pairs; a handful settle most starts.
+const SWEEPS: usize = 64;
+/// A sweep whose largest rotation is below this is the last.
+const SETTLED: f64 = 1e-4;
+/// Random starts: the contrast has local optima.
+const STARTS: usize = 6;
+
+/// Rows in one atom's subspace, and where they use it.
+pub struct Component {
+    /// n x d, of unit mean square over the rows that use the atom.
+    pub scores: Array2<f64>,
+    /// Radius of each row relative to a typical one of those that use the atom.
+    pub radius: Array1<f64>,
+    pub active: Vec<bool>,
+}
+
+/// Sets of one component for each of the `sizes`, from leading principal components of unit variance (n x the sum of sizes):
+/// one set from every start, without those that came out the same.
+pub fn components(whitened: ArrayView2<'_, f64>, sizes: &[usize], random_state: u64) -> Vec<Vec<Component>> {
+    let mut group = Vec::new();
+    let mut starts = vec![0];
+    for (g, d) in sizes.iter().enumerate() {
+        group.extend(std::iter::repeat_n(g, *d));
+        starts.push(starts[g] + d);
+    }
+    let mut found: Vec<(f64, Vec<Vec<f64>>)> = Vec::new();
+    for start in 0..2 * STARTS {
+        let mut rng = ChaCha8Rng::seed_from_u64(random_state.wrapping_add((start as u64) << 40));
+        // columns are components: contiguous in memory, since rotations run along them
+        let mut y: Vec<Vec<f64>> = whitened.columns().into_iter().map(|c| c.to_vec()).collect();
+        if start > 1 {
+            scramble(&mut y, &mut rng);
+        }
+        // half of the starts go through components alone, half do not: either has optima that the other has not
+        if start % 2 == 0 {
+            let alone: Vec<usize> = (0..y.len()).collect();
+            let ones = vec![1; y.len()];
+            separate(&mut y, &alone, &ones);
+            y = grouped(y, sizes);
+        }
+        separate(&mut y, &group, sizes);
+        found.push(((0..sizes.len()).map(|g| contrast(&y[starts[g]..starts[g + 1]])).sum(), y));
+    }
+    found.sort_by(|a, b| b.0.total_cmp(&a.0));
+    // starts that ended at one optimum agree to what a sweep leaves
+    found.dedup_by(|a, b| (a.0 - b.0).abs() <= SETTLED * (1.0 + b.0.abs()));
+    let set = |y: &Vec<Vec<f64>>| {
+        let of = |g: usize| Array2::from_shape_fn((whitened.nrows(), sizes[g]), |(i, c)| y[starts[g] + c][i]);
+        (0..sizes.len()).map(|g| component(of(g).view())).collect()
+    };
+    found.iter().map(|(_, y)| set(y)).collect()
+}
+
+/// A random rotation, made of plane rotations of all pairs.
+fn scramble(y: &mut [Vec<f64>], rng: &mut ChaCha8Rng) {
+    for a in 0..y.len() {
+        for b in a + 1..y.len() {
+            rotate(y, a, b, rng.random::<f64>() * std::f64::consts::TAU);
+        }
+    }
+}
+
+/// Rotates components a < b.
+fn rotate(y: &mut [Vec<f64>], a: usize, b: usize, angle: f64) {
+    let (sin, cos) = angle.sin_cos();
+    let (head, tail) = y.split_at_mut(b);
+    for (u, v) in head[a].iter_mut().zip(&mut tail[0]) {
+        (*u, *v) = (cos * *u + sin * *v, cos * *v - sin * *u);
+    }
+}
+
+/// `(E |y|^4 - d (d + 2))^2` of one group, components in rows: its distance from a Gaussian's.
+fn contrast(y: &[Vec<f64>]) -> f64 {
+    let n = y[0].len();
+    let moment = (0..n).map(|i| y.iter().map(|c| c[i] * c[i]).sum::<f64>().powi(2)).sum::<f64>() / n as f64;
+    (moment - gaussian(y.len())).powi(2)
+}
+
+fn gaussian(d: usize) -> f64 {
+    (d * (d + 2)) as f64
+}
+
+/// Components in an order that puts those whose squares go together into one group.
+fn grouped(y: Vec<Vec<f64>>, sizes: &[usize]) -> Vec<Vec<f64>> {
+    let n = y[0].len() as f64;
+    let together = |a: &[f64], b: &[f64]| -> f64 {
+        let square = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>() / n;
+        a.iter().zip(b).map(|(u, v)| u * u * v * v).sum::<f64>() / n - square(a) * square(b)
+    };
+    let mut left = y;
+    // large groups first: what they leave is told apart by less
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|&g| std::cmp::Reverse(sizes[g]));
+    let mut of_group: Vec<Vec<Vec<f64>>> = vec![Vec::new(); sizes.len()];
+    for g in order {
+        let strongest = |c: usize| {
+            let others = (0..left.len()).filter(|&o| o != c).map(|o| together(&left[c], &left[o]));
+            others.fold(f64::NEG_INFINITY, f64::max)
+        };
+        let first =
+            (0..left.len()).max_by(|&a, &b| strongest(a).total_cmp(&strongest(b))).expect("components are left");
+        let mut own = vec![left.swap_remove(first)];
+        while own.len() < sizes[g] {
+            let affinity = |c: usize| own.iter().map(|o| together(o, &left[c])).sum::<f64>();
+            let next =
+                (0..left.len()).max_by(|&a, &b| affinity(a).total_cmp(&affinity(b))).expect("components are left");
+            own.push(left.swap_remove(next));
+        }
+        of_group[g] = own;
+    }
+    of_group.into_iter().flatten().collect()
+}
+
+/// Sweeps of plane rotations between groups until they settle.
+fn separate(y: &mut [Vec<f64>], group: &[usize], sizes: &[usize]) {
+    for _ in 0..SWEEPS {
+        let mut largest = 0.0f64;
+        for a in 0..y.len() {
+            for b in a + 1..y.len() {
+                if group[a] != group[b] {
+                    let angle = Moments::new(y, group, a, b).best_angle(sizes[group[a]], sizes[group[b]]);
+                    rotate(y, a, b, angle);
+                    largest = largest.max(angle.abs());
+                }
+            }
+        }
+        if largest < SETTLED {
+            return;
+        }
+    }
+}
+
+/// What the contrast of two groups depends on when components a and b of them are rotated into each other.
+struct Moments {
+    /// E s^2 of the rest of either group, s its squared radius.
+    rest: [f64; 2],
+    /// E s (a a, a b, b b) of either group.
+    with_rest: [[f64; 3]; 2],
+    /// E a^4, a^3 b, a^2 b^2, a b^3, b^4.
+    fourth: [f64; 5],
+}
+
+impl Moments {
+    fn new(y: &[Vec<f64>], group: &[usize], a: usize, b: usize) -> Self {
+        let n = y[a].len();
+        let mut out = Self { rest: [0.0; 2], with_rest: [[0.0; 3]; 2], fourth: [0.0; 5] };
+        let others = |own: usize| -> Vec<usize> {
+            (0..y.len()).filter(|&c| c != a && c != b && group[c] == group[own]).collect()
+        };
+        let others = [others(a), others(b)];
+        let share = 1.0 / n as f64;
+        for i in 0..n {
+            let (u, v) = (y[a][i], y[b][i]);
+            let square = [u * u, u * v, v * v];
+            for side in 0..2 {
+                let s: f64 = others[side].iter().map(|&c| y[c][i] * y[c][i]).sum();
+                out.rest[side] += share * s * s;
+                (0..3).for_each(|j| out.with_rest[side][j] += share * s * square[j]);
+            }
+            let products = [square[0] * square[0], square[0] * square[1], square[0] * square[2], square[1] * square[2]];
+            (0..4).for_each(|j| out.fourth[j] += share * products[j]);
+            out.fourth[4] += share * square[2] * square[2];
+        }
+        out
+    }
+
+    /// Contrast of both groups after rotating by an angle.
+    fn contrast(&self, angle: f64, d: [usize; 2]) -> f64 {
+        let (sin, cos) = angle.sin_cos();
+        let side = |g: usize, c: f64, s: f64| {
+            let w = &self.with_rest[g];
+            let f = &self.fourth;
+            let mixed = c * c * w[0] + 2.0 * c * s * w[1] + s * s * w[2];
+            let fourth = c.powi(4) * f[0]
+                + 4.0 * c.powi(3) * s * f[1]
+                + 6.0 * c * c * s * s * f[2]
+                + 4.0 * c * s.powi(3) * f[3]
+                + s.powi(4) * f[4];
+            (self.rest[g] + 2.0 * mixed + fourth - gaussian(d[g])).powi(2)
+        };
+        side(0, cos, sin) + side(1, -sin, cos)
+    }
+
+    /// The rotation of largest contrast, between minus and plus a quarter turn: the best of a grid, then sections.
+    fn best_angle(&self, da: usize, db: usize) -> f64 {
+        /// Sections of the bracket round the best grid angle.
+        const SECTIONS: usize = 30;
+        let d = [da, db];
+        let step = std::f64::consts::PI / ANGLES as f64;
+        let at = |j: usize| (j as f64 - (ANGLES / 2) as f64) * step;
+        let best = (0..ANGLES).max_by(|&i, &j| self.contrast(at(i), d).total_cmp(&self.contrast(at(j), d)));
+        let centre = at(best.expect("a grid has angles"));
+        let (mut low, mut high) = (centre - step, centre + step);
+        for _ in 0..SECTIONS {
+            let (first, second) = (low + (high - low) / 3.0, high - (high - low) / 3.0);
+            if self.contrast(first, d) < self.contrast(second, d) {
+                low = first;
+            } else {
+                high = second;
+            }
+        }
+        let angle = 0.5 * (low + high);
+        // nothing moves for a gain that is rounding
+        if self.contrast(angle, d) > self.contrast(0.0, d) * (1.0 + 1e-12) {
+            angle
+        } else {
+            0.0
+        }
+    }
+}
+
+/// Radii cut where they fall apart into small and large, and scores scaled by the large ones.
+fn component(y: ArrayView2<'_, f64>) -> Component {
+    let d = y.ncols() as f64;
+    let radius: Array1<f64> = y.rows().into_iter().map(|r| (r.dot(&r) / d).sqrt()).collect();
+    let cut = cut_between(&radius);
+    let active: Vec<bool> = radius.iter().map(|r| *r > cut).collect();
+    let mut large: Vec<f64> = radius.iter().copied().filter(|r| *r > cut).collect();
+    large.sort_by(f64::total_cmp);
+    let typical = large[large.len() / 2];
+    Component { scores: &y / typical, radius: radius / typical, active }
+}
+
+/// The value between two classes of numbers of largest variance between them; something is always above it.
+fn cut_between(values: &Array1<f64>) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let (n, total) = (sorted.len(), sorted.iter().sum::<f64>());
+    let (mut below, mut best, mut cut) = (0.0, 0.0, f64::NEG_INFINITY);
+    for i in 1..n {
+        below += sorted[i - 1];
+        let (few, many) = (i as f64, (n - i) as f64);
+        let apart = below / few - (total - below) / many;
+        let between = few * many * apart * apart;
+        if between > best && sorted[i] > sorted[i - 1] {
+            (best, cut) = (between, 0.5 * (sorted[i] + sorted[i - 1]));
+        }
+    }
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Circles in orthogonal planes, each on a share of the rows, rotated at random.
+    fn circles(n: usize, k: usize, share: f64) -> (Array2<f64>, Vec<Vec<bool>>) {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let mut y: Vec<Vec<f64>> = vec![vec![0.0; n]; 2 * k];
+        let mut on = vec![vec![false; n]; k];
+        for g in 0..k {
+            for i in 0..n {
+                if rng.random::<f64>() < share {
+                    let (sin, cos) = (rng.random::<f64>() * std::f64::consts::TAU).sin_cos();
+                    (y[2 * g][i], y[2 * g + 1][i]) = (cos, sin);
+                    on[g][i] = true;
+                }
+            }
+        }
+        scramble(&mut y, &mut rng);
+        let mut out = Array2::from_shape_fn((n, 2 * k), |(i, c)| y[c][i]);
+        for mut c in out.columns_mut() {
+            let rms = (c.dot(&c) / n as f64).sqrt();
+            c /= rms;
+        }
+        (out, on)
+    }
+
+    #[test]
+    fn overlapping_circles_are_told_apart() {
+        let (rows, on) = circles(800, 4, 0.3);
+        let found = components(rows.view(), &[2; 4], 0);
+        let agreement = |c: &Component, truth: &[bool]| c.active.iter().zip(truth).filter(|(a, b)| a == b).count();
+        let worst = |set: &Vec<Component>| {
+            on.iter().map(|truth| set.iter().map(|c| agreement(c, truth)).max().unwrap()).min().unwrap()
+        };
+        let best = found.iter().map(worst).max().unwrap();
+        assert!(best > 760, "{best}");
+    }
+
+    #[test]
+    fn the_moments_give_the_contrast_of_rotated_components() {
+        let (rows, _) = circles(60, 2, 0.5);
+        let mut y: Vec<Vec<f64>> = rows.columns().into_iter().map(|c| c.to_vec()).collect();
+        let group = [0, 0, 1, 1];
+        let moments = Moments::new(&y, &group, 1, 2);
+        let angle = 0.7;
+        let promised = moments.contrast(angle, [2, 2]);
+        rotate(&mut y, 1, 2, angle);
+        assert!((contrast(&y[..2]) + contrast(&y[2..]) - promised).abs() < 1e-10);
+    }
+}

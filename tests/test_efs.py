@@ -1,0 +1,182 @@
+"""Fellner-Schall steps: what they are made of, where they end, and that they get there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from planted import NOISE, fitted_one, fitted_two, one_circle, two_circles
+from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, SaeManifoldTerm
+from small_terms import planted_term, strengths
+
+Array = NDArray[np.float64]
+
+MODES = ("laplace", "quasi_laplace")
+
+
+def roughness(harmonics: int) -> Array:
+    orders = np.repeat(np.arange(1, harmonics + 1), 2)
+    return np.diag(np.concatenate([[0.0], orders**4 / 2]))
+
+
+class TestTraces:
+    def test_edf_and_variances_are_those_of_the_inverse(self) -> None:
+        """In the classic mode X is the inverse of H itself."""
+        term = planted_term((2,), n=14, evidence="quasi_laplace")
+        rho = strengths(1, log_ard=[[0.7]])
+        found = term.evaluate(rho, tol=1e-12)
+        inverse = np.linalg.inv(found.term.assemble_arrow_schur(rho).dense())
+        rough = rho.lambda_smooth_for(0) / rho.dispersion() * np.kron(roughness(2), np.eye(6))
+        assert found.edf[0] == pytest.approx(np.sum(inverse[14:, 14:] * rough), rel=1e-10)
+        shares = np.maximum(np.cos(found.term.coords[0][:, 0]), 0.0)
+        assert found.axis_variances[0] == pytest.approx(np.diag(inverse)[:14] @ shares, rel=1e-10)
+        decoder = found.term.decoders[0]
+        assert found.roughness[0] == pytest.approx(np.trace(decoder.T @ roughness(2) @ decoder), rel=1e-12)
+        matrix = np.array(found.term.assemble_arrow_schur(rho).dense())
+        at = np.arange(14)
+        matrix[at, at] -= np.exp(0.7) * shares + 1e-8
+        matrix[14:, 14:] -= rough
+        assert found.data_edf == pytest.approx(np.sum(inverse * matrix), rel=1e-8)
+
+    @pytest.mark.parametrize("evidence", MODES)
+    def test_explicit_gradient_is_that_at_fixed_variables(self, evidence: str) -> None:
+        term, step = planted_term((1, 2), n=14, p=7, evidence=evidence), 1e-4
+        rho = strengths(2, log_ard=[[], [0.7]])
+        here, flat = term.evaluate(rho, max_inner=0, gradient=False, traces=True), np.array(rho.to_flat())
+        assert len(here.gradient) == 0
+
+        def value(at: Array) -> float:
+            return float(term.evaluate(rho.from_flat(at), max_inner=0, gradient=False).value)
+
+        for j in range(len(flat)):
+            move = np.zeros(len(flat))
+            move[j] = step
+            narrow, wide = value(flat + move) - value(flat - move), value(flat + 2 * move) - value(flat - 2 * move)
+            slope = (8 * narrow - wide) / (12 * step)
+            assert here.explicit_gradient[j] == pytest.approx(slope, rel=1e-7, abs=1e-6)
+
+    @pytest.mark.parametrize("evidence", MODES)
+    def test_the_formula_of_the_strengths(self, evidence: str) -> None:
+        term, rho = planted_term((1, 2), n=14, p=7, evidence=evidence), strengths(2)
+        found = term.evaluate(rho, traces=True, gradient=False)
+        proposed, dispersion = np.asarray(found.fellner_schall), rho.dispersion()
+        if evidence == "laplace":
+            dispersion = found.residual / (14 * 7 - found.data_edf)
+            assert proposed[3] == pytest.approx(np.log(dispersion))
+        else:
+            assert proposed[3] == rho.to_flat()[3]
+            assert proposed[0] == rho.to_flat()[0]
+        expected = np.log(dispersion * (7 * np.array([2, 4]) - found.edf) / found.roughness)
+        np.testing.assert_allclose(proposed[1:3], expected, rtol=1e-12)
+
+    def test_without_traces_there_are_none(self) -> None:
+        found = planted_term().evaluate(strengths(), gradient=False)
+        assert found.data_edf is None
+        for name in ("edf", "axis_variances", "explicit_gradient", "fellner_schall", "roughness"):
+            assert len(getattr(found, name)) == 0
+
+
+def iterated(term: SaeManifoldTerm, rho: SaeManifoldRho, steps: int = 200) -> tuple[Any, SaeManifoldRho]:
+    """The fixed point by plain iteration."""
+    for _ in range(steps):
+        found = term.evaluate(rho, tol=1e-12, gradient=False, traces=True)
+        term, flat = found.term, np.array(rho.to_flat())
+        proposed = np.asarray(found.fellner_schall)
+        if np.max(np.abs(proposed - flat)) < 1e-10:
+            return found, rho
+        rho = rho.from_flat(proposed)
+    raise AssertionError("the steps do not settle")
+
+
+class TestFixedPoint:
+    """Where the steps end, V is stationary but for the motion of the inner optimum."""
+
+    @pytest.mark.parametrize("evidence", MODES)
+    @pytest.mark.parametrize("log_ard", [[[]], [[0.3]]])
+    def test_one_circle(self, evidence: str, log_ard: list[list[float]]) -> None:
+        rng = np.random.default_rng(2)
+        angle = rng.vonmises(0.0, 2.0, 60)
+        plane = np.linalg.qr(rng.standard_normal((8, 4)))[0].T
+        columns = [np.cos(angle), np.sin(angle), 0.4 * np.cos(2 * angle), 0.4 * np.sin(2 * angle)]
+        X = np.stack(columns, axis=1) @ plane + 0.1 * rng.standard_normal((60, 8))
+        rho = SaeManifoldRho(0.0, [-3.0], log_ard, log_dispersion=-4.6)
+        model = ManifoldSAE(n_atoms=1, atom=Circle(2), evidence=evidence, rho=rho).fit(X)
+        found, end = iterated(model.term_, model.rho_)
+        assert np.max(np.abs(found.explicit_gradient)) < 1e-6
+        assert len(found.explicit_gradient) == len(end.to_flat())
+
+    def test_two_circles(self) -> None:
+        """Rows that use both circles more and less, so that the sparsity strength has something to balance."""
+        n, share = 80, np.tile([0.2, 0.02, 0.98, 0.04, 0.9, 0.03, 0.97, 0.99], 10)
+        term = planted_term((1, 1), n=n, p=10, share=share, noise=0.05, seed=3)
+        found, end = iterated(term, strengths(2, sparse=1.0, noise=0.05))
+        scale = np.array([0.1 * n, 10.0, 10.0, 0.5 * n * 10])
+        assert np.max(np.abs(found.explicit_gradient) / scale) < 1e-6
+        assert -5.0 < end.log_lambda_sparse < 5.0
+
+    def test_shared_precisions(self) -> None:
+        angles = np.random.default_rng(4).vonmises(0.0, 3.0, (40, 2))
+        share = np.resize([0.2, 0.02, 0.98, 0.04, 0.9, 0.03, 0.97, 0.99], 40)
+        term = planted_term((1, 1), n=40, p=10, share=share, noise=0.05, angles=angles, seed=4)
+        rho = strengths(2, sparse=1.0, noise=0.05, log_ard=[[0.2], [0.2]], ard_sharing="shared")
+        found, end = iterated(term, rho)
+        assert len(found.axis_variances) == 1
+        assert len(end.to_flat()) == 5
+        # the sparsity strength of so few mixed rows ends at the least that a step proposes
+        assert np.max(np.abs(found.explicit_gradient[1:])) < 1e-5
+
+
+class TestFit:
+    @pytest.mark.parametrize("outer", ["efs", "efs+bfgs"])
+    @pytest.mark.parametrize("n_atoms", [1, 2])
+    def test_ends_where_bfgs_does(self, outer: str, n_atoms: int) -> None:
+        X = (one_circle if n_atoms == 1 else two_circles)()[0]
+        reference = (fitted_one if n_atoms == 1 else fitted_two)()
+        model = ManifoldSAE(n_atoms=n_atoms, atom=Circle(1), outer=outer).fit(X)
+        assert model.converged_
+        # the steps alone leave out how the inner optimum moves, which costs a fraction of a nat here
+        room = 1e-3 if outer == "efs+bfgs" else 0.1
+        assert model.evidence_ == pytest.approx(reference.evidence_, abs=room)
+        assert model.certificate_.gradient_norm < np.inf
+
+    def test_steps_alone_end_at_their_fixed_point(self) -> None:
+        model = ManifoldSAE(n_atoms=1, atom=Circle(1), outer="efs", tol=1e-10).fit(one_circle()[0])
+        found = model.term_.evaluate(model.rho_)
+        scale = np.array([1.0, 0.5 * 6 * 2, 0.5 * 60 * 6])
+        assert np.sqrt(np.sum(np.square(found.explicit_gradient) / scale)) < 1e-4
+        assert np.abs(found.gradient[1]) > 1e-3
+
+    @pytest.mark.parametrize("offset", [-8.0, 8.0])
+    def test_a_distant_start_takes_fewer_evaluations(self, offset: float) -> None:
+        X, _ = one_circle(120, 12)
+        counts = {}
+        for outer in ("bfgs", "efs+bfgs"):
+            start = SaeManifoldRho(0.0, [-3.0 + offset], log_dispersion=2.0 * np.log(NOISE) + 0.4 * abs(offset))
+            model = ManifoldSAE(n_atoms=1, atom=Circle(1), outer=outer, rho=start).fit(X)
+            assert model.converged_
+            counts[outer] = model.certificate_.n_evaluations
+        assert counts["efs+bfgs"] < counts["bfgs"]
+
+    def test_limits_and_listeners(self) -> None:
+        X, _ = one_circle()
+        with pytest.warns(UserWarning, match="did not converge"):
+            model = ManifoldSAE(n_atoms=1, atom=Circle(3), outer="efs", max_outer=1, tol=1e-12).fit(X)
+        assert model.certificate_.status == "iteration_limit"
+        with pytest.warns(UserWarning, match="stopped"):
+            ManifoldSAE(
+                n_atoms=1, atom=Circle(3), outer="efs", tol=1e-12, callback=lambda event: event.evaluation > 5
+            ).fit(X)
+
+
+class TestSummary:
+    def test_degrees_of_freedom_of_the_smooth_part(self) -> None:
+        model = fitted_one()
+        found = model.term_.evaluate(model.rho_)
+        used = 2 * 6 - found.edf[0]
+        head, line = model.summary().splitlines()[-3], model.summary().splitlines()[-1]
+        assert "edf" in head.split()
+        assert f"{used:.1f}" in line.split()
+        assert 0.0 < used < 12.0

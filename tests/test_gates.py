@@ -1,0 +1,212 @@
+"""Independent gates: several atoms on a row, none on another, and which of them a fit finds."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import permutations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import sae_rs
+from sae_rs import IBP, Circle, FrozenRouting, ManifoldSAE, SaeRowLayout, Softmax, ThresholdGate
+
+slow = pytest.mark.skipif(os.environ.get("SAE_RS_SLOW") != "1", reason="SAE_RS_SLOW=1 runs it")
+
+N_CIRCLES, N_ROWS, WIDTH, NOISE = 4, 800, 16, 0.05
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Fits that are cut short say so; here that is no news."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sae_rs.ConvergenceWarning)
+        yield
+
+
+class Overlapping:
+    """Circles in random planes, each active on 40 % of the rows with an amplitude of its own there."""
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.active = rng.random((N_ROWS, N_CIRCLES)) < 0.4
+        self.amplitude = self.active * rng.uniform(0.8, 1.2, (N_ROWS, N_CIRCLES))
+        self.angle = rng.uniform(0.0, 2.0 * np.pi, (N_ROWS, N_CIRCLES))
+        self.planes = [np.linalg.qr(rng.standard_normal((WIDTH, 2)))[0].T for _ in range(N_CIRCLES)]
+        parts = [
+            self.amplitude[:, [k]] * np.column_stack([np.cos(self.angle[:, k]), np.sin(self.angle[:, k])]) @ plane
+            for k, plane in enumerate(self.planes)
+        ]
+        self.X: NDArray[np.float64] = np.sum(parts, axis=0) + NOISE * rng.standard_normal((N_ROWS, WIDTH))
+
+    def score(self, model: ManifoldSAE) -> tuple[float, float]:
+        """F1 of the supports, and the largest angle between a circle's plane and its atom's, under the best pairing."""
+
+        def f1(order: tuple[int, ...]) -> float:
+            found = model.support_[:, list(order)]
+            return 2.0 * float(np.sum(found & self.active)) / float(found.sum() + self.active.sum())
+
+        best = max(permutations(range(N_CIRCLES)), key=f1)
+        angles = []
+        for k, atom in enumerate(best):
+            own = np.linalg.svd(model.decoders_[atom][1:3], full_matrices=False)[2]
+            cosines = np.linalg.svd(own @ self.planes[k].T)[1]
+            angles.append(float(np.arccos(np.clip(cosines.min(), -1.0, 1.0))))
+        return f1(best), max(angles)
+
+
+def check_recovery(gate: object, seed: int) -> ManifoldSAE:
+    data = Overlapping(seed)
+    model = ManifoldSAE(N_CIRCLES, Circle(harmonics=1), gate).fit(data.X)
+    f1, angle = data.score(model)
+    assert model.converged_
+    assert f1 >= 0.9
+    assert angle <= 0.1
+    assert abs(np.sqrt(model.dispersion_) / NOISE - 1.0) < 0.05
+    return model
+
+
+class TestOverlappingCircles:
+    def test_indian_buffet(self) -> None:
+        check_recovery(IBP(), 0)
+
+    def test_threshold_keeps_hard_zeros(self) -> None:
+        model = check_recovery(ThresholdGate(), 0)
+        assert np.array_equal(model.gates_ == 0.0, ~model.support_)
+        assert model.gates_[model.support_].min() >= 0.5
+        assert (model.support_.sum(axis=1) == 0).any()
+
+    @slow
+    @pytest.mark.parametrize("seed", [1, 2])
+    @pytest.mark.parametrize(
+        "gate",
+        [IBP(), IBP(learnable=False), IBP(energy="plug_in"), ThresholdGate()],
+        ids=["learnable", "fixed", "plug-in", "threshold"],
+    )
+    def test_others(self, gate: object, seed: int) -> None:
+        check_recovery(gate, seed)
+
+
+class TestEncoding:
+    @pytest.mark.parametrize("gate", [IBP(), ThresholdGate()], ids=["ibp", "threshold"])
+    def test_training_rows_give_the_fit(self, gate: object) -> None:
+        data = Overlapping(3)
+        X = data.X[:300]
+        model = ManifoldSAE(N_CIRCLES, Circle(harmonics=1), gate).fit(X)
+        encoding = model.encode(X)
+        assert np.mean(np.all(encoding.support == model.support_, axis=1)) > 0.99
+        same = np.all(encoding.support == model.support_, axis=1)
+        assert np.abs(encoding.gates - model.gates_)[same].max() < 1e-5
+
+
+class TestSoftmaxTopK:
+    def test_rows_use_no_more(self) -> None:
+        data = Overlapping(4)
+        with quiet():
+            model = ManifoldSAE(N_CIRCLES, Circle(harmonics=1), Softmax(top_k=2), max_outer=5).fit(data.X[:200])
+        assert model.support_.sum(axis=1).max() <= 2
+        assert np.allclose(model.gates_.sum(axis=1), 1.0)
+        assert model.encode(data.X[200:260]).support.sum(axis=1).max() <= 2
+
+    def test_out_of_range(self) -> None:
+        with pytest.raises(ValueError, match="top_k must be None or an integer of at least 1, got 0"):
+            Softmax(top_k=0)
+        with pytest.raises(ValueError, match="top_k must be at most the number of atoms, 2, got 3"):
+            ManifoldSAE(2, gate=Softmax(top_k=3)).fit(Overlapping(0).X)
+
+
+class TestFrozenRouting:
+    def test_gates_stay_and_circles_are_found(self) -> None:
+        data = Overlapping(5)
+        model = ManifoldSAE(N_CIRCLES, Circle(harmonics=1), FrozenRouting(data.amplitude)).fit(data.X)
+        assert model.converged_
+        assert np.array_equal(model.gates_, data.amplitude)
+        f1, angle = data.score(model)
+        assert f1 == 1.0
+        assert angle < 0.05
+        with pytest.raises(ValueError, match="frozen routing has no gates for new rows"):
+            model.encode(data.X)
+
+    def test_bad_gates(self) -> None:
+        with pytest.raises(ValueError, match="gates must have shape \\(n, K\\)"):
+            FrozenRouting(np.ones(3))
+        with pytest.raises(ValueError, match="entry \\(1, 0\\) is nan"):
+            FrozenRouting([[1.0], [np.nan]])
+        with pytest.raises(ValueError, match="atom 1 has gate 0 on every row"):
+            FrozenRouting([[1.0, 0.0], [1.0, 0.0]])
+        with pytest.raises(ValueError, match="gates must have shape \\(800, 4\\)"):
+            ManifoldSAE(4, gate=FrozenRouting(np.ones((5, 4)))).fit(Overlapping(0).X)
+
+
+class TestUngated:
+    def test_an_atom_without_a_gate_is_on_every_row(self) -> None:
+        rng = np.random.default_rng(0)
+        n = 200
+        angle = rng.uniform(0.0, 2.0 * np.pi, (n, 2))
+        active = rng.random(n) < 0.5
+        circle = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+        X = np.hstack([circle[:, 0], active[:, None] * circle[:, 1], np.zeros((n, 2))])
+        X = X + 0.03 * rng.standard_normal(X.shape)
+        model = ManifoldSAE(2, Circle(harmonics=1), ThresholdGate(ungated=(0,))).fit(X)
+        assert model.converged_
+        assert np.array_equal(model.gates_[:, 0], np.ones(n))
+        assert np.array_equal(model.support_[:, 1], active)
+
+    def test_an_atom_that_is_not_there(self) -> None:
+        with pytest.raises(ValueError, match="ungated names atom 7"):
+            ManifoldSAE(2, gate=IBP(ungated=(7,))).fit(Overlapping(0).X)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: IBP(alpha=0.0), "alpha must be a positive finite number, got 0.0"),
+        (lambda: IBP(alpha=-1.0), "alpha must be a positive finite number, got -1.0"),
+        (lambda: IBP(energy="other"), "energy must be 'ordered' or 'plug_in', got 'other'"),
+        (lambda: IBP(learnable=1), "learnable must be True or False, got 1"),
+        (lambda: IBP(ungated=(0, 0)), "ungated names an atom twice"),
+        (lambda: ThresholdGate(temperature=0.0), "temperature must be a positive finite number, got 0.0"),
+        (lambda: ThresholdGate(threshold=np.nan), "threshold must be a finite number"),
+        (lambda: ThresholdGate(ungated=3), "ungated must be a tuple of atom indices, got 3"),
+        (lambda: Softmax(temperature=-2), "temperature must be a positive finite number, got -2"),
+        (lambda: ManifoldSAE(gate="frozen").fit(np.eye(4)), "write FrozenRouting\\(gates\\)"),
+        (lambda: ManifoldSAE(gate="treshold").fit(np.eye(4)), "did you mean 'threshold'"),
+    ],
+)
+def test_bad_parameters_are_named(make: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()  # type: ignore[operator]
+
+
+def test_files_keep_the_gate(tmp_path: object) -> None:
+    X = Overlapping(6).X[:120]
+    with quiet():
+        model = ManifoldSAE(2, Circle(harmonics=1), IBP(alpha=2.0, ungated=(1,)), max_outer=2).fit(X)
+    path = f"{tmp_path}/model.safetensors"
+    model.save(path)
+    again = sae_rs.load(path)
+    assert again._gate == model._gate
+    assert np.array_equal(again.encode(X).gates, model.encode(X).gates)
+
+
+class TestJumpReluLayout:
+    def test_worked_case(self) -> None:
+        logits = np.array([[1.0, 0.5, -0.3, -20.0, -25.0, -30.0]])
+        sigmoid = 1.0 / (1.0 + np.exp(-logits))
+        pull = sigmoid * (1.0 - sigmoid)
+        layout = SaeRowLayout.from_jumprelu(logits, pull, 0.0, 1.0, 6, 1e-3, [1] * 6)
+        assert list(layout.active_atoms[0]) == [0, 1, 2]
+        assert layout.row_q_active(0) == 6
+        capped = SaeRowLayout.from_jumprelu(logits, pull, 0.0, 1.0, 2, 1e-3, [1] * 6)
+        assert list(capped.active_atoms[0]) == [0, 1]
+
+    def test_bad_input(self) -> None:
+        table = np.zeros((2, 3))
+        with pytest.raises(ValueError, match="temperature positive, got 0 and 0"):
+            SaeRowLayout.from_jumprelu(table, table, 0.0, 0.0, 1, 0.1, [1] * 3)
+        with pytest.raises(ValueError, match="contribution has shape"):
+            SaeRowLayout.from_jumprelu(table, table[:1], 0.0, 1.0, 1, 0.1, [1] * 3)

@@ -1,0 +1,59 @@
+"""Row weights: what they count as, and the ones that hold back large rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import sae_rs
+from planted import one_circle
+from sae_rs import Circle, ManifoldSAE
+
+
+class TestHuber:
+    def test_formula(self) -> None:
+        rng = np.random.default_rng(0)
+        X = rng.standard_normal((50, 4))
+        X[7] *= 30.0
+        weights = sae_rs.huber_weights(X, delta=2.0)
+        norms = np.linalg.norm(X - X.mean(axis=0), axis=1)
+        np.testing.assert_allclose(weights, np.minimum(1.0, 2.0 * np.median(norms) / norms), rtol=1e-12)
+        assert weights[7] < 0.2
+        assert weights.max() == 1.0
+
+    def test_bad_delta(self) -> None:
+        with pytest.raises(ValueError, match="delta must be a positive finite number, got 0"):
+            sae_rs.huber_weights(np.eye(3), delta=0)
+
+    def test_outliers_no_longer_turn_the_circle(self) -> None:
+        X, angle = one_circle(n=200)
+        dirty = X.copy()
+        dirty[:6] += 40.0 * np.random.default_rng(1).standard_normal((6, X.shape[1]))
+        model = ManifoldSAE(1, Circle(harmonics=1)).fit(dirty, weights=sae_rs.huber_weights(dirty, 1.5))
+        clean = slice(6, None)
+        residual = X[clean] - model.reconstruct()[clean]
+        assert np.sqrt(np.mean(residual**2)) < 0.2
+
+
+class TestWeights:
+    def test_uniform_weights_change_no_bit(self) -> None:
+        X, _ = one_circle()
+        plain = ManifoldSAE(1, Circle(harmonics=1)).fit(X)
+        weighted = ManifoldSAE(1, Circle(harmonics=1)).fit(X, weights=np.full(len(X), 3.7))
+        assert plain.evidence_ == weighted.evidence_
+        assert np.array_equal(plain.decoders_[0], weighted.decoders_[0])
+        assert np.array_equal(plain.coords_[0], weighted.coords_[0])
+
+    def test_rows_of_weight_zero_are_as_good_as_absent(self) -> None:
+        X, _ = one_circle(n=90)
+        weights = np.ones(90)
+        weights[60:] = 0.0
+        some = ManifoldSAE(1, Circle(harmonics=1)).fit(X[:60])
+        all_rows = ManifoldSAE(1, Circle(harmonics=1), center=False).fit(X - X[:60].mean(axis=0), weights=weights)
+        alone = ManifoldSAE(1, Circle(harmonics=1), center=False).fit(X[:60] - X[:60].mean(axis=0))
+        assert all_rows.evidence_ == alone.evidence_
+        assert all_rows.evidence_ == pytest.approx(some.evidence_, abs=1e-6)
+        assert all_rows.coords_[0].shape == (90, 1)
+        assert np.array_equal(all_rows.coords_[0][:60], alone.coords_[0])
+        encoded = alone.encode(X[60:] - X[:60].mean(axis=0))
+        np.testing.assert_allclose(all_rows.coords_[0][60:], encoded.coords[0], atol=1e-12)

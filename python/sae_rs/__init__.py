@@ -12,7 +12,18 @@ __version__ = version("sae-rs")
 
 from . import datasets
 from ._core import SaeManifoldRho, SaeManifoldTerm, SaeRowLayout
-from .atoms import Circle, Duchon, Poincare, ProjectivePlane, Sphere
+from .atoms import (
+    Circle,
+    Cylinder,
+    Duchon,
+    KleinBottle,
+    Line,
+    Patch,
+    Poincare,
+    ProjectivePlane,
+    Sphere,
+    Torus,
+)
 from .diagnostics import GradientCheck, check_gradient
 from .encoding import Encoding
 from .exceptions import ConvergenceWarning, NotFittedError
@@ -26,12 +37,16 @@ __all__ = [
     "Circle",
     "ConvergenceWarning",
     "Curve",
+    "Cylinder",
     "Duchon",
     "Encoding",
     "FitProgress",
     "GradientCheck",
+    "KleinBottle",
+    "Line",
     "ManifoldSAE",
     "NotFittedError",
+    "Patch",
     "Poincare",
     "ProjectivePlane",
     "SaeManifoldRho",
@@ -39,6 +54,7 @@ __all__ = [
     "SaeRowLayout",
     "Softmax",
     "Sphere",
+    "Torus",
     "__version__",
     "check_gradient",
     "datasets",

@@ -25,7 +25,7 @@ class Encoding:
     gates : ndarray of shape (m, K), float64
         Share of each atom; rows sum to one under the softmax gate, exactly 0 off the support.
     coords : list of K ndarray of shape (m, d_k), float64
-        Coordinates on each atom; for a circle radians in [0, 2π). Off the support they carry no information.
+        Coordinates on each atom, in the ranges of the fitted ones. Off the support they carry no information.
     logits : ndarray of shape (m, K), float64
         Gate logits; the last is pinned at 0 under the softmax gate.
     support : ndarray of shape (m, K), bool

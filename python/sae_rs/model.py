@@ -49,7 +49,7 @@ class Curve(NamedTuple):
     Attributes
     ----------
     grid : ndarray of shape (n_points, d)
-        Coordinates; for a circle evenly spaced radians in [0, 2π).
+        Coordinates: angles evenly spread over their period, real numbers over the range of the training rows.
     points : ndarray of shape (n_points, p)
         Decoded points, the mean added.
     sd : ndarray of shape (n_points,)
@@ -104,7 +104,7 @@ class ManifoldSAE(Parameters):
     Attributes
     ----------
     coords_ : list of K ndarray of shape (n, d_k)
-        Coordinates of the training rows; for a circle radians in [0, 2π).
+        Coordinates of the training rows: angles in radians, in [0, 2π) unless the kind says otherwise, and real numbers.
     gates_ : ndarray of shape (n, K)
         Gates of the training rows, exactly 0 off the support.
     support_ : ndarray of shape (n, K), bool

@@ -26,7 +26,7 @@ def summary(model: ManifoldSAE) -> str:
     """Describe a fitted model: the fit in the header, then one line for each atom.
 
     Columns are the mean gate, the rows that use the atom, the part of the explained variance that its contribution
-    carries, and the share of each harmonic in the energy of its curve.
+    carries, and the share of each part of the basis (a harmonic, a degree) in the energy of what it draws.
     """
     n_rows, n_atoms = model.gates_.shape
     status = "converged" if model.converged_ else f"not converged ({model.certificate_.status})"
@@ -39,7 +39,7 @@ def summary(model: ManifoldSAE) -> str:
     ]
     if not n_atoms:
         return "\n".join(lines)
-    head = ["atom", "kind", "mean gate", "rows", "explained", "energy by harmonic"]
+    head = ["atom", "kind", "mean gate", "rows", "explained", "energy by part"]
     rows = []
     for k, atom in enumerate(model._atoms):
         energy = atom.energy(model.decoders_[k])

@@ -205,22 +205,34 @@ class Search:
 
     def curvature(self, size: int) -> FloatArray:
         """Typical curvature of V in each of the `size` entries of ρ, in nats."""
-        smooth = [0.5 * self.n_outputs * rank for rank in self.ranks]
+        # where nothing is rough the strength has no effect: V's gradient in it is exactly zero, and any unit will do
+        smooth = [0.5 * self.n_outputs * rank if rank else 1.0 for rank in self.ranks]
         n_ard = size - 2 - len(smooth)
         # all rows share one sparsity strength, but each says little about it
         return np.array([0.1 * self.n_rows, *smooth, *[0.5 * self.n_rows] * n_ard, 0.5 * self.n_rows * self.n_outputs])
 
-    def bounds(self, size: int) -> tuple[FloatArray, FloatArray]:
-        n_ard = size - 2 - len(self.ranks)
+    def bounds(self, rho: _core.SaeManifoldRho) -> tuple[FloatArray, FloatArray]:
         level = float(np.log(self.variance))
         pairs = [
             (self.sparsity_floor, SPARSITY_BOUNDS[1]),
             *[SMOOTH_BOUNDS] * len(self.ranks),
-            *[ARD_BOUNDS] * n_ard,
+            *[(0.0, 0.0) if fixed else ARD_BOUNDS for fixed in self._fixed_precisions(rho)],
             (level + DISPERSION_BOUNDS[0], level + DISPERSION_BOUNDS[1]),
         ]
         lower, upper = np.array(pairs).T
         return lower, upper
+
+    def _fixed_precisions(self, rho: _core.SaeManifoldRho) -> list[bool]:
+        """For each precision in ρ, whether it is held at one.
+
+        The decoder absorbs the scale of a real coordinate, so of those of a chart only the ratios to the first are free.
+        """
+        firsts = [atom.real_axes[0] if atom.real_axes else None for atom in self.problem.atoms]
+        blocks = [[axis == first for axis in range(len(b))] for first, b in zip(firsts, rho.log_ard, strict=True)]
+        if rho.ard_sharing == "per_atom":
+            return [fixed for block in blocks for fixed in block]
+        longest = max(map(len, blocks), default=0)
+        return [any(block[axis] for block in blocks if axis < len(block)) for axis in range(longest)]
 
     def admitted(self, rho: _core.SaeManifoldRho) -> _core.SaeManifoldRho:
         """ρ moved into the bounds of the search, with a dispersion of its own."""
@@ -233,23 +245,23 @@ class Search:
                 float(np.log(self.variance)),
             )
         flat = np.array(rho.to_flat())
-        return rho.from_flat(np.clip(flat, *self.bounds(len(flat))))
+        return rho.from_flat(np.clip(flat, *self.bounds(rho)))
 
     def projected_gradient(self, point: Point) -> FloatArray:
         """∂V/∂ρ without the entries that push against a bound."""
         gradient, flat = np.asarray(point.evaluation.gradient), point.flat
-        lower, upper = self.bounds(len(flat))
+        lower, upper = self.bounds(point.rho)
         held = ((flat <= lower) & (gradient > 0.0)) | ((flat >= upper) & (gradient < 0.0))
         return np.where(held, 0.0, gradient)
 
     def at_bounds(self, point: Point) -> tuple[str, ...]:
         """Names of the entries of ρ that lie on a bound and would go further."""
         flat = point.flat
-        lower, upper = self.bounds(len(flat))
+        lower, upper = self.bounds(point.rho)
         n_ard = len(flat) - 2 - len(self.ranks)
         names = ["log_lambda_sparse", *[f"log_lambda_smooth[{k}]" for k in range(len(self.ranks))]]
         names += [f"log_ard[{j}]" for j in range(n_ard)] + ["log_dispersion"]
-        held = (flat <= lower) | (flat >= upper)
+        held = ((flat <= lower) | (flat >= upper)) & (lower < upper)
         return tuple(name for name, at in zip(names, held, strict=True) if at)
 
     def scaled_norm(self, point: Point) -> float:
@@ -334,7 +346,7 @@ class Search:
 
     def _minimise(self, start: Point, width: float, max_iterations: int) -> tuple[Point, str]:
         flat, curvature = start.flat, self.curvature(len(start.flat))
-        lower, upper = self.bounds(len(flat))
+        lower, upper = self.bounds(start.rho)
         lower, upper = np.maximum(lower, flat - width), np.minimum(upper, flat + width)
         # In units x = ρ sqrt(c/σ) the objective V/σ has a Hessian near one, and with σ the largest curvature a first
         # step of length one, which is what the minimiser tries, moves ρ by about one.
@@ -384,7 +396,7 @@ class Search:
         )
         if self.scaled_norm(accepted) <= self.gradient_bound:
             return accepted, "converged"
-        outer_lower, outer_upper = self.bounds(len(flat))
+        outer_lower, outer_upper = self.bounds(accepted.rho)
         end = accepted.flat
         at_box = ((end <= lower) & (lower > outer_lower)) | ((end >= upper) & (upper < outer_upper))
         if np.any(at_box) and width == BOX:

@@ -16,8 +16,8 @@ from .validation import row_chunks
 
 FloatArray = NDArray[np.float64]
 
-# Points at which a curve is sampled to find the plane it is drawn in.
-PLANE_GRID = 256
+# Points at which an atom is sampled to find the plane it is drawn in.
+PLANE_GRID = 512
 
 
 @dataclass(frozen=True, eq=False)

@@ -281,6 +281,8 @@ def check_rho(rho: object, atoms: Sequence[Atom]) -> SaeManifoldRho | None:
     if len(rho.log_ard) != n_atoms:
         raise ValueError(f"rho.log_ard must have {n_atoms} entries, one for each atom, got {len(rho.log_ard)}")
     for k, (atom, block) in enumerate(zip(atoms, rho.log_ard, strict=True)):
+        if len(block) and not atom.has_precisions:
+            raise ValueError(f"rho.log_ard[{k}] must be empty: the prior on a {atom.kind} has no precisions")
         if len(block) not in (0, atom.dim):
             raise ValueError(f"rho.log_ard[{k}] must have 0 or {atom.dim} entries, got {len(block)}")
     _refuse_infinite_strengths(np.asarray(rho.to_flat(), dtype=np.float64))

@@ -12,19 +12,29 @@ from typing import Any
 
 from .base import Atom
 from .circle import Circle
+from .cylinder import Cylinder
 from .duchon import Duchon
+from .klein_bottle import KleinBottle
+from .line import Line
+from .patch import Patch
 from .poincare import Poincare
 from .projective_plane import ProjectivePlane
 from .sphere import Sphere
+from .torus import Torus
 
 __all__ = [
     "ATOM_KINDS",
     "Atom",
     "Circle",
+    "Cylinder",
     "Duchon",
+    "KleinBottle",
+    "Line",
+    "Patch",
     "Poincare",
     "ProjectivePlane",
     "Sphere",
+    "Torus",
     "atom_from_spec",
     "nearest",
     "resolve_atom",
@@ -33,10 +43,15 @@ __all__ = [
 
 ATOM_KINDS: dict[str, type[Atom]] = {
     Circle.kind: Circle,
+    Cylinder.kind: Cylinder,
     Duchon.kind: Duchon,
+    KleinBottle.kind: KleinBottle,
+    Line.kind: Line,
+    Patch.kind: Patch,
     Poincare.kind: Poincare,
     ProjectivePlane.kind: ProjectivePlane,
     Sphere.kind: Sphere,
+    Torus.kind: Torus,
 }
 
 

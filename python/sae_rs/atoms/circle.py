@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
 
-from .base import Atom, FloatArray
+from .base import FloatArray
+from .factors import TURN, Angle
+from .flat import FlatAtom, harmonic_gram
 
 
 @dataclass(frozen=True)
-class Circle(Atom):
+class Circle(FlatAtom):
     """A closed curve: the decoded point is a trigonometric polynomial of one angle.
 
     The basis is ``1, cos t, sin t, ..., cos Ht, sin Ht`` with t in radians, period 2π.
@@ -32,35 +33,23 @@ class Circle(Atom):
     kind: ClassVar[str] = "circle"
 
     def __post_init__(self) -> None:
-        value: object = self.harmonics
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"Circle: harmonics must be an integer of at least 1, got {value!r}")
-        # A NumPy integer is a fine argument but not a JSON number, and the spec goes into files.
-        object.__setattr__(self, "harmonics", int(value))
+        self._check_whole("harmonics", 1)
 
     @property
-    def dim(self) -> int:
-        return 1
+    def factors(self) -> tuple[Angle]:
+        return (Angle(),)
 
     @property
     def width(self) -> int:
         return 1 + 2 * self.harmonics
 
-    def wrap(self, coords: FloatArray) -> FloatArray:
-        """Angles (m, 1) in [0, 2π)."""
-        wrapped = np.mod(coords, 2.0 * np.pi)
-        # The remainder of a tiny negative angle rounds up to the period itself, which is outside the half-open range.
-        wrapped[wrapped >= 2.0 * np.pi] = 0.0
-        return wrapped
-
     def grid(self, n_points: int) -> FloatArray:
         """Evenly spaced angles (n_points, 1) in [0, 2π); the end is left out because it is the start."""
-        return np.linspace(0.0, 2.0 * np.pi, n_points, endpoint=False).reshape(-1, 1)
+        return np.linspace(0.0, TURN, n_points, endpoint=False).reshape(-1, 1)
 
     def roughness(self) -> FloatArray:
         """Mean squared second derivative over the circle: diag(0, h⁴/2, h⁴/2 for each harmonic h)."""
-        order = np.arange(1, self.harmonics + 1, dtype=np.float64)
-        return np.diag(np.concatenate([[0.0], np.repeat(0.5 * order**4, 2)]))
+        return harmonic_gram(self.harmonics, 2)
 
     def energy(self, decoder: FloatArray) -> dict[str, float]:
         """Mean squared norm of each harmonic over the circle, keyed "h1", "h2", ..."""

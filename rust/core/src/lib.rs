@@ -36,7 +36,10 @@ mod state;
 mod term;
 
 pub use arrow::{plan, ArrowSchur, Curvature, Elimination, Ending, Factor, Factored, Frame, Plan, Step, System};
-pub use atoms::{places, Atom, BasisJet, ChartFactor, Circle, Duchon, Place, Poincare, ProjectivePlane, Sphere};
+pub use atoms::{
+    places, Atom, BasisJet, ChartFactor, Circle, Cylinder, Duchon, KleinBottle, Line, Patch, Place, Poincare,
+    ProjectivePlane, Sphere, Torus,
+};
 pub use encode::{refresh, sparsity_floor, Encoder, Encoding};
 pub use errors::ShapeError;
 pub use evidence::{evidence_adjoint, gradient, log_det_adjoint, Adjoint, Evidence, EvidenceParts, Gradient};

@@ -5,7 +5,10 @@ use numpy::PyReadonlyArray2;
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sae_core::{Atom, Circle, Duchon, EntropyNodes, Gate, Poincare, ProjectivePlane, Softmax, Sphere};
+use sae_core::{
+    Atom, Circle, Cylinder, Duchon, EntropyNodes, Gate, KleinBottle, Line, Patch, Poincare, ProjectivePlane, Softmax,
+    Sphere, Torus,
+};
 use std::sync::Arc;
 
 use crate::convert::value_error;
@@ -29,14 +32,18 @@ fn table(spec: &Bound<'_, PyDict>, name: &str) -> PyResult<Array2<f64>> {
 
 pub fn atom(spec: &Bound<'_, PyDict>) -> PyResult<Arc<dyn Atom>> {
     let kind: String = entry(spec, "kind")?.extract()?;
+    let size = |name: &str| -> PyResult<usize> { entry(spec, name)?.extract() };
     match kind.as_str() {
-        "circle" => Ok(Arc::new(Circle::new(entry(spec, "harmonics")?.extract()?).map_err(value_error)?)),
+        "circle" => Ok(Arc::new(Circle::new(size("harmonics")?).map_err(value_error)?)),
+        "cylinder" => Ok(Arc::new(Cylinder::new(size("harmonics")?, size("degree")?).map_err(value_error)?)),
         "duchon" => Ok(Arc::new(Duchon::new(table(spec, "centers")?.view()).map_err(value_error)?)),
-        "poincare" => Ok(Arc::new(Poincare::new(entry(spec, "dim")?.extract()?).map_err(value_error)?)),
-        "projective_plane" => {
-            Ok(Arc::new(ProjectivePlane::new(entry(spec, "degree")?.extract()?).map_err(value_error)?))
-        }
-        "sphere" => Ok(Arc::new(Sphere::new(entry(spec, "degree")?.extract()?).map_err(value_error)?)),
+        "klein_bottle" => Ok(Arc::new(KleinBottle::new(size("harmonics")?).map_err(value_error)?)),
+        "line" => Ok(Arc::new(Line)),
+        "patch" => Ok(Arc::new(Patch::new(size("dim")?, size("degree")?).map_err(value_error)?)),
+        "poincare" => Ok(Arc::new(Poincare::new(size("dim")?).map_err(value_error)?)),
+        "projective_plane" => Ok(Arc::new(ProjectivePlane::new(size("degree")?).map_err(value_error)?)),
+        "sphere" => Ok(Arc::new(Sphere::new(size("degree")?).map_err(value_error)?)),
+        "torus" => Ok(Arc::new(Torus::new(size("harmonics")?).map_err(value_error)?)),
         other => Err(PyValueError::new_err(format!("unknown atom kind {other:?}"))),
     }
 }

@@ -10,22 +10,36 @@
 #[cfg(test)]
 mod checks;
 mod circle;
+mod cylinder;
 mod duchon;
 mod factor;
+mod grid;
 mod harmonics;
-mod monomials;
+mod klein_bottle;
+#[cfg(test)]
+mod laws;
+mod line;
+mod patch;
 mod poincare;
+mod products;
 mod projective_plane;
+mod series;
 mod sphere;
+mod torus;
 
 pub use circle::Circle;
+pub use cylinder::Cylinder;
 pub use duchon::Duchon;
 pub use factor::{places, ChartFactor, Place};
+pub use klein_bottle::KleinBottle;
+pub use line::Line;
+pub use patch::Patch;
 pub use poincare::Poincare;
 pub use projective_plane::ProjectivePlane;
 pub use sphere::Sphere;
+pub use torus::Torus;
 
-use ndarray::Array2;
+use ndarray::{Array1, Array2, ArrayView1};
 
 /// The basis row of one coordinate with its first two derivatives, each stored axis-major.
 #[derive(Clone, Debug)]
@@ -87,15 +101,16 @@ pub trait Atom: Send + Sync + std::fmt::Debug {
     fn ln_symmetries(&self, gauged: bool) -> f64;
     /// Number of leading principal components that a first guess of the coordinate needs.
     fn seed_components(&self) -> usize;
+    /// The shapes that the atom may have in a few components: for each, the sizes of one or two parts that belong together,
+    /// as the plane of an angle does. Guesses are given components dealt out to the parts of each shape in turn.
+    fn seed_blocks(&self) -> Vec<Vec<usize>> {
+        vec![vec![self.seed_components()]]
+    }
     /// A first guess of the stored coordinate from that many principal-component scores.
     fn seed(&self, scores: &[f64], t: &mut [f64]);
     /// First guesses for many rows at once, one a row of scores: for kinds that see more in all rows than in each.
     fn seed_rows(&self, scores: &Array2<f64>) -> Array2<f64> {
-        let mut out = Array2::zeros((scores.nrows(), self.ambient()));
-        for (mut t, row) in out.rows_mut().into_iter().zip(scores.rows()) {
-            self.seed(&row.to_vec(), t.as_slice_mut().expect("standard layout"));
-        }
-        out
+        each_seed(self, scores)
     }
     /// A grid of stored points (points x ambient) from which the nearest point of any curve is found by descent.
     fn search_grid(&self) -> Array2<f64>;
@@ -103,4 +118,21 @@ pub trait Atom: Send + Sync + std::fmt::Debug {
     fn origin(&self, t: &mut [f64]) {
         t.copy_from_slice(self.search_grid().row(0).as_slice().expect("standard layout"));
     }
+}
+
+/// First guesses row by row.
+fn each_seed<A: Atom + ?Sized>(atom: &A, scores: &Array2<f64>) -> Array2<f64> {
+    let mut out = Array2::zeros((scores.nrows(), atom.ambient()));
+    for (mut t, row) in out.rows_mut().into_iter().zip(scores.rows()) {
+        atom.seed(&row.to_vec(), t.as_slice_mut().expect("standard layout"));
+    }
+    out
+}
+
+/// Values less their mean, in units of their standard deviation; zero where they do not vary.
+fn standardised(values: ArrayView1<'_, f64>) -> Array1<f64> {
+    let n = values.len().max(1) as f64;
+    let centred = &values - values.sum() / n;
+    let deviation = (centred.dot(&centred) / n).sqrt();
+    centred * if deviation > 0.0 { 1.0 / deviation } else { 0.0 }
 }

@@ -1,0 +1,39 @@
+"""The factors that charts are products of, as the rest of the package needs to know them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+TURN = 2.0 * np.pi
+
+
+@dataclass(frozen=True)
+class Angle:
+    """An angle in [0, period); uniform, or von Mises where it has a precision."""
+
+    period: float = TURN
+    dim: ClassVar[int] = 1
+    ambient: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class Real:
+    """A real number with a Gaussian prior, the standard one where it has no precision of its own."""
+
+    dim: ClassVar[int] = 1
+    ambient: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A unit 3-vector, uniform; with `antipodal`, t and −t are one point."""
+
+    antipodal: bool = False
+    dim: ClassVar[int] = 2
+    ambient: ClassVar[int] = 3
+
+
+Factor = Angle | Real | Direction

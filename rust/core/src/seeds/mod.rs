@@ -1,0 +1,142 @@
+//! Where a fit starts: several first guesses, all deterministic in the seed.
+//!
+//! One atom: its coordinates from a few leading principal components. Several: K-subspaces clustering gives hard labels,
+//! each cluster's own components give its atom's coordinates, and one joint least-squares solve gives all decoders. Signs
+//! and random draws are fixed by the data's own shape (skewness of scores, rows in order of their length), so seeds follow
+//! the data through rotations, rescalings and permutations.
+
+mod assignment;
+mod charts;
+mod components;
+mod subspaces;
+
+use crate::errors::ShapeError;
+use crate::linalg::{product, Cholesky, Op};
+use crate::problem::Problem;
+use crate::rho::SaeManifoldRho;
+use crate::state::State;
+use charts::charts;
+use components::{principal_scores, whiten};
+use ndarray::{s, Array2};
+use subspaces::clustered;
+
+/// Principal components searched for the shape of a single atom, if it needs no more.
+const LEADING: usize = 4;
+
+/// A state with strengths that suit it.
+#[derive(Clone, Debug)]
+pub struct Seed {
+    pub state: State,
+    pub rho: SaeManifoldRho,
+}
+
+/// At most `n_init` seeds, most promising first; fewer, or none, when interrupted.
+pub fn seeds(
+    problem: &Problem,
+    n_init: usize,
+    random_state: u64,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<Vec<Seed>, ShapeError> {
+    let guesses =
+        if problem.n_atoms() == 1 { single(problem) } else { clustered(problem, n_init, random_state, interrupted) };
+    let mut out = Vec::new();
+    for (logits, coords) in guesses {
+        out.push(start(problem, logits, coords)?);
+    }
+    out.sort_by(|a: &(f64, Seed), b| a.0.total_cmp(&b.0));
+    Ok(out.into_iter().map(|(_, seed)| seed).take(n_init.max(1)).collect())
+}
+
+type Guess = (Array2<f64>, Vec<Array2<f64>>);
+
+/// Coordinates from the leading components.
+fn single(problem: &Problem) -> Vec<Guess> {
+    let n = problem.n_rows();
+    let atom = &*problem.atoms()[0];
+    let largest = atom.seed_blocks().iter().map(|blocks| blocks.iter().sum()).max().unwrap_or(0);
+    let mut scores = principal_scores(problem.data(), LEADING.max(largest));
+    let all: Vec<usize> = (0..n).collect();
+    whiten(&mut scores, &all);
+    charts(atom, &scores, &all).into_iter().map(|coords| (Array2::zeros((n, 1)), vec![coords])).collect()
+}
+
+/// A least-squares solve that knows no strengths yet.
+struct Least(Cholesky);
+
+impl Least {
+    /// `None` when the Gram matrix is not finite.
+    fn new(mut gram: Array2<f64>) -> Option<Self> {
+        /// Relative ridge.
+        const RIDGE: f64 = 1e-6;
+        let ridge = RIDGE * gram.diag().sum() / gram.nrows() as f64;
+        gram.diag_mut().mapv_inplace(|v| v + ridge);
+        Cholesky::new(gram.view()).map(Self)
+    }
+
+    fn solve(&self, moment: &Array2<f64>) -> Array2<f64> {
+        let mut solved = moment.clone();
+        self.0.solve(&mut solved.view_mut());
+        solved
+    }
+
+    /// The part of the squared length that the solution explains.
+    fn explained(&self, moment: &Array2<f64>) -> f64 {
+        self.solve(moment).iter().zip(moment).map(|(a, b)| a * b).sum()
+    }
+}
+
+/// Decoders by least squares at a guess, with strengths that suit them; returned with the residual per entry.
+fn start(problem: &Problem, logits: Array2<f64>, coords: Vec<Array2<f64>>) -> Result<(f64, Seed), ShapeError> {
+    /// Residuals below this part of the data's variance are rounding, and no start for the noise level.
+    const RELATIVE_FLOOR: f64 = 1e-12;
+    let (n, p, m) = (problem.n_rows(), problem.n_outputs(), problem.width());
+    let decoders = Array2::zeros((m, p));
+    let mut state = State::new(problem, logits, coords, decoders, None)?;
+    let gates = state.gates(problem);
+    let (mut gram, mut moment) = (Array2::<f64>::zeros((m, m)), Array2::<f64>::zeros((m, p)));
+    let rows_at_once = 1024;
+    for from in (0..n).step_by(rows_at_once) {
+        let to = (from + rows_at_once).min(n);
+        let mut phi = Array2::zeros((to - from, m));
+        for i in from..to {
+            for (k, atom) in problem.atoms().iter().enumerate() {
+                let mut row = phi.slice_mut(s![i - from, problem.rows_of(k)]);
+                let row = row.as_slice_mut().expect("standard layout");
+                atom.basis(state.coords[k].row(i).as_slice().expect("standard layout"), row);
+                row.iter_mut().for_each(|v| *v *= gates[[i, k]] * problem.weight(i).sqrt());
+            }
+        }
+        gram += &product((phi.view(), Op::Transposed), (phi.view(), Op::Plain));
+        (from..to).for_each(|i| phi.row_mut(i - from).mapv_inplace(|v| v * problem.weight(i).sqrt()));
+        moment += &product((phi.view(), Op::Transposed), (problem.rows(from..to), Op::Plain));
+    }
+    let least = Least::new(gram)
+        .ok_or_else(|| ShapeError::value("the data are too ill-conditioned for a first least-squares solve"))?;
+    let square: f64 =
+        (0..n).map(|i| problem.weight(i) * problem.rows(i..i + 1).iter().map(|v| v * v).sum::<f64>()).sum();
+    let solved = least.solve(&moment);
+    let explained: f64 = solved.iter().zip(&moment).map(|(a, b)| a * b).sum();
+    let floor = RELATIVE_FLOOR * problem.mean_column_variance();
+    let dispersion = ((square - explained) / (n * p) as f64).max(floor);
+    state.decoders = solved;
+
+    // the strength at which the prior expects the roughness that the decoder has
+    let log_smooth = problem
+        .atoms()
+        .iter()
+        .enumerate()
+        .map(|(k, atom)| {
+            let b = state.decoder(problem, k);
+            let roughness = atom.roughness();
+            let energy: f64 = roughness.dot(&b).iter().zip(b.iter()).map(|(a, b)| a * b).sum();
+            let rank = atom.width() as f64 - atom.null_projector().diag().sum();
+            if rank < 0.5 {
+                // nothing on the atom is rough, and its strength has no effect
+                return 0.0;
+            }
+            (dispersion * p as f64 * rank / energy.max(floor)).max(f64::MIN_POSITIVE).ln()
+        })
+        .collect();
+    let rho = SaeManifoldRho::with_per_atom_smooth(0.0, log_smooth, dispersion.ln());
+    Ok((dispersion, Seed { state, rho }))
+}

@@ -18,6 +18,7 @@ from .klein_bottle import KleinBottle
 from .line import Line
 from .patch import Patch
 from .poincare import Poincare
+from .precomputed import Precomputed
 from .projective_plane import ProjectivePlane
 from .sphere import Sphere
 from .torus import Torus
@@ -32,6 +33,7 @@ __all__ = [
     "Line",
     "Patch",
     "Poincare",
+    "Precomputed",
     "ProjectivePlane",
     "Sphere",
     "Torus",
@@ -49,6 +51,7 @@ ATOM_KINDS: dict[str, type[Atom]] = {
     Line.kind: Line,
     Patch.kind: Patch,
     Poincare.kind: Poincare,
+    Precomputed.kind: Precomputed,
     ProjectivePlane.kind: ProjectivePlane,
     Sphere.kind: Sphere,
     Torus.kind: Torus,
@@ -108,4 +111,4 @@ def atom_from_spec(spec: Mapping[str, Any]) -> Atom:
     kind = fields.pop("kind")
     if kind not in ATOM_KINDS:
         raise ValueError(f"unknown atom kind {kind!r}")
-    return ATOM_KINDS[kind](**fields)
+    return ATOM_KINDS[kind].from_fields(fields)

@@ -132,7 +132,7 @@ fn each_seed<A: Atom + ?Sized>(atom: &A, scores: &Array2<f64>) -> Array2<f64> {
 }
 
 /// Values less their mean, in units of their standard deviation; zero where they do not vary.
-fn standardised(values: ArrayView1<'_, f64>) -> Array1<f64> {
+pub(crate) fn standardised(values: ArrayView1<'_, f64>) -> Array1<f64> {
     let n = values.len().max(1) as f64;
     let centred = &values - values.sum() / n;
     let deviation = (centred.dot(&centred) / n).sqrt();

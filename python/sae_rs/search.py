@@ -443,7 +443,9 @@ class Search:
             return accepted, "converged"
         outer_lower, outer_upper = self.bounds(start.rho)
         end = accepted.flat
-        at_box = ((end <= lower) & (lower > outer_lower)) | ((end >= upper) & (upper < outer_upper))
+        # the change of units and back moves a point on the box by a rounding
+        slack = 1e-9 * width
+        at_box = ((end <= lower + slack) & (lower > outer_lower)) | ((end >= upper - slack) & (upper < outer_upper))
         if np.any(at_box) and width == BOX:
             return accepted, "box"
         return accepted, "iteration_limit" if result.status == 1 else "line_search"

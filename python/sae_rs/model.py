@@ -111,7 +111,8 @@ class ManifoldSAE(Parameters):
     Attributes
     ----------
     coords_ : list of K ndarray of shape (n, d_k)
-        Coordinates of the training rows: angles in radians, in [0, 2π) unless the kind says otherwise, and real numbers.
+        Coordinates of the training rows: angles in radians, in [0, 2π) unless the kind says otherwise, and real
+        numbers.
     gates_ : ndarray of shape (n, K)
         Gates of the training rows, exactly 0 off the support.
     support_ : ndarray of shape (n, K), bool
@@ -447,7 +448,8 @@ class ManifoldSAE(Parameters):
         self._check_fitted("curve")
         self._check_atom(k)
         atom = self._atoms[k]
-        grid = atom.grid(check_integer(n_points, "n_points", 1))
+        n_points = check_integer(n_points, "n_points", 1)
+        grid = atom.grid_over(n_points, self.coords_[k][self.support_[:, k]])
         basis = _core.basis(atom.spec(), grid)
         sd = np.sqrt(np.einsum("gm,mn,gn->g", basis, self._training.covariances[k], basis))
         return Curve(grid, self.mean_ + decode_atom(atom, self.decoders_[k], grid), sd)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from .base import Atom, FloatArray
-from .fields import whole_number
+from .factors import Direction
 from .sphere import MAX_DEGREE, degree_energy, degree_roughness, lattice, unit_vectors
 
 
@@ -34,18 +34,13 @@ class ProjectivePlane(Atom):
     kind: ClassVar[str] = "projective_plane"
 
     def __post_init__(self) -> None:
-        degree = whole_number("ProjectivePlane", "degree", self.degree, 2, MAX_DEGREE)
-        if degree % 2:
-            raise ValueError(f"ProjectivePlane: degree must be even, got {degree}")
-        object.__setattr__(self, "degree", degree)
+        self._check_whole("degree", 2, MAX_DEGREE)
+        if self.degree % 2:
+            raise ValueError(f"ProjectivePlane: degree must be even, got {self.degree}")
 
     @property
-    def dim(self) -> int:
-        return 2
-
-    @property
-    def ambient(self) -> int:
-        return 3
+    def factors(self) -> tuple[Direction, ...]:
+        return (Direction(antipodal=True),)
 
     @property
     def _degrees(self) -> range:

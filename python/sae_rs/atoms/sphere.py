@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from .base import Atom, FloatArray
-from .fields import whole_number
+from .factors import Direction
 
 # Above this a dictionary has a thousand columns an atom, more than any data support.
 MAX_DEGREE = 32
@@ -37,15 +37,11 @@ class Sphere(Atom):
     kind: ClassVar[str] = "sphere"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "degree", whole_number("Sphere", "degree", self.degree, 1, MAX_DEGREE))
+        self._check_whole("degree", 1, MAX_DEGREE)
 
     @property
-    def dim(self) -> int:
-        return 2
-
-    @property
-    def ambient(self) -> int:
-        return 3
+    def factors(self) -> tuple[Direction, ...]:
+        return (Direction(),)
 
     @property
     def width(self) -> int:

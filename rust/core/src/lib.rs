@@ -38,7 +38,7 @@ mod term;
 pub use arrow::{plan, ArrowSchur, Curvature, Elimination, Ending, Factor, Factored, Frame, Plan, Step, System};
 pub use atoms::{
     places, Atom, BasisJet, ChartFactor, Circle, Cylinder, Duchon, KleinBottle, Line, Patch, Place, Poincare,
-    ProjectivePlane, Sphere, Torus,
+    Precomputed, ProjectivePlane, Sphere, Torus,
 };
 pub use encode::{refresh, sparsity_floor, Encoder, Encoding};
 pub use errors::ShapeError;

@@ -41,6 +41,7 @@ from .gates import IBP, FrozenRouting, Softmax, ThresholdGate
 from .io import load
 from .model import Curve, ManifoldSAE
 from .reml import Certificate, FitProgress
+from .weights import huber_weights
 
 __all__ = [
     "IBP",
@@ -58,19 +59,24 @@ __all__ = [
     "Line",
     "ManifoldSAE",
     "NotFittedError",
+    "Order1",
+    "Order2",
     "Patch",
     "Poincare",
     "Precomputed",
     "ProjectivePlane",
     "SaeManifoldRho",
     "SaeManifoldTerm",
+    "SaeReconstructionRowProgram",
     "SaeRowLayout",
     "Softmax",
     "Sphere",
     "ThresholdGate",
     "Torus",
+    "Tower4",
     "__version__",
     "check_gradient",
     "datasets",
+    "huber_weights",
     "load",
 ]

@@ -75,7 +75,8 @@ class Recipe:
     """Everything a small example is made of.
 
     ``planted`` starts the state at the dictionary that made the data; otherwise the state is unrelated to them.
-    ``ard[k]`` gives atom k a precision for each coordinate; spheres have none.
+    ``ard[k]`` gives atom k a precision for each coordinate; spheres have none. ``held`` puts some open threshold gates
+    at their wall.
     """
 
     atoms: tuple[Atom, ...] = (Circle(1),)
@@ -91,6 +92,7 @@ class Recipe:
     log_noise: float = -2.0
     seed: int = 0
     evidence: Evidence = "laplace"
+    held: bool = False
 
     def build(self) -> Example:
         rng, n_atoms = np.random.default_rng(self.seed), len(self.atoms)
@@ -130,6 +132,8 @@ class Recipe:
         elif isinstance(self.gate, Threshold):
             # Open gates are above the threshold, closed ones below.
             logits = self.gate.threshold + np.where(support, 1.0, -1.0) * np.abs(logits)
+            if self.held:
+                logits[support & (rng.random(support.shape) < 0.3)] = self.gate.wall
         elif isinstance(self.gate, Frozen):
             logits = rng.uniform(0.3, 1.3, logits.shape)
         coords = tuple(atom.draw(rng, self.n) for atom in self.atoms)
@@ -186,6 +190,7 @@ def recipes(
     max_rows: int = 16,
     max_outputs: int = 7,
     planted: bool | None = None,
+    held: bool = False,
 ) -> Recipe:
     """Recipes with 1 to ``max_atoms`` atoms, 6 to ``max_rows`` rows and 3 to ``max_outputs`` outputs."""
     n_atoms = draw(st.integers(1, max_atoms))
@@ -203,4 +208,5 @@ def recipes(
         log_noise=draw(st.floats(-3.0, -1.0).map(lambda v: round(v, 3))),
         seed=draw(st.integers(0, 2**16)),
         evidence=draw(st.sampled_from(evidences)),
+        held=held and draw(st.booleans()),
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from reference.gate import gate_jets
+from reference.gates.softmax import Softmax as ReferenceSoftmax
 
 import sae_rs
 from sae_rs import SaeReconstructionRowProgram as Program
@@ -131,7 +131,8 @@ def test_a_column_matches_differences_to_the_fourth_order(gate: str, temperature
 
 def test_softmax_gates_are_those_of_the_reference() -> None:
     row = Row(temperature=0.7, n_atoms=4)
-    a, da, d2a = gate_jets(row.logits, np.ones(4, dtype=bool), row.temperature)
+    gate = ReferenceSoftmax(temperature=row.temperature)
+    a, da, d2a = gate.jets(row.logits, np.ones(4, dtype=bool), 0.0)
     packed = row.program().reconstruction_all_columns_packed()
     curves = np.array([row.phi[k] @ row.decoder[k] for k in range(4)])
     np.testing.assert_allclose(packed.value, a @ curves, rtol=1e-13)

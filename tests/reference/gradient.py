@@ -64,7 +64,9 @@ class _TermChanges:
 
 
 def log_det_adjoint(problem: Problem, state: State, rho: Rho) -> Array:
-    """Gamma_a = tr(H^-1 dH/dtheta_a) (D,)."""
+    """Gamma_a = tr(H^-1 dH/dtheta_a) (D,), of the conditioned H in the classic mode."""
+    if problem.classic:
+        return 2 * evidence_theta(problem, state, rho)
     inverse = np.linalg.inv(curvature(problem, state, rho))
     return np.array([np.sum(inverse * change) for change in curvature_theta(problem, state, rho)])
 

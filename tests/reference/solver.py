@@ -28,7 +28,7 @@ class Solution:
     converged: bool
 
 
-def solve(problem: Problem, state: State, rho: Rho, tol: float = 1e-12, max_iter: int = 1000) -> Solution:
+def solve(problem: Problem, state: State, rho: Rho, tol: float = 1e-12, max_iter: int = 300) -> Solution:
     """Minimise L over theta at fixed rho and fixed support.
 
     The damping grows until A + UU' + damping I is positive definite and the step lowers L (U pins the gauge). Near the

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for small dictionaries of circles: a strategy draws a ``Recipe``, a recipe builds the arrays.
+"""Hypothesis strategies for small dictionaries: a strategy draws a ``Recipe``, a recipe builds the arrays.
 
 Arrays come from a seeded generator, so a failing example prints as a short ``Recipe(...)`` call that rebuilds it.
 """
@@ -6,16 +6,60 @@ Arrays come from a seeded generator, so a failing example prints as a short ``Re
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reference import Problem, Rho, State, reconstruct
+from reference.atoms import (
+    Atom,
+    Circle,
+    Cylinder,
+    Duchon,
+    KleinBottle,
+    Line,
+    Mobius,
+    Patch,
+    Poincare,
+    ProjectivePlane,
+    Sphere,
+    Torus,
+)
+from reference.factors import SphereFactor
+from reference.gates import IBP, Frozen, Gate, Softmax, Threshold
 
-MIN_ROWS_PER_ATOM = 2
+MIN_ROWS_PER_ATOM = 3
 """Every atom keeps some rows: the decoder of an atom without rows shrinks to zero, and its orbit to a point."""
+
+SOFTMAX = Softmax()
+
+Evidence = Literal["laplace", "quasi_laplace"]
+
+
+def duchon(n_centers: int, dim: int, seed: int = 0) -> Duchon:
+    """A Duchon atom with scattered centers."""
+    centers = np.round(1.5 * np.random.default_rng(seed).standard_normal((n_centers, dim)), 3)
+    return Duchon(tuple(map(tuple, centers.tolist())))
+
+
+KINDS: dict[str, st.SearchStrategy[Atom]] = {
+    "circle": st.builds(Circle, harmonics=st.integers(1, 3)),
+    "torus": st.just(Torus(harmonics=1)),
+    "sphere": st.builds(Sphere, degree=st.integers(1, 2)),
+    "projective_plane": st.just(ProjectivePlane(degree=2)),
+    "cylinder": st.builds(Cylinder, harmonics=st.just(1), degree=st.integers(1, 2)),
+    "line": st.just(Line()),
+    "patch": st.sampled_from((Patch(1, 2), Patch(1, 3), Patch(2, 1), Patch(2, 2), Patch(3, 1))),
+    "duchon": st.sampled_from((duchon(5, 1), duchon(8, 2))),
+    "poincare": st.builds(Poincare, dim=st.integers(1, 2)),
+    "klein_bottle": st.just(KleinBottle(harmonics=2)),
+    "mobius": st.just(Mobius(harmonics=2, degree=1)),
+}
+"""Small atoms of every kind."""
+
+GATES = ("softmax", "threshold", "ibp", "frozen")
 
 
 class Example(NamedTuple):
@@ -31,79 +75,126 @@ class Recipe:
     """Everything a small example is made of.
 
     ``planted`` starts the state at the dictionary that made the data; otherwise the state is unrelated to them.
-    ``ard[k]`` gives atom k a von Mises prior on its angle.
+    ``ard[k]`` gives atom k a precision for each coordinate; spheres have none.
     """
 
-    harmonics: tuple[int, ...] = (1,)
+    atoms: tuple[Atom, ...] = (Circle(1),)
+    gate: Gate = SOFTMAX
     n: int = 8
     p: int = 4
     planted: bool = True
-    temperature: float = 1.0
-    logit_precision: float = 0.04
     weighted: bool = False
     full_support: bool = True
-    ard: tuple[bool, ...] = (False,)
+    ard: tuple[bool, ...] = ()
     log_lambda_sparse: float = 0.0
     log_lambda_smooth: float = -2.0
     log_noise: float = -2.0
     seed: int = 0
+    evidence: Evidence = "laplace"
 
     def build(self) -> Example:
-        rng, n_atoms = np.random.default_rng(self.seed), len(self.harmonics)
+        rng, n_atoms = np.random.default_rng(self.seed), len(self.atoms)
         support = self._support(rng)
         truth = self._state(rng, support)
         noise = np.exp(self.log_noise)
-        blank = Problem(np.zeros((self.n, self.p)), self.harmonics, self.temperature, self.logit_precision)
-        data = reconstruct(blank, truth) + noise * rng.standard_normal((self.n, self.p))
-        weights = rng.uniform(0.3, 3.0, self.n) if self.weighted else None
-        problem = replace(blank, data=data - data.mean(axis=0), weights=weights)
-        log_ard = tuple(np.array([rng.uniform(-1.0, 1.0)]) if on else np.zeros(0) for on in self.ard)
+        log_ard = tuple(
+            rng.uniform(-1.0, 1.0, atom.dim) if on and takes_precisions(atom) else np.zeros(0)
+            for atom, on in zip(self.atoms, self.ard or (False,) * n_atoms, strict=True)
+        )
         # Different strengths for every atom, so that a swapped index shows.
         smooth = self.log_lambda_smooth + 0.3 * np.arange(n_atoms)
         rho = Rho(self.log_lambda_sparse, smooth, log_ard, 2 * self.log_noise + 0.2)
+        blank = Problem(np.zeros((self.n, self.p)), self.atoms, self.gate, evidence=self.evidence)
+        data = reconstruct(blank, truth, rho) + noise * rng.standard_normal((self.n, self.p))
+        weights = rng.uniform(0.3, 3.0, self.n) if self.weighted else None
+        problem = replace(blank, data=data - data.mean(axis=0), weights=weights)
         return Example(problem, truth if self.planted else self._state(rng, support), rho)
 
     def _support(self, rng: np.random.Generator) -> NDArray[np.bool_]:
-        n_atoms = len(self.harmonics)
+        n_atoms = len(self.atoms)
         support = np.ones((self.n, n_atoms), bool)
         if not self.full_support:
             support = rng.random((self.n, n_atoms)) < 0.6
             for k in range(n_atoms):
                 support[rng.choice(self.n, MIN_ROWS_PER_ATOM, replace=False), k] = True
-            support[np.arange(self.n), rng.integers(0, n_atoms, self.n)] = True
+            if isinstance(self.gate, Softmax):
+                # Softmax gates sum to one, so every row uses an atom.
+                support[np.arange(self.n), rng.integers(0, n_atoms, self.n)] = True
+        support[:, list(getattr(self.gate, "ungated", ()))] = True
         return support
 
     def _state(self, rng: np.random.Generator, support: NDArray[np.bool_]) -> State:
-        n_atoms = len(self.harmonics)
-        logits = np.hstack([1.5 * rng.standard_normal((self.n, n_atoms - 1)), np.zeros((self.n, 1))])
-        coords = rng.uniform(0, 2 * np.pi, (self.n, n_atoms))
-        # Higher harmonics are smaller, as in curves worth fitting.
+        logits = 1.5 * rng.standard_normal((self.n, len(self.atoms)))
+        if isinstance(self.gate, Softmax):
+            logits[:, -1] = 0.0
+        elif isinstance(self.gate, Threshold):
+            # Open gates are above the threshold, closed ones below.
+            logits = self.gate.threshold + np.where(support, 1.0, -1.0) * np.abs(logits)
+        elif isinstance(self.gate, Frozen):
+            logits = rng.uniform(0.3, 1.3, logits.shape)
+        coords = tuple(atom.draw(rng, self.n) for atom in self.atoms)
+        # Rough columns are smaller, as in atoms worth fitting: a harmonic h of a circle by about 1 / h.
         decoders = tuple(
-            rng.standard_normal((2 * h + 1, self.p)) / np.maximum(np.arange(1, 2 * h + 2) // 2, 1)[:, None]
-            for h in self.harmonics
+            rng.standard_normal((atom.width, self.p)) * (1 + np.diag(atom.roughness()))[:, None] ** -0.25
+            for atom in self.atoms
         )
         return State(logits, coords, decoders, support)
+
+
+def takes_precisions(atom: Atom) -> bool:
+    """Whether the atom's coordinates can have ARD precisions: a sphere has no axes."""
+    return not any(isinstance(factor, SphereFactor) for factor in atom.factors)
+
+
+def atoms(kinds: tuple[str, ...] = tuple(KINDS)) -> st.SearchStrategy[Atom]:
+    """Small atoms of the given kinds."""
+    return st.one_of([KINDS[kind] for kind in kinds])
+
+
+@st.composite
+def gates(draw: st.DrawFn, n_atoms: int, kinds: tuple[str, ...] = GATES) -> Gate:
+    """Gates of the given kinds for a dictionary of ``n_atoms``."""
+    kind = draw(st.sampled_from(kinds))
+    common = {
+        "temperature": draw(st.sampled_from((0.6, 1.0, 1.7))),
+        "logit_precision": draw(st.sampled_from((0.04, 0.3))),
+    }
+    if kind == "softmax":
+        return Softmax(**common)
+    if kind == "frozen":
+        return Frozen()
+    ungated = tuple(draw(st.lists(st.integers(0, n_atoms - 1), unique=True, max_size=1))) if n_atoms > 1 else ()
+    if kind == "threshold":
+        return Threshold(threshold=draw(st.sampled_from((0.0, 0.4))), ungated=ungated, **common)
+    return IBP(
+        alpha=draw(st.sampled_from((1.0, 2.5))),
+        learnable=draw(st.booleans()),
+        energy_kind=draw(st.sampled_from(("ordered", "plug_in"))),
+        ungated=ungated,
+        **common,
+    )
 
 
 @st.composite
 def recipes(
     draw: st.DrawFn,
     *,
+    kinds: tuple[str, ...] = tuple(KINDS),
+    gate_kinds: tuple[str, ...] = GATES,
+    evidences: tuple[Evidence, ...] = ("laplace",),
     max_atoms: int = 3,
-    max_rows: int = 20,
-    max_outputs: int = 9,
-    max_harmonics: int = 3,
+    max_rows: int = 16,
+    max_outputs: int = 7,
     planted: bool | None = None,
 ) -> Recipe:
     """Recipes with 1 to ``max_atoms`` atoms, 6 to ``max_rows`` rows and 3 to ``max_outputs`` outputs."""
     n_atoms = draw(st.integers(1, max_atoms))
     return Recipe(
-        harmonics=tuple(draw(st.lists(st.integers(1, max_harmonics), min_size=n_atoms, max_size=n_atoms))),
+        atoms=tuple(draw(atoms(kinds)) for _ in range(n_atoms)),
+        gate=draw(gates(n_atoms, gate_kinds)),
         n=draw(st.integers(6, max_rows)),
         p=draw(st.integers(3, max_outputs)),
         planted=draw(st.booleans()) if planted is None else planted,
-        temperature=draw(st.sampled_from((0.6, 1.0, 1.7))),
-        logit_precision=draw(st.sampled_from((0.04, 0.3))),
         weighted=draw(st.booleans()),
         full_support=draw(st.booleans()),
         ard=tuple(draw(st.lists(st.booleans(), min_size=n_atoms, max_size=n_atoms))),
@@ -111,4 +202,5 @@ def recipes(
         log_lambda_smooth=draw(st.floats(-4.0, 1.0).map(lambda v: round(v, 3))),
         log_noise=draw(st.floats(-3.0, -1.0).map(lambda v: round(v, 3))),
         seed=draw(st.integers(0, 2**16)),
+        evidence=draw(st.sampled_from(evidences)),
     )

@@ -1,7 +1,8 @@
 """Sparse dictionaries of curved atoms for neural-network activations, chosen by marginal likelihood.
 
 Start with `ManifoldSAE`; `load` reads what its ``save`` wrote; `datasets` has real activations to try it on. The
-low-level names (`SaeManifoldTerm`, `SaeManifoldRho`, `SaeRowLayout`) open up the criterion that a fit minimises.
+low-level names (`SaeManifoldTerm`, `SaeManifoldRho`, `SaeRowLayout`) open up the criterion that a fit minimises, and
+`SaeReconstructionRowProgram` the derivatives of one row.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ from importlib.metadata import version
 __version__ = version("sae-rs")
 
 from . import datasets
-from ._core import SaeManifoldRho, SaeManifoldTerm, SaeRowLayout
+from ._core import (
+    Order1,
+    Order2,
+    SaeManifoldRho,
+    SaeManifoldTerm,
+    SaeReconstructionRowProgram,
+    SaeRowLayout,
+    Tower4,
+)
 from .atoms import (
     Circle,
     Cylinder,
@@ -20,6 +29,7 @@ from .atoms import (
     Line,
     Patch,
     Poincare,
+    Precomputed,
     ProjectivePlane,
     Sphere,
     Torus,
@@ -31,6 +41,7 @@ from .gates import IBP, FrozenRouting, Softmax, ThresholdGate
 from .io import load
 from .model import Curve, ManifoldSAE
 from .reml import Certificate, FitProgress
+from .weights import huber_weights
 
 __all__ = [
     "IBP",
@@ -48,18 +59,24 @@ __all__ = [
     "Line",
     "ManifoldSAE",
     "NotFittedError",
+    "Order1",
+    "Order2",
     "Patch",
     "Poincare",
+    "Precomputed",
     "ProjectivePlane",
     "SaeManifoldRho",
     "SaeManifoldTerm",
+    "SaeReconstructionRowProgram",
     "SaeRowLayout",
     "Softmax",
+    "Sphere",
     "ThresholdGate",
     "Torus",
-    "Sphere",
+    "Tower4",
     "__version__",
     "check_gradient",
     "datasets",
+    "huber_weights",
     "load",
 ]

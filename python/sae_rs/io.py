@@ -27,7 +27,7 @@ from .gates import Gate, gate_from_fields
 from .model import ManifoldSAE
 from .reml import Certificate
 from .strengths import rho_fields
-from .training import TrainingSummary
+from .training import TrainingSummary, n_directions
 
 FORMAT = "sae_rs.ManifoldSAE"
 # Raised when an older reader would misread a new file; such a file is refused by name of its version.
@@ -61,8 +61,8 @@ def save(model: ManifoldSAE, path: str | os.PathLike[str]) -> None:
         tensors[f"coords.{k}"] = model.coords_[k]
         tensors[f"decoder.{k}"] = model.decoders_[k]
         tensors[f"covariance.{k}"] = training.covariances[k]
-        tensors[f"plane.{k}"] = training.planes[k]
-        tensors[f"plane_rows.{k}"] = training.plane_rows[k]
+        tensors[f"view.{k}"] = training.views[k]
+        tensors[f"view_rows.{k}"] = training.view_rows[k]
     parameters = {name: value for name, value in model.get_params().items() if name not in RUN_PARAMETERS}
     body = {
         "parameters": _encode(parameters),
@@ -164,8 +164,8 @@ def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Ma
         explained_variance=float(body["explained_variance"]),
         shares=take("shares", len(atoms)),
         covariances=[take(f"covariance.{k}", atoms[k].width, atoms[k].width) for k in places],
-        planes=[take(f"plane.{k}", 2, n_columns) for k in places],
-        plane_rows=[take(f"plane_rows.{k}", n_rows, 2) for k in places],
+        views=[take(f"view.{k}", n_directions(atoms[k]), n_columns) for k in places],
+        view_rows=[take(f"view_rows.{k}", n_rows, n_directions(atoms[k])) for k in places],
         edf=take("edf", len(atoms)) if "edf" in tensors else None,
     )
     dtype = np.dtype(body["dtype"])

@@ -1,4 +1,8 @@
-"""Pictures of atoms: the decoded curve and the rows that use it, in the plane in which the curve varies most."""
+"""Pictures of atoms: what they draw and the rows that use them, along the directions in which they vary most.
+
+A curve is a line in a plane, with a band for its uncertainty; a surface is a net, in three dimensions where it spans
+them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .colours import cyclic_colours, row_colours
+from .encoding import decode_atom
 from .names import place_names
 
 if TYPE_CHECKING:
@@ -16,17 +22,24 @@ if TYPE_CHECKING:
 
     from .model import ManifoldSAE
 
+__all__ = ["cyclic_colours", "import_pyplot", "plot", "plot_atom"]
+
 FloatArray = NDArray[np.float64]
 
 INK, PAPER, MUTED = "#22223b", "#ffffff", "#8d8d9c"
 CURVE_POINTS = 400
-# Rows with a smaller gate sit near the centre and say nothing about the curve.
+# Points that stand for an atom that is drawn by no lines.
+CLOUD_POINTS = 2000
+# A third direction with less of an atom's variance than this is not worth a picture in space.
+LEAST_THIRD = 0.01
+# Rows with a smaller gate sit near the centre and say nothing about the atom.
 LEAST_GATE = 0.05
 # A label is written on an atom when rows of that class use it at least this much on average.
 LEAST_CLASS_GATE = 0.5
 # More points than this hide each other; an even subset is drawn.
 MOST_POINTS = 5000
 PANEL_INCHES = 4.6
+BOX_ZOOM = 0.82
 # Type of the names in points; the width is that of a usual letter.
 FONT_SIZE, LETTER_WIDTH, LINE_HEIGHT = 10.0, 6.4, 13.0
 
@@ -34,15 +47,16 @@ FONT_SIZE, LETTER_WIDTH, LINE_HEIGHT = 10.0, 6.4, 13.0
 def plot_atom(model: ManifoldSAE, k: int, labels: ArrayLike | None = None, ax: Axes | None = None) -> Axes:
     """Draw atom `k` of a fitted model.
 
-    Points are training rows less the other atoms' contributions, coloured by their coordinate; the line is the decoded
-    curve, its band two posterior standard deviations.
+    Points are training rows less the other atoms' contributions, coloured by their first coordinate; lines are the
+    decoded atom. The band of a curve is two posterior standard deviations.
 
     Parameters
     ----------
     labels : array-like of shape (n,), optional
         One label for each training row; its name is written at the class mean.
     ax : matplotlib Axes, optional
-        Where to draw.
+        Where to draw. Without it a surface that spans three dimensions gets axes in space; given plane axes, it is seen
+        along its first two directions.
 
     Raises
     ------
@@ -53,26 +67,11 @@ def plot_atom(model: ManifoldSAE, k: int, labels: ArrayLike | None = None, ax: A
     """
     pyplot = import_pyplot()
     names = _check_labels(labels, len(model.gates_))
+    picture = _Picture(model, k)
     if ax is None:
-        ax = pyplot.subplots(figsize=(PANEL_INCHES, PANEL_INCHES), layout="constrained")[1]
-    training = model._training
-    plane, gate = training.planes[k], model.gates_[:, k]
-    curve = model.curve(k, CURVE_POINTS)
-    line = _closed((curve.points - model.mean_) @ plane.T)
-    centre = line[:-1].mean(axis=0)
-    line = line - centre
-    rows = training.plane_rows[k] - centre
-
-    _draw_band(ax, line, _closed(curve.sd))
-    shown = np.flatnonzero(gate > LEAST_GATE)
-    shown = shown[:: max(1, math.ceil(len(shown) / MOST_POINTS))]
-    colours = np.column_stack([cyclic_colours(model.coords_[k][shown, 0]), 0.85 * np.clip(gate[shown], 0.0, 1.0)])
-    ax.scatter(rows[shown, 0], rows[shown, 1], s=16, c=colours, linewidths=0, zorder=2)
-    ax.plot(line[:, 0], line[:, 1], color=INK, linewidth=1.6, zorder=3, solid_joinstyle="round")
-    _style(ax, curve.points - model.mean_ - plane.T @ centre, plane)
-    if names is not None:
-        _write_names(ax, rows, names, gate)
-    ax.set_title(f"{model._atoms[k].kind} {k}   ·   mean gate {gate.mean():.2f}", color=INK, fontsize=11, pad=10)
+        figure = pyplot.figure(figsize=(PANEL_INCHES, PANEL_INCHES), layout="constrained")
+        ax = figure.add_subplot(projection=picture.projection)
+    picture.draw(ax, names)
     return ax
 
 
@@ -82,35 +81,110 @@ def plot(model: ManifoldSAE, labels: ArrayLike | None = None) -> Figure:
     n_atoms = len(model._atoms)
     if not n_atoms:
         raise ValueError("the model has no atoms to plot (n_atoms=0)")
+    names = _check_labels(labels, len(model.gates_))
     columns = min(n_atoms, math.ceil(math.sqrt(n_atoms)) if n_atoms > 3 else n_atoms)
     lines = math.ceil(n_atoms / columns)
-    size = (PANEL_INCHES * columns, PANEL_INCHES * lines)
-    figure, axes = pyplot.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
-    for k, ax in enumerate(axes.flat):
-        if k < n_atoms:
-            plot_atom(model, k, labels, ax)
-        else:
-            ax.set_axis_off()
+    figure = pyplot.figure(figsize=(PANEL_INCHES * columns, PANEL_INCHES * lines), layout="constrained")
+    for k in range(n_atoms):
+        picture = _Picture(model, k)
+        picture.draw(figure.add_subplot(lines, columns, k + 1, projection=picture.projection), names)
     return figure  # type: ignore[no-any-return]
 
 
-def cyclic_colours(angle: FloatArray) -> FloatArray:
-    """Colours (m, 3) whose hue goes round once with the angle at equal lightness, so that no direction stands out."""
-    lightness, chroma = 0.66, 0.135
-    a, b = chroma * np.cos(angle), chroma * np.sin(angle)
-    # Oklab to linear sRGB (Ottosson, 2020).
-    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
-    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
-    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
-    linear = np.column_stack(
-        [
-            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
-            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
-            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
-        ]
-    )
-    linear = np.clip(linear, 0.0, 1.0)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1.0 / 2.4) - 0.055)
+class _Picture:
+    """One atom seen along its directions: rows, lines and, for a curve, the band; all about the centre of the atom."""
+
+    def __init__(self, model: ManifoldSAE, k: int) -> None:
+        self.model, self.k, self.atom = model, k, model._atoms[k]
+        self.gate = model.gates_[:, k]
+        self.view = model._training.views[k]
+        coords = model.coords_[k][model.support_[:, k]]
+        points = decode_atom(self.atom, model.decoders_[k], self.atom.grid_over(CLOUD_POINTS, coords))
+        self.spread = points - points.mean(axis=0)
+        self.centre = self.view @ points.mean(axis=0)
+        self.cloud = points @ self.view.T - self.centre
+        self.lines = [self._seen(wire) for wire in self.atom.wires(coords)]
+        self.rows = model._training.view_rows[k] - self.centre
+
+    @property
+    def shares(self) -> FloatArray:
+        """Part of the atom's variance along each direction."""
+        total = float(np.square(self.spread).sum())
+        along = np.square(self.spread @ self.view.T).sum(axis=0)
+        shares: FloatArray = along / total if total > 0.0 else np.zeros(len(self.view))
+        return shares
+
+    @property
+    def projection(self) -> str | None:
+        """What kind of axes the atom asks for."""
+        return "3d" if len(self.view) > 2 and self.shares[2] >= LEAST_THIRD else None
+
+    def _seen(self, coords: FloatArray) -> FloatArray:
+        seen: FloatArray = decode_atom(self.atom, self.model.decoders_[self.k], coords) @ self.view.T - self.centre
+        return seen
+
+    def draw(self, ax: Any, names: NDArray[np.str_] | None) -> None:
+        """Draw everything."""
+        directions = 3 if ax.name == "3d" and len(self.view) > 2 else 2
+        if self.atom.dim == 1 and self.lines and directions == 2:
+            self._draw_band(ax)
+        shown = np.flatnonzero(self.gate > LEAST_GATE)
+        shown = shown[:: max(1, math.ceil(len(shown) / MOST_POINTS))]
+        colours = row_colours(self.atom, self.model.coords_[self.k][shown])
+        colours = np.column_stack([colours, 0.85 * np.clip(self.gate[shown], 0.0, 1.0)])
+        if not self.lines:
+            ax.scatter(*self.cloud[:, :directions].T, s=2, color=MUTED, linewidths=0, zorder=1)
+        ax.scatter(*self.rows[shown, :directions].T, s=16, c=colours, linewidths=0, zorder=2)
+        width, paint = (1.6, INK) if self.atom.dim == 1 else (0.5, MUTED)
+        for line in self.lines:
+            ax.plot(*line[:, :directions].T, color=paint, linewidth=width, zorder=3, solid_joinstyle="round")
+        self._style(ax, directions)
+        if names is not None:
+            _write_names(ax, self.rows[:, :directions], names, self.gate)
+        title = f"{self.atom.kind} {self.k}   ·   mean gate {self.gate.mean():.2f}"
+        ax.set_title(title, color=INK, fontsize=11, pad=10)
+
+    def _draw_band(self, ax: Any) -> None:
+        """Fill two standard deviations on both sides of a curve."""
+        from matplotlib.collections import PolyCollection
+
+        curve = self.model.curve(self.k, CURVE_POINTS)
+        line, sd = (curve.points - self.model.mean_) @ self.view.T - self.centre, curve.sd
+        if not self.atom.real_axes:
+            # the grid of a closed curve leaves out its end, which is its start
+            line, sd = np.concatenate([line, line[:1]]), np.append(sd, sd[:1])
+            tangent = np.roll(line[:-1], -1, axis=0) - np.roll(line[:-1], 1, axis=0)
+            tangent = np.concatenate([tangent, tangent[:1]])
+        else:
+            tangent = np.gradient(line, axis=0)
+        length = np.linalg.norm(tangent, axis=1, keepdims=True)
+        normal = np.column_stack([-tangent[:, 1], tangent[:, 0]]) / np.where(length > 0.0, length, 1.0)
+        offset = 2.0 * sd[:, None] * normal
+        left, right = line + offset, line - offset
+        corners = np.stack([left[:-1], left[1:], right[1:], right[:-1]], axis=1)
+        ax.add_collection(PolyCollection(list(corners), color="#dcdce4", linewidth=0.4, zorder=1))
+
+    def _style(self, ax: Any, directions: int) -> None:
+        """Equal scales, quiet axes, and how much of the atom's variance each direction holds."""
+        if directions == 3:
+            for axis, which, share in zip("xyz", ("first", "second", "third"), self.shares, strict=True):
+                getattr(ax, f"set_{axis}label")(f"{which} direction ({share:.0%})", color=MUTED, fontsize=9)
+            # room for the labels, which stand outside the box
+            ax.set_box_aspect(None, zoom=BOX_ZOOM)
+            ax.set_aspect("equal")
+            ax.tick_params(colors=MUTED, labelsize=8)
+            return
+        what = "curve" if self.atom.dim == 1 else "surface" if self.atom.dim == 2 else "atom"
+        ax.set_xlabel(f"first direction ({self.shares[0]:.0%} of the {what})", color=MUTED, fontsize=9)
+        ax.set_ylabel(f"second direction ({self.shares[1]:.0%} of the {what})", color=MUTED, fontsize=9)
+        ax.tick_params(colors=MUTED, labelsize=8, length=3)
+        ax.set_aspect("equal", adjustable="datalim")
+        ax.margins(0.14)
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+        for side in ("left", "bottom"):
+            ax.spines[side].set_color(MUTED)
+            ax.spines[side].set_linewidth(0.6)
 
 
 def import_pyplot() -> Any:
@@ -131,25 +205,7 @@ def _check_labels(labels: ArrayLike | None, n_rows: int) -> NDArray[np.str_] | N
     return names.astype(str)
 
 
-def _closed(points: FloatArray) -> FloatArray:
-    """Repeat the first point at the end, so that a line comes back to where it began."""
-    return np.concatenate([points, points[:1]])
-
-
-def _draw_band(ax: Axes, line: FloatArray, sd: FloatArray) -> None:
-    """Fill two standard deviations on both sides of a closed line."""
-    from matplotlib.collections import PolyCollection
-
-    tangent = np.roll(line[:-1], -1, axis=0) - np.roll(line[:-1], 1, axis=0)
-    length = np.linalg.norm(tangent, axis=1, keepdims=True)
-    normal = np.column_stack([-tangent[:, 1], tangent[:, 0]]) / np.where(length > 0.0, length, 1.0)
-    offset = 2.0 * sd[:, None] * _closed(normal)
-    left, right = line + offset, line - offset
-    corners = np.stack([left[:-1], left[1:], right[1:], right[:-1]], axis=1)
-    ax.add_collection(PolyCollection(list(corners), color="#dcdce4", linewidth=0.4, zorder=1))
-
-
-def _write_names(ax: Axes, rows: FloatArray, names: NDArray[np.str_], gate: FloatArray) -> None:
+def _write_names(ax: Any, rows: FloatArray, names: NDArray[np.str_], gate: FloatArray) -> None:
     """Mark the mean of each class that uses the atom and write its name beside it, outlined to stay readable."""
     from matplotlib import patheffects
 
@@ -157,6 +213,12 @@ def _write_names(ax: Axes, rows: FloatArray, names: NDArray[np.str_], gate: Floa
     if not classes:
         return
     means = np.array([np.average(rows[names == name], axis=0, weights=gate[names == name]) for name in classes])
+    if rows.shape[1] == 3:
+        # in space what covers what depends on the eye: names stand at their means
+        ax.scatter(*means.T, s=34, color=PAPER, edgecolors=INK, linewidths=1.4, zorder=4)
+        for name, mean in zip(classes, means, strict=True):
+            ax.text(*mean, f" {name}", color=INK, fontsize=FONT_SIZE, zorder=5)
+        return
     ax.scatter(means[:, 0], means[:, 1], s=34, color=PAPER, edgecolors=INK, linewidths=1.4, zorder=4)
     ax.apply_aspect()  # the scale of the axes decides which names collide
     points = ax.transData.transform(means) * 72.0 / ax.figure.dpi
@@ -176,19 +238,3 @@ def _write_names(ax: Axes, rows: FloatArray, names: NDArray[np.str_], gate: Floa
             zorder=5,
         )
         text.set_path_effects(halo)
-
-
-def _style(ax: Axes, points: FloatArray, plane: FloatArray) -> None:
-    """Equal scales, quiet axes, and how much of the curve's variance each direction holds."""
-    total = float(np.square(points).sum())
-    along = np.square(points @ plane.T).sum(axis=0) / total if total > 0.0 else np.zeros(2)
-    ax.set_xlabel(f"first direction ({along[0]:.0%} of the curve)", color=MUTED, fontsize=9)
-    ax.set_ylabel(f"second direction ({along[1]:.0%} of the curve)", color=MUTED, fontsize=9)
-    ax.set_aspect("equal", adjustable="datalim")
-    ax.margins(0.14)
-    ax.tick_params(colors=MUTED, labelsize=8, length=3)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        ax.spines[side].set_color(MUTED)
-        ax.spines[side].set_linewidth(0.6)

@@ -248,7 +248,8 @@ class Search:
     def _fixed_precisions(self, rho: _core.SaeManifoldRho) -> list[bool]:
         """For each precision in ρ, whether it is held at one.
 
-        The decoder absorbs the scale of a real coordinate, so of those of a chart only the ratios to the first are free.
+        The decoder absorbs the scale of a real coordinate, so of those of a chart only the ratios to the first are
+        free.
         """
         firsts = [atom.real_axes[0] if atom.real_axes else None for atom in self.problem.atoms]
         blocks = [[axis == first for axis in range(len(b))] for first, b in zip(firsts, rho.log_ard, strict=True)]
@@ -442,7 +443,9 @@ class Search:
             return accepted, "converged"
         outer_lower, outer_upper = self.bounds(start.rho)
         end = accepted.flat
-        at_box = ((end <= lower) & (lower > outer_lower)) | ((end >= upper) & (upper < outer_upper))
+        # the change of units and back moves a point on the box by a rounding
+        slack = 1e-9 * width
+        at_box = ((end <= lower + slack) & (lower > outer_lower)) | ((end >= upper - slack) & (upper < outer_upper))
         if np.any(at_box) and width == BOX:
             return accepted, "box"
         return accepted, "iteration_limit" if result.status == 1 else "line_search"

@@ -16,8 +16,10 @@ from .validation import row_chunks
 
 FloatArray = NDArray[np.float64]
 
-# Points at which an atom is sampled to find the plane it is drawn in.
-PLANE_GRID = 512
+# Points at which an atom is sampled to find the directions it is drawn in.
+VIEW_GRID = 256
+# A direction in which the decoded set varies by less than this part of its largest variation is rounding.
+NO_DIRECTION = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +37,10 @@ class TrainingSummary:
     covariances : list of K ndarray of shape (M_k, M_k)
         Posterior covariance of one column of each decoder, given gates, coordinates and the other atoms; the same for
         every output channel.
-    planes : list of K ndarray of shape (2, p)
+    views : list of K ndarray of shape (2, p) for curves and (3, p) for other atoms
         Orthonormal directions in which the decoded set varies most.
-    plane_rows : list of K ndarray of shape (n, 2)
-        Each row less the other atoms' contributions and less the mean, seen in that plane.
+    view_rows : list of K ndarray of shape (n, 2) or (n, 3)
+        Each row less the other atoms' contributions and less the mean, seen along these.
     edf : ndarray of shape (K,) or None
         Effective degrees of freedom of each atom's smooth part: of its p·rank(S_k) rough directions, those that the
         data determine. None when the fit ended before they were computed.
@@ -47,8 +49,8 @@ class TrainingSummary:
     explained_variance: float
     shares: FloatArray
     covariances: list[FloatArray]
-    planes: list[FloatArray]
-    plane_rows: list[FloatArray]
+    views: list[FloatArray]
+    view_rows: list[FloatArray]
     edf: FloatArray | None = None
 
 
@@ -85,8 +87,9 @@ def summarise_training(
         Kept as it is.
     """
     n_rows, n_atoms = gates.shape
-    planes = [principal_plane(atom, decoder) for atom, decoder in zip(atoms, decoders, strict=True)]
-    plane_rows = [np.empty((n_rows, 2)) for _ in atoms]
+    used = [t[gates[:, k] > 0.0] for k, t in enumerate(coords)]
+    views = [principal_directions(*of_atom) for of_atom in zip(atoms, decoders, used, strict=True)]
+    view_rows = [np.empty((n_rows, len(view))) for view in views]
     grams = [np.zeros((atom.width, atom.width)) for atom in atoms]
     shares = np.zeros(n_atoms)
     residual, total = 0.0, 0.0
@@ -100,7 +103,7 @@ def summarise_training(
         total += float(np.square(X[rows] - column_mean).sum())
         for k, atom in enumerate(atoms):
             shares[k] += float(np.sum(parts[k] * (z + error)))
-            plane_rows[k][rows] = (error + parts[k]) @ planes[k].T
+            view_rows[k][rows] = (error + parts[k]) @ views[k].T
             design = gates[rows, k, None] * _core.basis(atom.spec(), np.ascontiguousarray(coords[k][rows]))
             row_weights = 1.0 if weights is None else weights[rows, None]
             grams[k] += design.T @ (row_weights * design)
@@ -111,7 +114,7 @@ def summarise_training(
         )
         inverse = np.linalg.inv(precision)
         covariances.append(0.5 * (inverse + inverse.T))
-    return TrainingSummary(1.0 - residual / total, shares / total, covariances, planes, plane_rows, edf)
+    return TrainingSummary(1.0 - residual / total, shares / total, covariances, views, view_rows, edf)
 
 
 def decoder_precision(roughness: FloatArray, smoothness: float, dispersion: float, mean_variance: float) -> FloatArray:
@@ -126,15 +129,23 @@ def decoder_precision(roughness: FloatArray, smoothness: float, dispersion: floa
     return precision
 
 
-def principal_plane(atom: Atom, decoder: FloatArray) -> NDArray[Any]:
-    """Directions (2, p) in which the decoded set varies most, most first; zero rows where there are fewer than two."""
-    basis = _core.basis(atom.spec(), atom.grid(PLANE_GRID))
+def n_directions(atom: Atom) -> int:
+    """In how many directions an atom is seen: a curve in two, all else in three."""
+    return 2 if atom.dim == 1 else 3
+
+
+def principal_directions(atom: Atom, decoder: FloatArray, coords: FloatArray) -> NDArray[Any]:
+    """Directions (2 or 3, p) in which the decoded set varies most, most first; zero rows where there are fewer.
+
+    The set is taken over the range of the coordinates (m, ambient) of the rows that use the atom.
+    """
+    basis = _core.basis(atom.spec(), atom.grid_over(VIEW_GRID, coords))
     # the triangular factor stands in for all grid points: as many rows as the basis has columns
     triangle = np.linalg.qr(basis - basis.mean(axis=0), mode="r")
-    _, _, directions = np.linalg.svd(triangle @ decoder, full_matrices=False)
-    plane = np.zeros((2, decoder.shape[1]))
-    found = directions[:2]
+    _, lengths, directions = np.linalg.svd(triangle @ decoder, full_matrices=False)
+    view = np.zeros((n_directions(atom), decoder.shape[1]))
+    found = directions[: len(view)][lengths[: len(view)] > NO_DIRECTION * lengths[0]]
     # The sign of a singular vector is arbitrary; fixing it makes pictures the same on every machine.
     largest = found[np.arange(len(found)), np.argmax(np.abs(found), axis=1)]
-    plane[: len(found)] = found * np.where(largest < 0.0, -1.0, 1.0)[:, None]
-    return plane
+    view[: len(found)] = found * np.where(largest < 0.0, -1.0, 1.0)[:, None]
+    return view

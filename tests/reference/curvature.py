@@ -1,4 +1,7 @@
-"""The curvature H of the evidence, the exact Hessian A of L, the derivatives of H, and the gauge generators G."""
+"""The curvature H of the evidence, the exact Hessian A of L, the derivatives of H, and the gauge generators G.
+
+Every matrix is in the frames of the state: a derivative along a coordinate is the covariant one.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,23 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 
-from .ard import angle_curvature, angle_third
-from .basis import rotation_generator
-from .gate import entropy_hessian, majoriser, majoriser_derivative
+from .atoms import Generator
 from .jets import RowJets, all_row_jets
-from .objective import decoder_precision, smoothness_term
-from .problem import COMPACT_STIFFNESS, Problem, Rho, State, Variables
+from .objective import decoder_precision, held_logits, smoothness_term, weighted_basis
+from .priors import places
+from .problem import Problem, Rho, State, Variables, variables_of
 
 Array = NDArray[np.float64]
+
+
+UNSEEN = 1e-12
+"""Part of the largest entry of the rows' Gram below which a decoder column is rounding of zero."""
+
+
+class InfeasibleError(ArithmeticError):
+    """H is not positive definite, so there is no evidence at these strengths."""
 
 
 def _add_decoder_block(matrix: Array, index: NDArray[np.int_], block: Array) -> None:
@@ -23,62 +34,107 @@ def _add_decoder_block(matrix: Array, index: NDArray[np.int_], block: Array) -> 
         matrix[np.ix_(index[:, c], index[:, c])] += block
 
 
-def data_curvature(problem: Problem, state: State, rho: Rho, variables: Variables) -> Array:
+def data_curvature(problem: Problem, state: State, rho: Rho) -> Array:
     """Gauss-Newton part: sum_i w_i J_i' J_i / phi."""
+    variables = variables_of(problem, state)
     matrix = np.zeros((variables.size, variables.size))
-    for i, jets in enumerate(all_row_jets(problem, state, variables)):
+    for i, jets in enumerate(all_row_jets(problem, state, rho)):
         matrix[np.ix_(jets.index, jets.index)] += problem.row_weights[i] * jets.first.T @ jets.first / rho.dispersion()
     return matrix
 
 
 def curvature(problem: Problem, state: State, rho: Rho) -> Array:
-    """H (D, D) of chapter 1.3, positive definite by construction.
+    """H (D, D) of chapter 1.3, positive definite by construction but for the coupling of the IBP gate.
 
-    Gauss-Newton data part + P_k x I_p + lambda x majoriser + epsilon on the free logits + max(angle prior curvature, 0)
-    + delta on the angles.
+    Gauss-Newton data part + P_k x I_p + the gate prior's majoriser + epsilon on the free logits + max(coordinate prior
+    curvature, 0) + delta on compact coordinates.
     """
-    variables = Variables(problem, state.support)
-    matrix = data_curvature(problem, state, rho, variables)
+    variables = variables_of(problem, state)
+    matrix = data_curvature(problem, state, rho)
     for k, index in enumerate(variables.border):
         _add_decoder_block(matrix, index, decoder_precision(problem, rho, k))
-        for i in np.flatnonzero(state.support[:, k]):
-            at = variables.coord[i, k]
-            matrix[at, at] += max(angle_curvature(state.coords[i, k], rho.ard(k)), 0.0) + COMPACT_STIFFNESS
-    for i, logits in enumerate(state.logits):
-        at = variables.logit[i]
-        matrix[at, at] += rho.lambda_sparse() * majoriser(logits, problem.temperature) + problem.logit_precision
+    for place in places(problem, state, rho, supported=True):
+        bend = place.factor.curvature(place.t, place.alpha)
+        matrix[place.index, place.index] += np.maximum(bend, 0.0) + place.factor.stiffness
+    prior = problem.gate.majoriser(state.logits, state.support, rho.log_lambda_sparse)
+    _add_logit_block(matrix, variables, prior + np.diag(gaussian_curvature(problem, state)))
+    for direction in unseen_directions(problem, state, rho):
+        _add_decoder_direction(matrix, variables, direction)
     return matrix
+
+
+def gaussian_curvature(problem: Problem, state: State) -> Array:
+    """(N,) curvature of the free logits' Gaussian.
+
+    A held logit is no variable. It keeps its place in theta, with the curvature that contributes nothing to V: with its
+    share of the constants, 1/2 ln(2 pi) - 1/2 ln(2 pi), or 1/2 ln 1 in the classic mode, which has no constants.
+    """
+    still = 1.0 if problem.classic else 2 * np.pi
+    return np.where(held_logits(problem, state), still, problem.logit_precision).ravel()
+
+
+def unseen_directions(problem: Problem, state: State, rho: Rho) -> list[Array]:
+    """Stacked decoder columns (M,) that neither the roughness nor any row sees: only the classic mode has any.
+
+    They get unit stiffness, so that each counts ln 1 = 0.
+    """
+    if not problem.classic:
+        return []
+    phi = weighted_basis(problem, state, rho)
+    gram = phi.T @ (problem.row_weights[:, None] * phi) / rho.dispersion()
+    null = block_diag(*problem.null_projectors)
+    values, vectors = np.linalg.eigh(null @ gram @ null + (np.eye(len(null)) - null) * np.trace(gram))
+    return list(vectors[:, values < UNSEEN * gram.diagonal().max()].T)
+
+
+def _add_decoder_direction(matrix: Array, variables: Variables, direction: Array) -> None:
+    """Add direction direction' (M, M) x I_p on the border."""
+    border = np.concatenate(variables.border)
+    _add_decoder_block(matrix, border, np.outer(direction, direction))
+
+
+def _add_logit_block(matrix: Array, variables: Variables, block: Array) -> None:
+    """Add ``block`` (N, N) on the free logits of all rows."""
+    index = variables.logit.ravel()
+    matrix[np.ix_(index, index)] += block
 
 
 def exact_hessian(problem: Problem, state: State, rho: Rho) -> Array:
     """A = d^2 L / dtheta^2 (D, D).
 
-    Against H, the data part gains w_i r_i . (second derivatives of z-hat) / phi, and no prior is majorised.
+    Against H, the data part gains w_i r_i . (second derivatives of z-hat) / phi, no prior is majorised, and there is no
+    delta.
     """
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     matrix = np.zeros((variables.size, variables.size))
-    for i, jets in enumerate(all_row_jets(problem, state, variables)):
+    for i, jets in enumerate(all_row_jets(problem, state, rho)):
         residual = jets.value - problem.data[i]
-        bend = np.einsum("c,cab->ab", residual, jets.second)
+        bend = np.tensordot(residual, jets.second, axes=1)
         data = jets.first.T @ jets.first + bend
         matrix[np.ix_(jets.index, jets.index)] += problem.row_weights[i] * data / rho.dispersion()
     for k, index in enumerate(variables.border):
         _add_decoder_block(matrix, index, decoder_precision(problem, rho, k))
-        for i in np.flatnonzero(state.support[:, k]):
-            at = variables.coord[i, k]
-            matrix[at, at] += angle_curvature(state.coords[i, k], rho.ard(k))
-    for i, logits in enumerate(state.logits):
-        at = variables.logit[i]
-        prior = rho.lambda_sparse() * entropy_hessian(logits, problem.temperature)[:-1, :-1]
-        matrix[np.ix_(at, at)] += prior + problem.logit_precision * np.eye(len(at))
+    for place in places(problem, state, rho, supported=True):
+        matrix[place.index, place.index] += place.factor.curvature(place.t, place.alpha)
+    prior = problem.gate.hessian(state.logits, state.support, rho.log_lambda_sparse)
+    _add_logit_block(matrix, variables, prior + np.diag(gaussian_curvature(problem, state)))
     return matrix
 
 
 def log_det(matrix: Array) -> float:
     """ln |matrix| of a positive definite matrix."""
-    sign, value = np.linalg.slogdet(matrix)
-    assert sign > 0
-    return float(value)
+    try:
+        return 2 * float(np.log(np.diag(np.linalg.cholesky(matrix))).sum())
+    except np.linalg.LinAlgError as error:
+        raise InfeasibleError from error
+
+
+def coupling(problem: Problem, state: State, rho: Rho) -> Array:
+    """The part of H that ties rows together beyond the border: the gate's coupling, on the logits."""
+    variables = variables_of(problem, state)
+    matrix = np.zeros((variables.size, variables.size))
+    _add_logit_block(matrix, variables, problem.gate.coupling(state.logits, state.support, rho.log_lambda_sparse))
+    return matrix
 
 
 def curvature_theta(problem: Problem, state: State, rho: Rho) -> Iterator[Array]:
@@ -88,23 +144,21 @@ def curvature_theta(problem: Problem, state: State, rho: Rho) -> Iterator[Array]
     dH/dtheta_a = sum_i w_i (T_ia' J_i + J_i' T_ia) / phi with T_ia (p, q) that slice. A row variable moves its own row
     only, a decoder entry moves every row. P_k, epsilon and delta do not depend on theta.
     """
-    variables = Variables(problem, state.support)
-    rows = all_row_jets(problem, state, variables)
-    coord_owner = {int(variables.coord[i, k]): (i, int(k)) for i, k in zip(*np.nonzero(state.support), strict=True)}
-    logit_owner = {int(variables.logit[i, w]): (i, w) for i, w in np.ndindex(*variables.logit.shape)}
+    variables = variables_of(problem, state)
+    rows = all_row_jets(problem, state, rho)
+    gate = problem.gate.majoriser_theta(state.logits, state.support, rho.log_lambda_sparse)
+    logit_at = {int(a): w for w, a in enumerate(variables.logit.ravel())}
+    prior = np.zeros(variables.size)
+    for place in places(problem, state, rho, supported=True):
+        bends = place.factor.curvature(place.t, place.alpha) > 0
+        prior[place.index] = bends * place.factor.third(place.t, place.alpha)
     for a in range(variables.size):
         change = np.zeros((variables.size, variables.size))
         for i, jets in enumerate(rows):
             _add_row_change(change, jets, a, problem.row_weights[i] / rho.dispersion())
-        if a in logit_owner:
-            i, w = logit_owner[a]
-            at = variables.logit[i]
-            slope = majoriser_derivative(state.logits[i], problem.temperature)[:, w]
-            change[at, at] += rho.lambda_sparse() * slope
-        if a in coord_owner:
-            i, k = coord_owner[a]
-            if angle_curvature(state.coords[i, k], rho.ard(k)) > 0:
-                change[a, a] += angle_third(state.coords[i, k], rho.ard(k))
+        change[a, a] += prior[a]
+        if a in logit_at:
+            _add_logit_block(change, variables, gate[:, :, logit_at[a]])
         yield change
 
 
@@ -117,42 +171,92 @@ def _add_row_change(change: Array, jets: RowJets, a: int, scale: float) -> None:
     change[np.ix_(jets.index, jets.index)] += scale * (half + half.T)
 
 
+def coupling_theta(problem: Problem, state: State, rho: Rho) -> Iterator[Array]:
+    """Derivative of ``coupling`` in theta_a for a = 0 .. D - 1."""
+    variables = variables_of(problem, state)
+    gate = problem.gate.coupling_theta(state.logits, state.support, rho.log_lambda_sparse)
+    logit_at = {int(a): w for w, a in enumerate(variables.logit.ravel())}
+    for a in range(variables.size):
+        change = np.zeros((variables.size, variables.size))
+        if a in logit_at:
+            _add_logit_block(change, variables, gate[:, :, logit_at[a]])
+        yield change
+
+
 def curvature_rho(problem: Problem, state: State, rho: Rho) -> list[Array]:
     """dH/drho_j, one dense (D, D) matrix for each entry of ``rho.to_flat()``."""
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     changes = [np.zeros((variables.size, variables.size)) for _ in rho.to_flat()]
-    for i, logits in enumerate(state.logits):
-        at = variables.logit[i]
-        changes[0][at, at] += rho.lambda_sparse() * majoriser(logits, problem.temperature)
-    changes[-1] -= data_curvature(problem, state, rho, variables)
+    data = data_curvature(problem, state, rho)
+    # Every column of J is proportional to the scale of its atom's gate.
+    slopes = variables.atom_values(problem.gate.log_slopes(problem.n_atoms, rho.log_lambda_sparse))
+    changes[0] += (slopes[:, None] + slopes[None, :]) * data
+    prior = problem.gate.majoriser_strength(state.logits, state.support, rho.log_lambda_sparse)
+    _add_logit_block(changes[0], variables, prior)
+    changes[-1] -= data
     for k, index in enumerate(variables.border):
         _add_decoder_block(changes[1 + k], index, smoothness_term(problem, rho, k))
         changes[-1] -= changes[1 + k]
-        if rho.ard(k) is not None:
-            for i in np.flatnonzero(state.support[:, k]):
-                at = variables.coord[i, k]
-                # The prior curvature is proportional to alpha, so its derivative in ln alpha is itself.
-                changes[rho.ard_position(k)][at, at] = max(angle_curvature(state.coords[i, k], rho.ard(k)), 0.0)
+    for place in places(problem, state, rho, supported=True):
+        if place.alpha is not None:
+            # The prior curvature is proportional to alpha, so its derivative in ln alpha is itself.
+            bend = np.maximum(place.factor.curvature(place.t, place.alpha), 0.0)
+            for at, slot, value in zip(place.index, place.ard, bend, strict=True):
+                changes[slot][at, at] += value
     return changes
 
 
-def gauge_atoms(problem: Problem, rho: Rho) -> list[int]:
-    """Atoms whose angle can be turned freely: a von Mises prior fixes the origin of its atom's angle."""
-    return [k for k in range(problem.n_atoms) if rho.ard(k) is None]
+def coupling_rho(problem: Problem, state: State, rho: Rho) -> list[Array]:
+    """Derivative of ``coupling`` in each entry of ``rho.to_flat()``."""
+    variables = variables_of(problem, state)
+    changes = [np.zeros((variables.size, variables.size)) for _ in rho.to_flat()]
+    strength = problem.gate.coupling_strength(state.logits, state.support, rho.log_lambda_sparse)
+    _add_logit_block(changes[0], variables, strength)
+    return changes
+
+
+def gauge_generators(problem: Problem, state: State, rho: Rho) -> list[tuple[int, Generator]]:
+    """Free motions of the dictionary, each with its atom.
+
+    A prior with precisions fixes the origin of its atom's coordinates, and the decoder of an atom without rows is zero.
+    """
+    free = [k for k in range(problem.n_atoms) if rho.ard(k) is None and state.support[:, k].any()]
+    return [(k, generator) for k in free for generator in problem.atoms[k].generators()]
 
 
 def gauge(problem: Problem, state: State, rho: Rho) -> Array:
-    """G (D, J): one column for each freely turning atom, 1 on its supported angles and R_k B_k on its decoder.
+    """G (D, J): the velocity of each motion on its atom's supported coordinates, and -Q B_k on its decoder.
 
-    An unsupported angle is not a variable, and its gate is 0, so it needs no entry for the fit to stay the same.
+    An unsupported coordinate is not a variable, and its gate is 0, so it needs no entry for the fit to stay the same.
     """
-    variables = Variables(problem, state.support)
-    atoms = gauge_atoms(problem, rho)
-    generators = np.zeros((variables.size, len(atoms)))
-    for column, k in enumerate(atoms):
-        generators[variables.coord[state.support[:, k], k], column] = 1.0
-        generators[variables.border[k], column] = rotation_generator(problem.harmonics[k]) @ state.decoders[k]
-    return generators
+    variables = variables_of(problem, state)
+    generators = gauge_generators(problem, state, rho)
+    tangents = np.zeros((variables.size, len(generators)))
+    for column, (k, generator) in enumerate(generators):
+        for i in state.rows_of(k):
+            tangents[variables.coord[k][i], column] = generator.velocity(state.coords[k][i])
+        tangents[variables.border[k], column] = -generator.basis_map @ state.decoders[k]
+    return tangents
+
+
+def gauge_theta(problem: Problem, state: State, rho: Rho) -> Iterator[Array]:
+    """dG/dtheta_a (D, J) for a = 0 .. D - 1: linear in the decoders, the covariant derivative of v in a coordinate."""
+    variables = variables_of(problem, state)
+    generators = gauge_generators(problem, state, rho)
+    changes = np.zeros((variables.size, variables.size, len(generators)))
+    for column, (k, generator) in enumerate(generators):
+        for i in state.rows_of(k):
+            at = variables.coord[k][i]
+            changes[np.ix_(at, at, [column])] = generator.slope(state.coords[k][i]).T[:, :, None]
+        for m, c in np.ndindex(*variables.border[k].shape):
+            changes[variables.border[k][m, c], variables.border[k][:, c], column] = -generator.basis_map[:, m]
+    yield from changes
+
+
+def log_group_volume(problem: Problem, state: State, rho: Rho) -> float:
+    """ln of the volume of the group of free motions."""
+    moved = {k for k, _ in gauge_generators(problem, state, rho)}
+    return sum(problem.atoms[k].log_group_volume for k in moved)
 
 
 def pin_orbits(problem: Problem, state: State, rho: Rho, hessian: Array) -> Array:
@@ -160,22 +264,17 @@ def pin_orbits(problem: Problem, state: State, rho: Rho, hessian: Array) -> Arra
 
     Solutions of (A + UU') x = b do not depend on the length of U when G'b = 0. Its length makes UU' about as stiff as A
     on the decoders: the decoder rows of G grow with the data while A shrinks, so without it the sum would lose digits.
+
+    In the classic mode a variable that nothing depends on, such as the logit of a closed gate, gets a unit diagonal,
+    and so do decoder columns that nothing sees.
     """
-    border = slice(Variables(problem, state.support).border_start, None)
+    border = slice(variables_of(problem, state).border_start, None)
     pin = gauge(problem, state, rho)
     pin[: border.start] = 0.0
     stiffness = np.mean(np.diag(hessian)[border])
     pin *= np.sqrt(stiffness) / np.maximum(np.linalg.norm(pin, axis=0), np.finfo(float).tiny)
-    return hessian + pin @ pin.T
-
-
-def gauge_theta(problem: Problem, state: State, rho: Rho) -> Iterator[Array]:
-    """dG/dtheta_a (D, J) for a = 0 .. D - 1: G is linear in the decoders and does not depend on logits and angles."""
-    variables = Variables(problem, state.support)
-    atoms = gauge_atoms(problem, rho)
-    for a in range(variables.size):
-        change = np.zeros((variables.size, len(atoms)))
-        for column, k in enumerate(atoms):
-            for m, c in np.argwhere(variables.border[k] == a):
-                change[variables.border[k][:, c], column] = rotation_generator(problem.harmonics[k])[:, m]
-        yield change
+    idle = ~hessian.any(axis=1)
+    pinned = hessian + pin @ pin.T + np.diag(idle.astype(float))
+    for direction in unseen_directions(problem, state, rho):
+        _add_decoder_direction(pinned, variables_of(problem, state), direction)
+    return pinned

@@ -1,67 +1,85 @@
-"""The evidence V = L + E of chapter 1.3, by the plain definition of every term."""
+"""The evidence V = L + E of chapter 1.3, by the plain definition of every term, and its classic mode."""
 
 from __future__ import annotations
 
 from collections import Counter
-from math import lgamma, log
+from math import lgamma
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import i0e, i1e
 
-from .ard import LN_2PI, angle_energy
-from .curvature import curvature, gauge, log_det
+from .conditioning import Conditioned
+from .curvature import curvature, gauge, log_det, log_group_volume
+from .factors import LN_2PI
 from .objective import loss, loss_parts
-from .problem import Problem, Rho, State, Variables
+from .priors import coordinate_energy, places
+from .problem import Problem, Rho, State, variables_of
+from .scale import scale_total
 
 Array = NDArray[np.float64]
 
+RANK_CUTOFF = 1e-9
+"""Eigenvalues of a roughness Gram below this part of the largest are its null space."""
 
-def compact_correction(h: Array) -> Array:
-    """c(h) = -ln[exp(-h) I0(h)] - 1/2 ln(2 pi h).
 
-    The Gaussian integral over an angle, sqrt(2 pi / h), is replaced by the von Mises one, 2 pi exp(-h) I0(h), which
-    cannot exceed the circle; c is minus the logarithm of their ratio. c -> 0 as h grows.
+def log_symmetries(problem: Problem, state: State, rho: Rho) -> float:
+    """ln of the number of discrete symmetries of the atoms in use.
+
+    Equal atoms that the gate does not tell apart can change places, and each atom has symmetries of its own. An atom
+    without rows has a decoder of zero, which no symmetry moves.
     """
-    return -np.log(i0e(h)) - 0.5 * np.log(2 * np.pi * h)
+    labels = problem.gate.labels(problem.n_atoms)
+    used = [k for k in range(problem.n_atoms) if state.support[:, k].any()]
+    exchanges = Counter((problem.atoms[k], labels[k]) for k in used)
+    own = sum(problem.atoms[k].log_symmetries(rho.ard(k) is None) for k in used)
+    return own + sum(lgamma(count + 1) for count in exchanges.values())
 
 
-def compact_correction_slope(h: Array) -> Array:
-    """c'(h) = 1 - I1(h)/I0(h) - 1/(2h)."""
-    return 1 - i1e(h) / i0e(h) - 1 / (2 * h)
+def roughness_rank(roughness: Array) -> int:
+    """rank S_k."""
+    values = np.linalg.eigvalsh(roughness)
+    return int((values > RANK_CUTOFF * values.max(initial=0.0)).sum()) if values.max(initial=0.0) > 0 else 0
 
 
-def unsupported_energy(problem: Problem, state: State, rho: Rho) -> float:
-    """Prior energy, as counted in L, of the angles that are not variables."""
-    pairs = zip(*np.nonzero(~state.support), strict=True)
-    return sum(angle_energy(state.coords[i, k], rho.ard(int(k))) for i, k in pairs)
-
-
-def log_symmetries(problem: Problem) -> float:
-    """ln of the number of discrete symmetries: equal kinds of atoms can be exchanged, every circle can be reflected."""
-    exchanges = sum(lgamma(count + 1) for count in Counter(problem.harmonics).values())
-    return exchanges + problem.n_atoms * log(2)
+def compact_total(problem: Problem, state: State, rho: Rho, matrix: Array) -> float:
+    """Sum of the compact corrections over the supported coordinates, each from its own block of H."""
+    return sum(
+        place.factor.compact(matrix[np.ix_(place.index, place.index)])
+        for place in places(problem, state, rho, supported=True)
+    )
 
 
 def evidence_terms(problem: Problem, state: State, rho: Rho) -> dict[str, float]:
     """The named terms of E = V - L.
 
     log_det      1/2 ln |H|
-    orbit        -1/2 ln det(G' H G) - J ln 2 pi: the Gaussian integral along the orbit out, its volume in
-    compact      sum of c(h) over the supported angles, h the diagonal entry of H
+    orbit        -1/2 ln det(G' H G) - ln vol(group): the Gaussian integral along the orbit out, its volume in
+    compact      sum of the compact corrections of the supported coordinates
+    scale        the integrals over the scales of line coordinates in place of the Gaussians along them
     constants    -(D - J)/2 ln 2 pi - ln(number of discrete symmetries)
-    unsupported  minus the prior energy of the unsupported angles: the prior of each integrates to exactly one
+    unsupported  minus the prior energy of the unsupported coordinates: the prior of each integrates to exactly one
+
+    In the classic mode ``log_det`` is that of the conditioned H and ``occam`` is -1/2 p sum_k rank(S_k) ln lambda_k.
     """
+    unsupported = -coordinate_energy(problem, state, rho, supported=False)
+    if problem.classic:
+        ranks = [roughness_rank(roughness) for roughness in problem.roughness]
+        return {
+            "log_det": 0.5 * log_det(Conditioned(problem, state, rho).matrix),
+            "occam": -0.5 * problem.n_outputs * float(ranks @ np.asarray(rho.log_lambda_smooth)),
+            "unsupported": unsupported,
+        }
     matrix, generators = curvature(problem, state, rho), gauge(problem, state, rho)
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     n_orbits = generators.shape[1]
     orbit = -0.5 * log_det(generators.T @ matrix @ generators) if n_orbits else 0.0
     return {
         "log_det": 0.5 * log_det(matrix),
-        "orbit": orbit - n_orbits * LN_2PI,
-        "compact": float(compact_correction(np.diag(matrix)[variables.coords()]).sum()),
-        "constants": -(variables.size - n_orbits) / 2 * LN_2PI - log_symmetries(problem),
-        "unsupported": -unsupported_energy(problem, state, rho),
+        "orbit": orbit - log_group_volume(problem, state, rho),
+        "compact": compact_total(problem, state, rho, matrix),
+        "scale": scale_total(problem, state, rho),
+        "constants": -(variables.size - n_orbits) / 2 * LN_2PI - log_symmetries(problem, state, rho),
+        "unsupported": unsupported,
     }
 
 

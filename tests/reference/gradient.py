@@ -2,21 +2,65 @@
 
 For a change dH of the curvature and dG of the generators,
 
-    dE = 1/2 tr(H^-1 dH) - 1/2 tr[(G'HG)^-1 d(G'HG)] + sum_angles c'(h) dh,     d(G'HG) = dG'HG + G'dHG + G'HdG.
+    dE = 1/2 tr(H^-1 dH) - 1/2 tr[(G'HG)^-1 d(G'HG)] + sum_factors <c'(block), d block>,
+    d(G'HG) = dG'HG + G'dHG + G'HdG.
+
+In the classic mode only the first term is left, with the conditioned H.
 """
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import numpy as np
 from numpy.typing import NDArray
 
-from .ard import angle_energy_log_alpha
-from .curvature import curvature, curvature_rho, curvature_theta, exact_hessian, gauge, gauge_theta, pin_orbits
-from .evidence import compact_correction_slope
+from .conditioning import Conditioned
+from .curvature import (
+    coupling_rho,
+    coupling_theta,
+    curvature,
+    curvature_rho,
+    curvature_theta,
+    exact_hessian,
+    gauge,
+    gauge_theta,
+    pin_orbits,
+)
+from .evidence import roughness_rank
 from .objective import loss_rho, mixed_theta_rho
-from .problem import Problem, Rho, State, Variables
+from .priors import coordinate_energy_rho, places
+from .problem import Problem, Rho, State, variables_of
+from .scale import scale_rho, scale_theta
 
 Array = NDArray[np.float64]
+
+
+class _TermChanges:
+    """The formulas at the head of this module at one state, for any direction of change."""
+
+    def __init__(self, problem: Problem, state: State, rho: Rho) -> None:
+        self.generators, self.compact_slopes = np.zeros((variables_of(problem, state).size, 0)), []
+        self.conditioned = Conditioned(problem, state, rho) if problem.classic else None
+        if self.conditioned is not None:
+            self.matrix = self.conditioned.matrix
+        else:
+            self.matrix, self.generators = curvature(problem, state, rho), gauge(problem, state, rho)
+            for place in places(problem, state, rho, supported=True):
+                at = np.ix_(place.index, place.index)
+                self.compact_slopes.append((at, place.factor.compact_slope(self.matrix[at])))
+        self.inverse = np.linalg.inv(self.matrix)
+        self.reduced_inverse = np.linalg.inv(self.generators.T @ self.matrix @ self.generators)
+
+    def __call__(self, d_matrix: Array, d_ties: Array, d_generators: Array) -> float:
+        if self.conditioned is not None:
+            return 0.5 * float(np.sum(self.inverse * self.conditioned.change(d_matrix, d_ties)))
+        change = 0.5 * np.sum(self.inverse * d_matrix)  # tr(H^-1 dH), both symmetric
+        for at, slope in self.compact_slopes:
+            change += np.sum(slope * d_matrix[at])
+        half = d_generators.T @ self.matrix @ self.generators
+        d_reduced = self.generators.T @ d_matrix @ self.generators + half + half.T
+        return float(change - 0.5 * np.sum(self.reduced_inverse * d_reduced))
 
 
 def log_det_adjoint(problem: Problem, state: State, rho: Rho) -> Array:
@@ -27,24 +71,24 @@ def log_det_adjoint(problem: Problem, state: State, rho: Rho) -> Array:
 
 def evidence_theta(problem: Problem, state: State, rho: Rho) -> Array:
     """dE/dtheta (D,)."""
-    matrix, generators = curvature(problem, state, rho), gauge(problem, state, rho)
-    changes, turns = curvature_theta(problem, state, rho), gauge_theta(problem, state, rho)
-    angles, inverse = Variables(problem, state.support).coords(), np.linalg.inv(matrix)
-    pairs = zip(changes, turns, strict=True)
-    return np.array([_change_of_terms(matrix, inverse, generators, angles, d_h, d_g) for d_h, d_g in pairs])
+    change = _TermChanges(problem, state, rho)
+    curvatures, ties = curvature_theta(problem, state, rho), coupling_theta(problem, state, rho)
+    turns = repeat(np.zeros((change.matrix.shape[0], 0))) if problem.classic else gauge_theta(problem, state, rho)
+    slope = np.array([change(*changes) for changes in zip(curvatures, ties, turns, strict=False)])
+    return slope + scale_theta(problem, state, rho)
 
 
 def evidence_rho(problem: Problem, state: State, rho: Rho) -> Array:
     """dE/drho at fixed theta; the generators do not depend on rho."""
-    matrix, generators = curvature(problem, state, rho), gauge(problem, state, rho)
-    angles, inverse = Variables(problem, state.support).coords(), np.linalg.inv(matrix)
-    still, changes = np.zeros_like(generators), curvature_rho(problem, state, rho)
-    slope = np.array([_change_of_terms(matrix, inverse, generators, angles, d_h, still) for d_h in changes])
-    for k in range(problem.n_atoms):
-        alpha = rho.ard(k)
-        if alpha is not None:
-            idle = state.coords[~state.support[:, k], k]
-            slope[rho.ard_position(k)] -= sum(angle_energy_log_alpha(t, alpha) for t in idle)
+    change = _TermChanges(problem, state, rho)
+    still = np.zeros_like(change.generators)
+    changes = zip(curvature_rho(problem, state, rho), coupling_rho(problem, state, rho), strict=True)
+    slope = np.array([change(d_matrix, d_ties, still) for d_matrix, d_ties in changes])
+    slope -= coordinate_energy_rho(problem, state, rho, supported=False)
+    slope += scale_rho(problem, state, rho)
+    if problem.classic:
+        for k, roughness in enumerate(problem.roughness):
+            slope[1 + k] -= 0.5 * problem.n_outputs * roughness_rank(roughness)
     return slope
 
 
@@ -59,17 +103,3 @@ def implicit_gradient(problem: Problem, state: State, rho: Rho) -> Array:
     motion = -np.linalg.solve(system, mixed_theta_rho(problem, state, rho))
     fixed = loss_rho(problem, state, rho) + evidence_rho(problem, state, rho)
     return fixed + evidence_theta(problem, state, rho) @ motion
-
-
-def _change_of_terms(
-    matrix: Array, inverse: Array, generators: Array, angles: NDArray[np.int_], d_matrix: Array, d_generators: Array
-) -> float:
-    """The formula at the head of this module for one direction of change."""
-    change = 0.5 * np.sum(inverse * d_matrix)  # tr(H^-1 dH), both symmetric
-    change += compact_correction_slope(np.diag(matrix)[angles]) @ np.diag(d_matrix)[angles]
-    if generators.shape[1]:
-        reduced = generators.T @ matrix @ generators
-        half = d_generators.T @ matrix @ generators
-        d_reduced = generators.T @ d_matrix @ generators + half + half.T
-        change -= 0.5 * np.trace(np.linalg.solve(reduced, d_reduced))
-    return float(change)

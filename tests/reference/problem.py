@@ -1,21 +1,25 @@
-"""What is fixed (``Problem``), what moves (``State``), the strengths (``Rho``), the order of the inner variables."""
+"""What is fixed (``Problem``), what moves (``State``), the strengths (``Rho``), the order of the inner variables.
+
+None of them is ever changed, so what follows from them may be remembered by their identity.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .gate import normaliser_nodes
+from .atoms import Atom
+from .gates import Gate, Softmax
 
 Array = NDArray[np.float64]
-
-COMPACT_STIFFNESS = 1e-8
-"""delta: curvature added on every angle, so that H stays invertible when a coordinate is not identified."""
+Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Data and options that stay fixed while the inner variables move.
 
@@ -23,32 +27,38 @@ class Problem:
     ----------
     data : (n, p) array
         Centred data Z.
-    harmonics : tuple of int
-        Number of harmonics of each of the K circle atoms.
-    temperature : float
-        tau of the softmax gate.
-    logit_precision : float
-        epsilon, the precision of the Gaussian prior on the free logits.
+    atoms : tuple of Atom
+        The K atoms.
+    gate : Gate
+        The gate of all atoms.
     weights : (n,) array or None
         Row weights; rescaled to mean one.
+    evidence : "laplace" or "quasi_laplace"
+        Which criterion: chapter 1.3 or its classic mode.
     """
 
     data: Array
-    harmonics: tuple[int, ...]
-    temperature: float = 1.0
-    logit_precision: float = 0.04
+    atoms: tuple[Atom, ...]
+    gate: Gate = field(default_factory=Softmax)
     weights: Array | None = None
-    node_logits: Array = field(init=False, repr=False)
+    evidence: Literal["laplace", "quasi_laplace"] = "laplace"
     row_weights: Array = field(init=False, repr=False)
     data_variance: float = field(init=False)
+    roughness: tuple[Array, ...] = field(init=False, repr=False)
+    null_projectors: tuple[Array, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         n = self.data.shape[0]
         weights = np.ones(n) if self.weights is None else np.asarray(self.weights, float)
         object.__setattr__(self, "row_weights", weights / weights.mean())
-        object.__setattr__(self, "node_logits", normaliser_nodes(len(self.harmonics), self.logit_precision))
         # s^2 of chapter 1.2: the scale of the weak prior on the null space of the roughness; row weights do not enter.
         object.__setattr__(self, "data_variance", float(np.var(self.data, axis=0).mean()))
+        object.__setattr__(self, "roughness", tuple(atom.roughness() for atom in self.atoms))
+        object.__setattr__(self, "null_projectors", tuple(atom.null_projector() for atom in self.atoms))
+
+    @property
+    def classic(self) -> bool:
+        return self.evidence == "quasi_laplace"
 
     @property
     def n_rows(self) -> int:
@@ -60,40 +70,44 @@ class Problem:
 
     @property
     def n_atoms(self) -> int:
-        return len(self.harmonics)
+        return len(self.atoms)
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """M_k = 2 H_k + 1, the number of decoder rows of each atom."""
-        return tuple(2 * h + 1 for h in self.harmonics)
+    def n_free(self) -> int:
+        """Free logits of a row."""
+        return self.gate.n_free(self.n_atoms)
 
     @property
-    def offsets(self) -> tuple[int, ...]:
-        """off_k, the first row of atom k in the stacked decoder (M, p)."""
-        return tuple(int(v) for v in np.cumsum((0, *self.widths[:-1])))
+    def logit_precision(self) -> float:
+        """epsilon of the Gaussian on the free logits; the classic mode has none."""
+        return 0.0 if self.classic else self.gate.logit_precision
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class State:
-    """Logits (n, K) with the last column 0, angles (n, K), decoders [(M_k, p)], support mask (n, K)."""
+    """Logits (n, K), coordinates [(n, ambient_k)], decoders [(M_k, p)], support mask (n, K).
+
+    Only the free logits are variables: the last softmax logit is 0, and a frozen gate keeps its value in the logit.
+    """
 
     logits: Array
-    coords: Array
+    coords: tuple[Array, ...]
     decoders: tuple[Array, ...]
-    support: NDArray[np.bool_]
+    support: Mask
+
+    def rows_of(self, k: int) -> NDArray[np.int_]:
+        """The rows that use atom k."""
+        return np.flatnonzero(self.support[:, k])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rho:
-    """Log strengths. ``log_ard[k]`` is empty (uniform angle) or holds one log precision."""
+    """Log strengths. ``log_ard[k]`` is empty (the default prior) or holds a log precision for each coordinate."""
 
     log_lambda_sparse: float
     log_lambda_smooth: Array
     log_ard: tuple[Array, ...]
     log_dispersion: float
-
-    def lambda_sparse(self) -> float:
-        return float(np.exp(self.log_lambda_sparse))
 
     def lambda_smooth(self, k: int) -> float:
         return float(np.exp(self.log_lambda_smooth[k]))
@@ -101,9 +115,9 @@ class Rho:
     def dispersion(self) -> float:
         return float(np.exp(self.log_dispersion))
 
-    def ard(self, k: int) -> float | None:
-        """Precision of the angle prior of atom k, None when the angle is uniform."""
-        return float(np.exp(self.log_ard[k][0])) if len(self.log_ard[k]) else None
+    def ard(self, k: int) -> Array | None:
+        """Precisions (d_k,) of the coordinates of atom k, None when ARD is off."""
+        return np.exp(self.log_ard[k]) if len(self.log_ard[k]) else None
 
     def to_flat(self) -> Array:
         """[ln lambda_sparse | ln lambda_1 .. ln lambda_K | ARD log precisions | ln phi]."""
@@ -119,66 +133,87 @@ class Rho:
             at += len(block)
         return Rho(float(flat[0]), np.array(flat[1 : 1 + n_atoms], float), tuple(log_ard), float(flat[at]))
 
-    def ard_position(self, k: int) -> int:
-        """Index of atom k's ARD value in the flat vector; only meaningful when it has one."""
-        return 1 + len(self.log_lambda_smooth) + sum(len(block) for block in self.log_ard[:k])
+    def ard_slice(self, k: int) -> slice:
+        """Where the ARD values of atom k sit in the flat vector; empty when it has none."""
+        begin = 1 + len(self.log_lambda_smooth) + sum(len(block) for block in self.log_ard[:k])
+        return slice(begin, begin + len(self.log_ard[k]))
 
 
 class Variables:
-    """Where each inner variable sits in theta.
+    """Where each inner variable sits in theta, and how a state moves.
 
-    Row by row: the K - 1 free logits, then the angles of the atoms in the row's support. Then the border: entry
-    (off_k + m) p + c is decoder row m of atom k, channel c.
+    Row by row: the free logits, then the local coordinates of the atoms in the row's support. Then the border: decoder
+    entries, atom by atom, entry (m, c) of an atom at m p + c. theta itself is a step: a sphere has no global
+    coordinates, so a state is moved by a step and never rebuilt from a vector.
 
     Attributes
     ----------
-    logit : (n, K - 1) int array
-    coord : (n, K) int array, -1 off the support
+    logit : (n, F) int array
+    coord : list of K int arrays (n, d_k), -1 off the support
     border : list of K int arrays (M_k, p)
     size : int
         D, the number of inner variables.
     """
 
-    def __init__(self, problem: Problem, support: NDArray[np.bool_]) -> None:
-        n, n_atoms, p = problem.n_rows, problem.n_atoms, problem.n_outputs
-        self.logit = np.full((n, n_atoms - 1), -1)
-        self.coord = np.full((n, n_atoms), -1)
-        at = 0
-        for i in range(n):
-            for j in range(n_atoms - 1):
-                self.logit[i, j] = at
-                at += 1
-            for k in np.flatnonzero(support[i]):
-                self.coord[i, k] = at
-                at += 1
-        self.border_start = at
+    def __init__(self, problem: Problem, support: Mask) -> None:
+        p, n_free = problem.n_outputs, problem.n_free
+        self.problem, self.support = problem, support
+        dims = np.array([atom.dim for atom in problem.atoms])
+        lengths = n_free + support @ dims
+        starts = np.cumsum(lengths) - lengths
+        self.logit = starts[:, None] + np.arange(n_free)
+        # Before the coordinates of atom k come the logits and the supported atoms before k.
+        before = starts[:, None] + n_free + np.cumsum(support * dims, axis=1) - support * dims
+        self.coord = [np.where(support[:, [k]], before[:, [k]] + np.arange(dim), -1) for k, dim in enumerate(dims)]
+        self.border_start = at = int(lengths.sum())
         self.border = []
-        for width in problem.widths:
-            self.border.append(at + np.arange(width * p).reshape(width, p))
-            at += width * p
+        for atom in problem.atoms:
+            self.border.append(at + np.arange(atom.width * p).reshape(atom.width, p))
+            at += atom.width * p
         self.size = at
 
+    def own(self, i: int) -> NDArray[np.int_]:
+        """The variables of row i: its logits, then its coordinates."""
+        return np.concatenate([self.logit[i], *[self.coord[k][i] for k in np.flatnonzero(self.support[i])]])
+
     def row(self, i: int) -> NDArray[np.int_]:
-        """Indices of every variable row i depends on: its own, then the whole border."""
-        own = np.concatenate([self.logit[i], self.coord[i][self.coord[i] >= 0]])
-        return np.concatenate([own, np.arange(self.border_start, self.size)])
+        """Every variable row i depends on: its own, then the whole border."""
+        return np.concatenate([self.own(i), np.arange(self.border_start, self.size)])
 
-    def coords(self) -> NDArray[np.int_]:
-        """Indices of all supported angles."""
-        return self.coord[self.coord >= 0]
+    def atom_values(self, values: Array) -> Array:
+        """(D,) one value an atom, ``values`` (K,), spread over the logits, coordinates and decoders of each atom."""
+        out = np.zeros(self.size)
+        out[self.logit] = values[: self.logit.shape[1]]
+        for k, value in enumerate(values):
+            out[self.coord[k][self.support[:, k]]] = value
+            out[self.border[k]] = value
+        return out
 
-    def pack(self, state: State) -> Array:
-        """theta of a state; unsupported angles are not part of it."""
-        theta = np.empty(self.size)
-        theta[self.logit] = state.logits[:, :-1]
-        theta[self.coord[state.support]] = state.coords[state.support]
-        for index, decoder in zip(self.border, state.decoders, strict=True):
-            theta[index] = decoder
-        return theta
+    def move(self, state: State, step: Array) -> State:
+        """The state reached by a step (D,)."""
+        logits, coords = state.logits.copy(), [t.copy() for t in state.coords]
+        logits[:, : self.logit.shape[1]] += step[self.logit]
+        for k, atom in enumerate(self.problem.atoms):
+            for i in state.rows_of(k):
+                coords[k][i] = atom.advance(state.coords[k][i], step[self.coord[k][i]])
+        decoders = [decoder + step[index] for decoder, index in zip(state.decoders, self.border, strict=True)]
+        return State(logits, tuple(coords), tuple(decoders), state.support)
 
-    def unpack(self, theta: Array, like: State) -> State:
-        """The state at theta; unsupported angles and the support are taken from ``like``."""
-        logits, coords = np.zeros_like(like.logits), like.coords.copy()
-        logits[:, :-1] = theta[self.logit]
-        coords[like.support] = theta[self.coord[like.support]]
-        return State(logits, coords, tuple(theta[index] for index in self.border), like.support)
+    def transport(self, state: State, step: Array) -> Array:
+        """R (D, D), orthogonal: components at ``move(state, step)`` of the frames at ``state`` carried along.
+
+        A gradient g and a matrix H at the moved state are R'g and R'HR in the frames of ``state``: what is compared
+        when a derivative along the step is taken. R is the identity but for spheres.
+        """
+        matrix = np.eye(self.size)
+        for k, atom in enumerate(self.problem.atoms):
+            for i in state.rows_of(k):
+                at = self.coord[k][i]
+                matrix[np.ix_(at, at)] = atom.transport(state.coords[k][i], step[at])
+        return matrix
+
+
+@lru_cache(maxsize=4)
+def variables_of(problem: Problem, state: State) -> Variables:
+    """The variables of a state."""
+    return Variables(problem, state.support)

@@ -10,7 +10,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from .curvature import exact_hessian, pin_orbits
 from .objective import gradient_theta, loss
-from .problem import Problem, Rho, State, Variables
+from .problem import Problem, Rho, State, variables_of
 
 Array = NDArray[np.float64]
 
@@ -35,18 +35,17 @@ def solve(problem: Problem, state: State, rho: Rho, tol: float = 1e-12, max_iter
     optimum full Newton steps are taken until the decrement is below ``tol`` or stops falling; the second end is
     rounding error and counts as converged when the decrement is small.
     """
-    variables = Variables(problem, state.support)
+    variables = variables_of(problem, state)
     damping, value, best = 1e-3, loss(problem, state, rho), np.inf
     for iteration in range(max_iter):
         slope = gradient_theta(problem, state, rho)
         system = pin_orbits(problem, state, rho, exact_hessian(problem, state, rho))
         decrement = _decrement(system, slope)
-        if decrement < tol or (decrement < QUADRATIC_REGION and decrement > 0.5 * best):
+        if decrement < tol or (decrement < QUADRATIC_REGION and decrement > 0.9 * best):
             return Solution(state, decrement, iteration, decrement < max(1e3 * tol, 1e-8))
         if decrement < QUADRATIC_REGION:
             best = decrement
-            theta = variables.pack(state) - np.linalg.solve(system, slope)
-            state = variables.unpack(theta, state)
+            state = variables.move(state, -np.linalg.solve(system, slope))
             continue
         while damping < 1e16:
             try:
@@ -54,7 +53,7 @@ def solve(problem: Problem, state: State, rho: Rho, tol: float = 1e-12, max_iter
             except LinAlgError:
                 damping *= 8
                 continue
-            trial = variables.unpack(variables.pack(state) - cho_solve(factor, slope), state)
+            trial = variables.move(state, -cho_solve(factor, slope))
             trial_value = loss(problem, trial, rho)
             if trial_value < value:
                 state, value, damping = trial, trial_value, 0.1 * damping

@@ -13,28 +13,30 @@ from typing import Any
 from .base import Atom
 from .circle import Circle
 from .cylinder import Cylinder
+from .duchon import Duchon
 from .klein_bottle import KleinBottle
 from .line import Line
 from .patch import Patch
-from .torus import Torus
-from .duchon import Duchon
 from .poincare import Poincare
+from .precomputed import Precomputed
 from .projective_plane import ProjectivePlane
 from .sphere import Sphere
+from .torus import Torus
 
 __all__ = [
     "ATOM_KINDS",
     "Atom",
     "Circle",
     "Cylinder",
+    "Duchon",
     "KleinBottle",
     "Line",
     "Patch",
-    "Torus",
-    "Duchon",
     "Poincare",
+    "Precomputed",
     "ProjectivePlane",
     "Sphere",
+    "Torus",
     "atom_from_spec",
     "nearest",
     "resolve_atom",
@@ -44,14 +46,15 @@ __all__ = [
 ATOM_KINDS: dict[str, type[Atom]] = {
     Circle.kind: Circle,
     Cylinder.kind: Cylinder,
+    Duchon.kind: Duchon,
     KleinBottle.kind: KleinBottle,
     Line.kind: Line,
     Patch.kind: Patch,
-    Torus.kind: Torus,
-    Duchon.kind: Duchon,
     Poincare.kind: Poincare,
+    Precomputed.kind: Precomputed,
     ProjectivePlane.kind: ProjectivePlane,
     Sphere.kind: Sphere,
+    Torus.kind: Torus,
 }
 
 
@@ -108,4 +111,4 @@ def atom_from_spec(spec: Mapping[str, Any]) -> Atom:
     kind = fields.pop("kind")
     if kind not in ATOM_KINDS:
         raise ValueError(f"unknown atom kind {kind!r}")
-    return ATOM_KINDS[kind](**fields)
+    return ATOM_KINDS[kind].from_fields(fields)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -101,6 +102,11 @@ class Atom(ABC):
     def spec(self) -> dict[str, Any]:
         """Plain description for the compiled module and for files: the kind and the fields."""
         return {"kind": self.kind, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Atom:
+        """Rebuild an atom from the fields that `spec` lists."""
+        return cls(**fields)
 
     def _check_whole(self, field: str, least: int, largest: int | None = None) -> None:
         """Refuse a field that is not a whole number in its range; keep it as a plain int.

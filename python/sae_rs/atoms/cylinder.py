@@ -19,8 +19,8 @@ MAX_WIDTH = 8192
 class Cylinder(FlatAtom):
     """A surface closed in one direction: trigonometric in an angle, polynomial in a height.
 
-    The basis holds every product of one of ``1, cos t, sin t, ..., cos Ht, sin Ht`` with one of ``1, s, ..., s^D``, the angle
-    slowest. The height is standard normal a priori.
+    The basis holds every product of one of ``1, cos t, sin t, ..., cos Ht, sin Ht`` with one of ``1, s, ..., s^D``, the
+    angle slowest. The height is standard normal a priori.
 
     Parameters
     ----------

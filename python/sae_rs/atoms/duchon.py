@@ -8,19 +8,21 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import ndtri
 
 from .. import _core
-from .base import Atom, FloatArray
-from .fields import whole_number
-from .spread import normal_points, uniform_points
+from .base import FloatArray
+from .factors import Real
+from .flat import FlatAtom, lattice
 
 
 @dataclass(frozen=True)
-class Duchon(Atom):
+class Duchon(FlatAtom):
     """A curve or surface of d real coordinates: a spline with a knot at every centre.
 
     The coordinates have a standard normal prior, so centres belong within about two units of the origin. The basis is
-    polyharmonic kernels at the centres, C − M₀ combinations that no polynomial sees, and then the M₀ monomials of degree below
+    polyharmonic kernels at the centres, C − M₀ combinations that no polynomial sees, and then the M₀ monomials of
+    degree below
     m = ⌊d/2⌋ + 2: in one dimension the natural cubic spline, in two the thin plate of third derivatives.
 
     Parameters
@@ -31,7 +33,8 @@ class Duchon(Atom):
     Raises
     ------
     ValueError
-        For centres that are not finite, coincide, are too few for the polynomials, or lie on a set on which a polynomial
+        For centres that are not finite, coincide, are too few for the polynomials, or lie on a set on which a
+        polynomial
         vanishes; and for more than six dimensions.
     """
 
@@ -41,7 +44,8 @@ class Duchon(Atom):
     def __post_init__(self) -> None:
         value = self.centers
         if isinstance(value, Integral):
-            array = normal_points(whole_number("Duchon", "centers", value, 3), 1)
+            self._check_whole("centers", 3)
+            array = normal_points(int(value), 1)
         else:
             array = _as_centers(value)
         # tuples, so that equal atoms compare and hash alike
@@ -54,28 +58,19 @@ class Duchon(Atom):
     @classmethod
     def spread(cls, n_centers: int, dim: int = 1) -> Duchon:
         """A spline with `n_centers` centres in `dim` dimensions, spread as the standard normal prior is."""
-        n_centers = whole_number("Duchon", "n_centers", n_centers, 1)
-        return cls(normal_points(n_centers, whole_number("Duchon", "dim", dim, 1)))
+        return cls(normal_points(n_centers, dim))
 
     @property
     def _array(self) -> FloatArray:
         return np.array(self.centers, dtype=np.float64)
 
     @property
-    def dim(self) -> int:
-        return int(self._array.shape[1])
+    def factors(self) -> tuple[Real, ...]:
+        return tuple(Real() for _ in range(self._array.shape[1]))
 
     @property
     def width(self) -> int:
         return len(self._array)
-
-    def wrap(self, coords: FloatArray) -> FloatArray:
-        """Coordinates (m, d) as they are."""
-        return coords
-
-    def grid(self, n_points: int) -> FloatArray:
-        """Points (n_points, d) spread evenly over the box around the centres."""
-        return uniform_points(n_points, self._array.min(axis=0), self._array.max(axis=0))
 
     def roughness(self) -> FloatArray:
         """Energy of the kernels, scaled to a unit mean diagonal; zero on the polynomials."""
@@ -88,6 +83,16 @@ class Duchon(Atom):
         parts = {"bending": slice(0, kernels), "polynomial": slice(kernels, None)}
         decoded = {name: basis[:, part] @ decoder[part] for name, part in parts.items()}
         return {name: float(points.var(axis=0).sum()) for name, points in decoded.items()}
+
+
+def normal_points(n_points: int, dim: int) -> FloatArray:
+    """Points (n_points, dim) spread as the standard normal distribution is."""
+    if dim == 1:
+        share = (np.arange(n_points, dtype=np.float64) + 0.5).reshape(-1, 1) / n_points
+    else:
+        share = lattice(n_points, dim)
+    points: FloatArray = ndtri(share)
+    return points
 
 
 def _as_centers(value: object) -> FloatArray:

@@ -1,13 +1,12 @@
 """What kinds on flat charts share: even grids, wires to draw them by, and bases that are products of series.
 
-A basis column is a product of one function of each coordinate: a harmonic (``1, cos t, sin t, ..., cos Ht, sin Ht``) or a
-power. All means are then products of means, over the circle for an angle and over N(0, 1) for a real number.
+A basis column is a product of one function of each coordinate: a harmonic (``1, cos t, sin t, ..., cos Ht, sin Ht``) or
+a power. All means are then products of means, over the circle for an angle and over N(0, 1) for a real number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import reduce
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +61,8 @@ class FlatAtom(Atom):
 def lattice(n_points: int, dim: int) -> FloatArray:
     """Evenly spread points (n_points, dim) of the unit cube, for any number of them.
 
-    In one dimension both ends are among them unless they are one point of an angle; see `Circle.grid`. In more the first
-    coordinate counts up and the others go on by irrational steps (Kronecker's sequence with generalised golden ratios).
+    In one dimension both ends are among them. In more the first coordinate counts up and the others go on by irrational
+    steps (Kronecker's sequence with generalised golden ratios).
     """
     if dim == 1:
         return np.linspace(0.0, 1.0, n_points).reshape(-1, 1)
@@ -100,12 +99,12 @@ def normal_moments(power: NDArray[np.int_]) -> FloatArray:
     return np.where(power % 2 == 0, np.array(double_factorial)[power], 0.0)
 
 
-def kronecker(*grams: FloatArray) -> FloatArray:
-    """Mean products of products, the first factor slowest."""
-    return reduce(np.kron, grams)
+def kronecker(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Mean products of products of two functions, the first slowest."""
+    return np.asarray(np.kron(first, second), dtype=np.float64)
 
 
-def part_energy(decoder: FloatArray, gram: FloatArray, parts: dict[str, Sequence[int]]) -> dict[str, float]:
+def part_energy(decoder: FloatArray, gram: FloatArray, parts: Mapping[str, Sequence[int]]) -> dict[str, float]:
     """Mean squared norm, without its own mean, of the part of a decoded set that some columns make.
 
     `gram` holds the mean products of the columns; the first column is the constant.

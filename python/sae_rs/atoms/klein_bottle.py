@@ -18,8 +18,8 @@ from .torus import torus_roughness
 class KleinBottle(FlatAtom):
     """A closed surface with one side: a torus on which (θ, φ) and (θ + π, −φ) are one point.
 
-    The basis holds the torus columns that do not tell the two apart, θ slowest: even harmonics of θ with cosines of φ, odd
-    ones with sines. Coordinates are stored with θ in [0, π) and φ in [0, 2π).
+    The basis holds the torus columns that do not tell the two apart, θ slowest: even harmonics of θ with cosines of φ,
+    odd ones with sines. Coordinates are stored with θ in [0, π) and φ in [0, 2π).
 
     Parameters
     ----------

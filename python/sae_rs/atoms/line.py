@@ -16,7 +16,8 @@ from .flat import FlatAtom
 class Line(FlatAtom):
     """A straight line: the decoded point is linear in one real coordinate, as in a linear dictionary.
 
-    The basis is ``1, t`` with t standard normal a priori. Nothing on a line is rough: its smoothness strength has no effect.
+    The basis is ``1, t`` with t standard normal a priori. Nothing on a line is rough: its smoothness strength has no
+    effect.
     """
 
     kind: ClassVar[str] = "line"

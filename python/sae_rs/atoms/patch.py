@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from math import comb
 from typing import ClassVar
@@ -24,8 +24,8 @@ DEGREES = ("linear", "quadratic", "cubic")
 class Patch(FlatAtom):
     """A curve, surface or solid: the decoded point is a polynomial of a few real coordinates.
 
-    The basis holds the monomials to a total degree: ``1; t1, .., td; t1·t1, t1·t2, ..``. Coordinates are standard normal a
-    priori; rotations of them change nothing.
+    The basis holds the monomials to a total degree: ``1; t1, .., td; t1·t1, t1·t2, ..``. Coordinates are standard
+    normal a priori; rotations of them change nothing.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Patch(FlatAtom):
     """
 
     # a field here; other kinds derive it from their factors
-    dim: int = field(default=1)  # type: ignore[mutable-override]
+    dim: int = 1
     degree: int = 2
     kind: ClassVar[str] = "patch"
 

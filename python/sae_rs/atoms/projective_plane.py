@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from .base import Atom, FloatArray
-from .fields import whole_number
+from .factors import Direction
 from .sphere import MAX_DEGREE, degree_energy, degree_roughness, lattice, unit_vectors
 
 
@@ -16,7 +16,8 @@ from .sphere import MAX_DEGREE, degree_energy, degree_roughness, lattice, unit_v
 class ProjectivePlane(Atom):
     """A surface of undirected axes: the decoded point is an even polynomial of a unit vector, the same at t and −t.
 
-    The basis is the spherical harmonics of even degree 0, 2, ..., L, as `Sphere` has them. A coordinate is stored as the one
+    The basis is the spherical harmonics of even degree 0, 2, ..., L, as `Sphere` has them. A coordinate is stored as
+    the one
     of its two unit vectors with z > 0.
 
     Parameters
@@ -34,18 +35,13 @@ class ProjectivePlane(Atom):
     kind: ClassVar[str] = "projective_plane"
 
     def __post_init__(self) -> None:
-        degree = whole_number("ProjectivePlane", "degree", self.degree, 2, MAX_DEGREE)
-        if degree % 2:
-            raise ValueError(f"ProjectivePlane: degree must be even, got {degree}")
-        object.__setattr__(self, "degree", degree)
+        self._check_whole("degree", 2, MAX_DEGREE)
+        if self.degree % 2:
+            raise ValueError(f"ProjectivePlane: degree must be even, got {self.degree}")
 
     @property
-    def dim(self) -> int:
-        return 2
-
-    @property
-    def ambient(self) -> int:
-        return 3
+    def factors(self) -> tuple[Direction, ...]:
+        return (Direction(antipodal=True),)
 
     @property
     def _degrees(self) -> range:

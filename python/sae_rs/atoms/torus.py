@@ -16,8 +16,8 @@ from .flat import FlatAtom, angle_parts, frequencies, harmonic_gram, kronecker, 
 class Torus(FlatAtom):
     """A surface closed in two directions: the decoded point is a trigonometric polynomial of two angles.
 
-    The basis holds every product of a function of the first angle with one of the second, each of ``1, cos t, sin t, ...,
-    cos Ht, sin Ht``, the first angle slowest.
+    The basis holds every product of a function of the first angle with one of the second, each of ``1, cos t, sin t,
+    ..., cos Ht, sin Ht``, the first angle slowest.
 
     Parameters
     ----------

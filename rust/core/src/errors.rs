@@ -13,6 +13,12 @@ pub enum ShapeError {
     EmptySupport { row: usize },
     #[error("atom index {atom} in row {row} is out of range for {n_atoms} atoms")]
     AtomOutOfRange { atom: usize, row: usize, n_atoms: usize },
+    #[error("{what} is slot {slot}, expected one below the number of primaries, {primaries}")]
+    SlotOutOfRange { what: String, slot: usize, primaries: usize },
+    #[error("{what} is slot {slot}, which {other} has already; expected a slot of its own")]
+    SlotTaken { what: String, other: String, slot: usize },
+    #[error("{what} is {index}, expected one below {size}")]
+    IndexOutOfRange { what: String, index: usize, size: usize },
     #[error("{0}")]
     Value(String),
 }

@@ -38,7 +38,7 @@ mod term;
 pub use arrow::{plan, ArrowSchur, Curvature, Elimination, Ending, Factor, Factored, Frame, Plan, Step, System};
 pub use atoms::{
     places, Atom, BasisJet, ChartFactor, Circle, Cylinder, Duchon, KleinBottle, Line, Patch, Place, Poincare,
-    ProjectivePlane, Sphere, Torus,
+    Precomputed, ProjectivePlane, Sphere, Torus,
 };
 pub use encode::{refresh, sparsity_floor, Encoder, Encoding};
 pub use errors::ShapeError;
@@ -50,14 +50,17 @@ pub use gates::{
     ColumnEnergy, ColumnPrior, ColumnTerm, EntropyNodes, FrozenRouting, Gate, GatePrior, GateRow, Ibp, SigmoidNodes,
     Softmax, ThresholdGate,
 };
-pub use jets::{HeapOrder2, Jet, Order1, Order2, Stack};
+pub use jets::{F64x4, HeapOrder1, HeapOrder2, HeapTower4, Jet, Laned, Lanes4, Number, Order1, Order2, Stack, Tower4};
 pub use layout::SaeRowLayout;
 pub use linalg::{product, symmetric_eigen, Op};
 pub use newton::{solve, Inner, InnerOptions, Status};
 pub use priors::{coordinate_prior, coordinate_priors, CoordinatePrior, DecoderPrior};
 pub use problem::{EvidenceMode, Problem, COMPACT_RIDGE};
 pub use rho::{ArdSharing, SaeManifoldRho};
-pub use row::{AtomView, Chunk, Columns, Linearised, LossParts, RowSolver, RowState, RowView};
+pub use row::{
+    AtomView, Chunk, Columns, Linearised, LossParts, PackedBatch4, PackedJets, RowAtom, RowDecoder, RowGate, RowSlots,
+    RowSolver, RowState, RowView, SaeReconstructionRowProgram,
+};
 pub use seeds::{seeds, Seed};
 pub use special::{compact_term, digamma, ln_bessel_i0, ln_gamma, sphere_term, tetragamma, trigamma};
 pub use state::{State, SUPPORT_CUTOFF};

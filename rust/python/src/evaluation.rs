@@ -49,6 +49,7 @@ pub fn all_parts<'py>(py: Python<'py>, loss: &LossParts, parts: &EvidenceParts) 
     out.set_item("unsupported", parts.unsupported)?;
     out.set_item("constants", parts.constants)?;
     out.set_item("occam", parts.occam)?;
+    out.set_item("scale", parts.scale)?;
     Ok(out)
 }
 

@@ -5,8 +5,10 @@
 mod convert;
 mod encode;
 mod evaluation;
+mod jets;
 mod layout;
 mod rho;
+mod row_program;
 mod specs;
 mod term;
 
@@ -19,9 +21,13 @@ mod _core {
     #[pymodule_export]
     use crate::evaluation::{ArrowSchur, Evaluation, InnerReport};
     #[pymodule_export]
+    use crate::jets::{Order1, Order2, Tower4};
+    #[pymodule_export]
     use crate::layout::SaeRowLayout;
     #[pymodule_export]
     use crate::rho::SaeManifoldRho;
+    #[pymodule_export]
+    use crate::row_program::SaeReconstructionRowProgram;
     #[pymodule_export]
     use crate::term::SaeManifoldTerm;
 }

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sae_core::{
     Atom, Circle, ColumnEnergy, Cylinder, Duchon, EntropyNodes, EvidenceMode, FrozenRouting, Gate, Ibp, KleinBottle,
-    Line, Patch, Poincare, ProjectivePlane, SigmoidNodes, Softmax, Sphere, ThresholdGate, Torus,
+    Line, Patch, Poincare, Precomputed, ProjectivePlane, SigmoidNodes, Softmax, Sphere, ThresholdGate, Torus,
 };
 use std::sync::Arc;
 
@@ -57,6 +57,12 @@ pub fn atom(spec: &Bound<'_, PyDict>) -> PyResult<Arc<dyn Atom>> {
         "line" => Ok(Arc::new(Line)),
         "patch" => Ok(Arc::new(Patch::new(size("dim")?, size("degree")?).map_err(value_error)?)),
         "poincare" => Ok(Arc::new(Poincare::new(size("dim")?).map_err(value_error)?)),
+        "precomputed" => {
+            let (knots, periods) = (entry(spec, "knots")?.extract()?, entry(spec, "periods")?.extract()?);
+            let coefficients = entry(spec, "coefficients")?.extract()?;
+            let gram = table(spec, "gram")?;
+            Ok(Arc::new(Precomputed::new(knots, periods, coefficients, gram.view()).map_err(value_error)?))
+        }
         "projective_plane" => Ok(Arc::new(ProjectivePlane::new(size("degree")?).map_err(value_error)?)),
         "sphere" => Ok(Arc::new(Sphere::new(size("degree")?).map_err(value_error)?)),
         "torus" => Ok(Arc::new(Torus::new(size("harmonics")?).map_err(value_error)?)),

@@ -72,6 +72,9 @@ impl Atom for Cylinder {
     fn ln_group_volume(&self) -> f64 {
         TAU.ln()
     }
+    fn degrees(&self) -> Option<Vec<u32>> {
+        Some(self.products.degrees())
+    }
     /// Reflections of either coordinate.
     fn ln_symmetries(&self, _: bool) -> f64 {
         4.0f64.ln()

@@ -1,7 +1,6 @@
 //! Duchon splines: polyharmonic kernels at given centres, and the polynomials that they leave free.
 
-use super::monomials::Monomials;
-use super::{Atom, BasisJet, ChartFactor};
+use super::{Atom, BasisJet, ChartFactor, Patch};
 use crate::errors::{check_finite, ShapeError};
 use crate::linalg::symmetric_eigen;
 use ndarray::{s, Array1, Array2, ArrayView2};
@@ -13,12 +12,12 @@ use ndarray::{s, Array1, Array2, ArrayView2};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Duchon {
     centers: Array2<f64>,
-    monomials: Monomials,
+    /// Its columns are the polynomials; it also knows how real coordinates are seeded.
+    polynomials: Patch,
     /// aZ: kernels to columns, C x (C - polynomials).
     combine: Array2<f64>,
     /// a^2 Z'KZ.
     energy: Array2<f64>,
-    factors: Vec<ChartFactor>,
 }
 
 /// Above this a search grid is sparse and polynomials alone take dozens of columns.
@@ -76,12 +75,12 @@ impl Duchon {
         if dim == 0 || dim > MAX_DIM {
             return Err(ShapeError::value(format!("centers need between 1 and {MAX_DIM} columns, got {dim}")));
         }
-        let monomials = Monomials::new(dim, dim / 2 + 1);
-        if c <= monomials.width() {
+        let patch = Patch::new(dim, dim / 2 + 1)?;
+        if c <= patch.width() {
             return Err(ShapeError::value(format!(
                 "centers has {c} rows: in {dim} dimensions the {} polynomials need at least {} centres",
-                monomials.width(),
-                monomials.width() + 1
+                patch.width(),
+                patch.width() + 1
             )));
         }
         let distance = |i: usize, j: usize| {
@@ -93,9 +92,9 @@ impl Duchon {
                 return Err(ShapeError::value(format!("centers {j} and {i} coincide")));
             }
         }
-        let mut polynomials = Array2::zeros((c, monomials.width()));
+        let mut polynomials = Array2::zeros((c, patch.width()));
         for (center, mut row) in centers.rows().into_iter().zip(polynomials.rows_mut()) {
-            monomials.basis(&center.to_vec(), row.as_slice_mut().expect("standard layout"));
+            patch.basis(&center.to_vec(), row.as_slice_mut().expect("standard layout"));
         }
         let mut scaled = polynomials.clone();
         for mut column in scaled.columns_mut() {
@@ -110,7 +109,7 @@ impl Duchon {
                 "centers lie on a curve on which some polynomial of degree {} vanishes: they do not determine the {} \
                  polynomials",
                 dim / 2 + 1,
-                monomials.width()
+                patch.width()
             )));
         }
         let even = dim % 2 == 0;
@@ -118,22 +117,17 @@ impl Duchon {
         let z = complement(&polynomials);
         let energy = z.t().dot(&kernel.dot(&z));
         // kernels whose roughness is one on average
-        let amplitude = ((c - monomials.width()) as f64 / energy.diag().sum()).sqrt();
+        let amplitude = ((c - patch.width()) as f64 / energy.diag().sum()).sqrt();
         let energy = (&energy + &energy.t()) * (0.5 * amplitude * amplitude);
         if !amplitude.is_finite() {
             return Err(ShapeError::value("centers are too close to each other or too far apart for their kernels"));
         }
         Ok(Self {
             centers: centers.as_standard_layout().into_owned(),
-            monomials,
+            polynomials: patch,
             combine: z * amplitude,
             energy,
-            factors: vec![ChartFactor::Line; dim],
         })
-    }
-
-    fn dim(&self) -> usize {
-        self.centers.ncols()
     }
 
     fn kernels(&self) -> usize {
@@ -171,18 +165,18 @@ impl Atom for Duchon {
         self.centers.nrows()
     }
     fn factors(&self) -> &[ChartFactor] {
-        &self.factors
+        self.polynomials.factors()
     }
     fn basis(&self, t: &[f64], phi: &mut [f64]) {
         let (kernels, polynomials) = phi.split_at_mut(self.kernels());
         kernels.fill(0.0);
         self.each(t, |j, _, f| self.spread(j, f[0], kernels));
-        self.monomials.basis(t, polynomials);
+        self.polynomials.basis(t, polynomials);
     }
     fn jet(&self, t: &[f64], out: &mut BasisJet) {
         let (d, m, n) = (self.dim(), self.width(), self.kernels());
         let mut polynomials = BasisJet::new(d, m - n);
-        self.monomials.jet(t, &mut polynomials);
+        self.polynomials.jet(t, &mut polynomials);
         for (block, own) in
             [(&mut out.phi, &polynomials.phi), (&mut out.d1, &polynomials.d1), (&mut out.d2, &polynomials.d2)]
         {
@@ -206,7 +200,7 @@ impl Atom for Duchon {
     fn third(&self, t: &[f64], d3: &mut [f64]) {
         let (d, m, n) = (self.dim(), self.width(), self.kernels());
         let mut polynomials = vec![0.0; d * d * d * (m - n)];
-        self.monomials.third(t, &mut polynomials);
+        self.polynomials.third(t, &mut polynomials);
         for (columns, own) in d3.chunks_exact_mut(m).zip(polynomials.chunks_exact(m - n)) {
             columns[..n].fill(0.0);
             columns[n..].copy_from_slice(own);
@@ -248,15 +242,21 @@ impl Atom for Duchon {
         0.0
     }
     fn seed_components(&self) -> usize {
-        self.dim()
+        self.polynomials.seed_components()
+    }
+    fn seed_blocks(&self) -> Vec<Vec<usize>> {
+        self.polynomials.seed_blocks()
     }
     fn seed(&self, scores: &[f64], t: &mut [f64]) {
-        t.copy_from_slice(scores);
+        self.polynomials.seed(scores, t);
     }
-    /// The prior's lattice and the centres.
+    fn seed_rows(&self, scores: &Array2<f64>) -> Array2<f64> {
+        self.polynomials.seed_rows(scores)
+    }
+    /// The polynomials' grid and the centres.
     fn search_grid(&self) -> Array2<f64> {
-        let lattice = super::monomials::normal_grid(self.dim());
-        ndarray::concatenate(ndarray::Axis(0), &[lattice.view(), self.centers.view()]).expect("as many columns")
+        let grid = self.polynomials.search_grid();
+        ndarray::concatenate(ndarray::Axis(0), &[grid.view(), self.centers.view()]).expect("as many columns")
     }
     fn origin(&self, t: &mut [f64]) {
         t.fill(0.0);

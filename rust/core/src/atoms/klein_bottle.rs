@@ -2,9 +2,10 @@
 
 use super::products::Products;
 use super::series::{wrap, Series};
-use super::{grid, Atom, BasisJet, ChartFactor};
+use super::{each_seed, grid, Atom, BasisJet, ChartFactor};
 use crate::errors::ShapeError;
-use ndarray::Array2;
+use crate::linalg::symmetric_eigen;
+use ndarray::{s, Array2};
 use std::f64::consts::{PI, SQRT_2, TAU};
 
 /// Surfaces with the columns of a torus that do not tell `(theta, phi)` from `(theta + pi, -phi)`, theta slowest: even
@@ -90,11 +91,12 @@ impl Atom for KleinBottle {
     fn seed_components(&self) -> usize {
         4
     }
+    /// A tube that meets itself, or a circle of linear and quadratic forms of two variables.
     fn seed_blocks(&self) -> Vec<Vec<usize>> {
-        vec![vec![2, 2]]
+        vec![vec![2, 2], vec![2, 3]]
     }
-    /// From the embedding `((R + r cos phi) (cos, sin) 2 theta, r sin phi (cos, sin) theta)`, whose pairs are uncorrelated;
-    /// R and r are guessed, and their ratio hardly matters.
+    /// On the tube `((R + r cos phi) (cos, sin) 2 theta, r sin phi (cos, sin) theta)`; R and r are guessed, and their ratio
+    /// hardly matters.
     fn seed(&self, scores: &[f64], t: &mut [f64]) {
         /// r / R.
         const THICKNESS: f64 = 0.5;
@@ -106,9 +108,67 @@ impl Atom for KleinBottle {
         let up = 0.5 * (cos * scores[2] + sin * scores[3]);
         t.copy_from_slice(&canonical(theta, up.atan2(out)));
     }
+    fn seed_rows(&self, scores: &Array2<f64>) -> Array2<f64> {
+        match scores.ncols() {
+            4 => each_seed(self, &aligned(scores)),
+            _ => forms(scores),
+        }
+    }
     fn search_grid(&self) -> Array2<f64> {
         grid::product(&[grid::angles(self.harmonics, PI), grid::angles(self.harmonics, TAU)])
     }
+}
+
+/// Scores on a tube with the second pair turned, and reflected if need be, so that its angle is half that of the first: with
+/// both as complex numbers, `E second^2 / first` then is positive.
+fn aligned(scores: &Array2<f64>) -> Array2<f64> {
+    let moment = |sign: f64| {
+        let (mut re, mut im) = (0.0, 0.0);
+        for x in scores.rows() {
+            let (a, b, c, d) = (x[0], x[1], x[2], sign * x[3]);
+            let (square_re, square_im) = (c * c - d * d, 2.0 * c * d);
+            re += square_re * a + square_im * b;
+            im += square_im * a - square_re * b;
+        }
+        (re, im)
+    };
+    let (plain, reflected) = (moment(1.0), moment(-1.0));
+    let sign = if reflected.0.hypot(reflected.1) > plain.0.hypot(plain.1) { -1.0 } else { 1.0 };
+    let (re, im) = if sign < 0.0 { reflected } else { plain };
+    let (sin, cos) = (-0.5 * im.atan2(re)).sin_cos();
+    let mut out = scores.clone();
+    for mut x in out.rows_mut() {
+        let (c, d) = (x[2], sign * x[3]);
+        (x[2], x[3]) = (cos * c - sin * d, sin * c + cos * d);
+    }
+    out
+}
+
+/// Angles on `(sin phi (cos, sin) theta, cos phi (1, cos 2 theta, sin 2 theta))`, which is how edges and ridges at all
+/// orientations look to the low-degree polynomials of a picture.
+///
+/// The pair gives theta and sin phi. With q the other three, `E q q' e^(2 i theta) = w0 w' + w w0'` for the direction w0 of
+/// `cos phi` and a complex w at right angles to it: w0 is the leading eigenvector of `E E*`.
+fn forms(scores: &Array2<f64>) -> Array2<f64> {
+    let theta: Vec<f64> = scores.rows().into_iter().map(|x| x[1].atan2(x[0])).collect();
+    let (mut re, mut im) = (Array2::<f64>::zeros((3, 3)), Array2::<f64>::zeros((3, 3)));
+    for (x, theta) in scores.rows().into_iter().zip(&theta) {
+        let (sin, cos) = (2.0 * theta).sin_cos();
+        for a in 0..3 {
+            for b in 0..3 {
+                re[[a, b]] += cos * x[2 + a] * x[2 + b];
+                im[[a, b]] += sin * x[2 + a] * x[2 + b];
+            }
+        }
+    }
+    let (_, vectors) = symmetric_eigen((re.dot(&re) + im.dot(&im)).view());
+    let leading = vectors.column(2);
+    let across: Vec<f64> = scores.rows().into_iter().map(|x| leading.dot(&x.slice(s![2..]))).collect();
+    Array2::from_shape_fn((scores.nrows(), 2), |(i, a)| {
+        // mean squares: 1 for cos phi's, 2 for the pair's length
+        let phi = (scores[[i, 0]].hypot(scores[[i, 1]]) / SQRT_2).atan2(across[i]);
+        canonical(theta[i], phi)[a]
+    })
 }
 
 #[cfg(test)]
@@ -149,6 +209,53 @@ mod tests {
             let (one, other) = (row(&bottle, &[theta, phi]), row(&bottle, &at));
             assert!(one.iter().zip(&other).all(|(a, b)| (a - b).abs() < 1e-12), "{theta} {phi}");
         }
+    }
+
+    /// Scores of unit variance on an embedding, their parts turned and reflected by arbitrary amounts.
+    fn seeded(embed: impl Fn(f64, f64) -> Vec<f64>) -> f64 {
+        let points: Vec<[f64; 2]> =
+            (0..900).map(|i| [PI * (f64::from(i) + 0.5) / 900.0, (TAU * 0.618_034 * f64::from(i)) % TAU]).collect();
+        let mut rows: Vec<Vec<f64>> = points.iter().map(|t| embed(t[0], t[1])).collect();
+        for c in 0..rows[0].len() {
+            let rms = (rows.iter().map(|x| x[c] * x[c]).sum::<f64>() / rows.len() as f64).sqrt();
+            rows.iter_mut().for_each(|x| x[c] /= rms);
+        }
+        let scores = Array2::from_shape_fn((rows.len(), rows[0].len()), |(i, c)| {
+            let x = &rows[i];
+            let turned = |a: f64, b: f64, by: f64| (by.cos() * a - by.sin() * b, by.sin() * a + by.cos() * b);
+            match c {
+                0 => turned(x[0], x[1], 0.9).0,
+                1 => turned(x[0], x[1], 0.9).1,
+                2 => turned(x[2], x[3], 2.1).0,
+                3 => -turned(x[2], x[3], 2.1).1,
+                _ => x[c],
+            }
+        });
+        let found = KleinBottle::new(2).unwrap().seed_rows(&scores);
+        // 2 theta, up to a turn and a reflection
+        let along = |sign: f64| {
+            let turns = points.iter().zip(found.rows()).map(|(t, f)| 2.0 * (f[0] - sign * t[0]));
+            let (re, im) = turns.fold((0.0, 0.0), |(re, im), a| (re + a.cos(), im + a.sin()));
+            re.hypot(im) / points.len() as f64
+        };
+        // cos^2 phi, which no symmetry changes
+        let across = points.iter().zip(found.rows()).map(|(t, f)| (t[1].cos().powi(2) - f[1].cos().powi(2)).abs());
+        let worst = across.sum::<f64>() / points.len() as f64;
+        along(1.0).max(along(-1.0)) - worst
+    }
+
+    #[test]
+    fn seeds_find_both_embeddings() {
+        let tube = |theta: f64, phi: f64| {
+            let (out, up) = (1.0 + 0.4 * phi.cos(), 0.4 * phi.sin());
+            vec![out * (2.0 * theta).cos(), out * (2.0 * theta).sin(), up * theta.cos(), up * theta.sin()]
+        };
+        let forms = |theta: f64, phi: f64| {
+            let (s, c) = phi.sin_cos();
+            vec![s * theta.cos(), s * theta.sin(), c, c * (2.0 * theta).cos(), c * (2.0 * theta).sin()]
+        };
+        assert!(seeded(tube) > 0.9, "{}", seeded(tube));
+        assert!(seeded(forms) > 0.98, "{}", seeded(forms));
     }
 
     #[test]

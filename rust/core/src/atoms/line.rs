@@ -48,6 +48,9 @@ impl Atom for Line {
     fn ln_group_volume(&self) -> f64 {
         0.0
     }
+    fn degrees(&self) -> Option<Vec<u32>> {
+        Some(vec![0, 1])
+    }
     /// The reflection t -> -t.
     fn ln_symmetries(&self, _: bool) -> f64 {
         std::f64::consts::LN_2

@@ -19,9 +19,9 @@ mod klein_bottle;
 #[cfg(test)]
 mod laws;
 mod line;
-mod monomials;
 mod patch;
 mod poincare;
+mod precomputed;
 mod products;
 mod projective_plane;
 mod series;
@@ -36,6 +36,7 @@ pub use klein_bottle::KleinBottle;
 pub use line::Line;
 pub use patch::Patch;
 pub use poincare::Poincare;
+pub use precomputed::Precomputed;
 pub use projective_plane::ProjectivePlane;
 pub use sphere::Sphere;
 pub use torus::Torus;
@@ -100,6 +101,11 @@ pub trait Atom: Send + Sync + std::fmt::Debug {
     /// Log of the number of discrete symmetries of the chart that change no fit: with `gauged`, beyond the motions of the
     /// group; without, where precisions of the axes break those motions.
     fn ln_symmetries(&self, gauged: bool) -> f64;
+    /// The degree of each basis column in the line coordinates of the chart, where all columns are homogeneous in them: then
+    /// the scale of these coordinates can be absorbed by the decoder. `None` elsewhere, and where there is no line.
+    fn degrees(&self) -> Option<Vec<u32>> {
+        None
+    }
     /// Number of leading principal components that a first guess of the coordinate needs.
     fn seed_components(&self) -> usize;
     /// The shapes that the atom may have in a few components: for each, the sizes of one or two parts that belong together,
@@ -131,7 +137,7 @@ fn each_seed<A: Atom + ?Sized>(atom: &A, scores: &Array2<f64>) -> Array2<f64> {
 }
 
 /// Values less their mean, in units of their standard deviation; zero where they do not vary.
-fn standardised(values: ArrayView1<'_, f64>) -> Array1<f64> {
+pub(crate) fn standardised(values: ArrayView1<'_, f64>) -> Array1<f64> {
     let n = values.len().max(1) as f64;
     let centred = &values - values.sum() / n;
     let deviation = (centred.dot(&centred) / n).sqrt();

@@ -82,6 +82,9 @@ impl Atom for Patch {
         let sphere = |j: usize| LN_2 + 0.5 * j as f64 * PI.ln() - ln_gamma_of_half(j);
         (2..=self.dim()).map(sphere).sum()
     }
+    fn degrees(&self) -> Option<Vec<u32>> {
+        Some(self.products.degrees())
+    }
     /// One reflection beside the rotations; with precisions of the axes, the reflection of each axis.
     fn ln_symmetries(&self, gauged: bool) -> f64 {
         LN_2 * if gauged { 1.0 } else { self.dim() as f64 }

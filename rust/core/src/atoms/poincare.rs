@@ -1,22 +1,18 @@
 //! A patch of hyperbolic space: quadratic monomials of a tangent vector at the origin of the Poincare ball.
 
-use super::monomials::{ln_rotation_volume, normal_grid, rotation_velocity, Monomials};
-use super::{Atom, BasisJet, ChartFactor};
+use super::{Atom, BasisJet, ChartFactor, Patch};
 use crate::errors::ShapeError;
 use crate::special::gauss_legendre;
 use ndarray::Array2;
-use std::f64::consts::LN_2;
 
-/// Quadratic surfaces whose roughness weighs gradients as hyperbolic space does.
+/// The columns and motions of a quadratic patch, with a roughness that weighs gradients as hyperbolic space does.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Poincare {
-    dim: usize,
-    monomials: Monomials,
-    factors: Vec<ChartFactor>,
+    patch: Patch,
     roughness: Array2<f64>,
 }
 
-/// Above this a search grid is sparse and a row has more coordinates than its outputs identify.
+/// Above this a row has more coordinates than its outputs identify.
 const MAX_DIM: usize = 6;
 /// Nodes on the radius; the integrand is entire, so they are exact to rounding.
 const RADIAL_NODES: usize = 32;
@@ -26,9 +22,7 @@ impl Poincare {
         if dim == 0 || dim > MAX_DIM {
             return Err(ShapeError::value(format!("a Poincare patch needs a dim between 1 and {MAX_DIM}, got {dim}")));
         }
-        let monomials = Monomials::new(dim, 2);
-        let roughness = dirichlet(dim, &monomials);
-        Ok(Self { dim, monomials, factors: vec![ChartFactor::Line; dim], roughness })
+        Ok(Self { patch: Patch::new(dim, 2)?, roughness: dirichlet(dim) })
     }
 }
 
@@ -39,7 +33,7 @@ impl Poincare {
 /// `A = 1/2 (sinh 2r / r)^(d-1)` and `B = 2 (sinh 2r / r)^(d-3)`. Any radial measure keeps rotations exact; over the normal prior
 /// of t the mean is dominated by r near 2 (d - 1), which no row reaches. Directions are averaged by the moments of the sphere,
 /// `<u_i u_j> = delta_ij / d` and `<u_i u_j u_k u_l> = (delta_ij delta_kl + ...) / (d (d + 2))`.
-fn dirichlet(d: usize, monomials: &Monomials) -> Array2<f64> {
+fn dirichlet(d: usize) -> Array2<f64> {
     let size = d as f64;
     // radial means of A, B and of r^2 A, r^2 B
     let mut means = [0.0; 4];
@@ -53,12 +47,11 @@ fn dirichlet(d: usize, monomials: &Monomials) -> Array2<f64> {
     }
     let [along, across, square_along, square_across] = means;
     let is = |i: usize, j: usize| f64::from(u8::from(i == j));
-    let axes: Vec<Vec<usize>> = monomials
-        .powers()
-        .iter()
-        .map(|power| power.iter().enumerate().flat_map(|(a, &e)| std::iter::repeat_n(a, e)).collect())
-        .collect();
-    Array2::from_shape_fn((monomials.width(), monomials.width()), |(m, n)| match (&axes[m][..], &axes[n][..]) {
+    // the axes of every column
+    let linear = (0..d).map(|i| vec![i]);
+    let quadratic = (0..d).flat_map(|i| (i..d).map(move |j| vec![i, j]));
+    let axes: Vec<Vec<usize>> = std::iter::once(Vec::new()).chain(linear).chain(quadratic).collect();
+    Array2::from_shape_fn((axes.len(), axes.len()), |(m, n)| match (&axes[m][..], &axes[n][..]) {
         (&[i], &[j]) => is(i, j) * (along / size + across * (1.0 - 1.0 / size)),
         (&[i, j], &[k, l]) => {
             let product = (is(i, j) * is(k, l) + is(i, k) * is(j, l) + is(i, l) * is(j, k)) / (size * (size + 2.0));
@@ -77,22 +70,22 @@ impl Atom for Poincare {
         "poincare"
     }
     fn key(&self) -> String {
-        format!("poincare:{}", self.dim)
+        format!("poincare:{}", self.dim())
     }
     fn width(&self) -> usize {
-        self.monomials.width()
+        self.patch.width()
     }
     fn factors(&self) -> &[ChartFactor] {
-        &self.factors
+        self.patch.factors()
     }
     fn basis(&self, t: &[f64], phi: &mut [f64]) {
-        self.monomials.basis(t, phi);
+        self.patch.basis(t, phi);
     }
     fn jet(&self, t: &[f64], out: &mut BasisJet) {
-        self.monomials.jet(t, out);
+        self.patch.jet(t, out);
     }
     fn third(&self, t: &[f64], d3: &mut [f64]) {
-        self.monomials.third(t, d3);
+        self.patch.third(t, d3);
     }
     fn roughness(&self) -> Array2<f64> {
         self.roughness.clone()
@@ -103,32 +96,40 @@ impl Atom for Poincare {
         n
     }
     fn advance(&self, t: &mut [f64], step: &[f64]) {
-        t.iter_mut().zip(step).for_each(|(t, s)| *t += s);
+        self.patch.advance(t, step);
     }
     fn generators(&self) -> Vec<Array2<f64>> {
-        self.monomials.rotations()
+        self.patch.generators()
     }
     fn velocity(&self, generator: usize, t: &[f64], v: &mut [f64], dv: &mut [f64]) {
-        rotation_velocity(generator, t, v, dv);
+        self.patch.velocity(generator, t, v, dv);
     }
     fn ln_group_volume(&self) -> f64 {
-        ln_rotation_volume(self.dim)
+        self.patch.ln_group_volume()
     }
-    /// The reflection of one axis, which with the rotations makes all orthogonal maps.
-    fn ln_symmetries(&self, _: bool) -> f64 {
-        LN_2
+    fn degrees(&self) -> Option<Vec<u32>> {
+        self.patch.degrees()
+    }
+    fn ln_symmetries(&self, gauged: bool) -> f64 {
+        self.patch.ln_symmetries(gauged)
     }
     fn seed_components(&self) -> usize {
-        self.dim
+        self.patch.seed_components()
+    }
+    fn seed_blocks(&self) -> Vec<Vec<usize>> {
+        self.patch.seed_blocks()
     }
     fn seed(&self, scores: &[f64], t: &mut [f64]) {
-        t.copy_from_slice(scores);
+        self.patch.seed(scores, t);
+    }
+    fn seed_rows(&self, scores: &Array2<f64>) -> Array2<f64> {
+        self.patch.seed_rows(scores)
     }
     fn search_grid(&self) -> Array2<f64> {
-        normal_grid(self.dim)
+        self.patch.search_grid()
     }
     fn origin(&self, t: &mut [f64]) {
-        t.fill(0.0);
+        self.patch.origin(t);
     }
 }
 

@@ -27,6 +27,15 @@ impl Products {
         Ok(Self { series: series.to_vec(), columns })
     }
 
+    /// The degree of each column in the coordinates that enter by their powers.
+    pub fn degrees(&self) -> Vec<u32> {
+        let of = |(series, &index): (&Series, &usize)| match series {
+            Series::Powers(_) => index as u32,
+            Series::Harmonics(_) => 0,
+        };
+        self.columns.iter().map(|column| self.series.iter().zip(column).map(of).sum()).collect()
+    }
+
     /// Monomials of `dim` coordinates to a total degree: by degree, and within one by the sequence of their coordinates
     /// (`1; t1, .., td; t1 t1, t1 t2, ..`).
     pub fn monomials(dim: usize, degree: usize) -> Result<Self, ShapeError> {

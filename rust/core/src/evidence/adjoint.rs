@@ -7,6 +7,7 @@
 
 use super::columns::add_column_traces;
 use super::orbit::{for_each_velocity, tangent_rows};
+use super::scale::add_scales;
 use super::value::Evidence;
 use crate::arrow::{Factored, GaugeColumn, RowTraces, Step};
 use crate::atoms::{places, BasisJet};
@@ -120,6 +121,7 @@ pub fn evidence_adjoint(
     add_gauge_terms(problem, state, rho, factored, evidence, &mut theta.border);
     add_velocity_terms(problem, state, rho, factored, evidence, &mut theta.local);
     add_orbit_roughness(problem, factored, evidence, &mut roughness);
+    add_scales(problem, state, rho, factored, &evidence.scales, &mut theta, &mut by_rho, &mut roughness);
     for (k, trace) in roughness.iter().enumerate() {
         by_rho[1 + k] += trace;
     }

@@ -6,6 +6,7 @@ mod columns;
 mod fellner_schall;
 mod gradient;
 mod orbit;
+mod scale;
 mod value;
 
 pub use adjoint::{evidence_adjoint, log_det_adjoint, Adjoint};

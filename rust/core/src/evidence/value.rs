@@ -6,6 +6,7 @@
 
 use super::classic;
 use super::orbit::{stiff_tangent, tangent_rows};
+use super::scale::{scales, Scale};
 use crate::arrow::{Factored, Step};
 use crate::atoms::{places, Atom};
 use crate::linalg::{dot, Cholesky};
@@ -33,11 +34,13 @@ pub struct EvidenceParts {
     pub constants: f64,
     /// The strengths' share of the decoder prior's determinant, where L has no normalisers (classic mode).
     pub occam: f64,
+    /// Integrals over the scales of charts on lines, in place of the Gaussians along them.
+    pub scale: f64,
 }
 
 impl EvidenceParts {
     fn total(&self) -> f64 {
-        self.log_det + self.orbit + self.compact + self.unsupported + self.constants + self.occam
+        self.log_det + self.orbit + self.compact + self.scale + self.unsupported + self.constants + self.occam
     }
 }
 
@@ -56,6 +59,8 @@ pub struct Evidence {
     pub(super) border_inverse: Array2<f64>,
     /// Theta = (T - E'H~^-1 E)^-1.
     pub(super) theta: Array2<f64>,
+    /// Integrals over the scales of charts on lines.
+    pub(super) scales: Vec<Scale>,
 }
 
 impl Evidence {
@@ -111,12 +116,15 @@ impl Evidence {
             .filter(|&k| used[k])
             .map(|k| problem.atoms()[k].ln_symmetries(rho.log_ard[k].is_empty()))
             .sum();
+        let scales = if problem.is_proper() { scales(problem, state, rho, factored, &used)? } else { Vec::new() };
+        let permutations = if problem.gate().exchangeable() { ln_permutations(in_use()) } else { 0.0 };
         let proper = || EvidenceParts {
             log_det: 0.5 * factored.log_det() - ln_w + 0.5 * factor.log_det(),
             orbit: -0.5 * t_factor.log_det() - ln_volume,
             compact: compact_sum(problem, state, factored),
             unsupported: -system.lin.loss.ard_unsupported,
-            constants: -0.5 * (dimension as f64 - j as f64) * ln_2pi - ln_permutations(in_use()) - symmetries,
+            constants: -0.5 * (dimension as f64 - j as f64) * ln_2pi - permutations - symmetries,
+            scale: scales.iter().map(|s| s.value).sum(),
             occam: 0.0,
         };
         let parts = match problem.mode() {
@@ -128,7 +136,7 @@ impl Evidence {
         let value = system.lin.loss.total() + parts.total();
         let theta = factor.inverse();
         let (orbit_inverse, border_inverse) = (t_factor.inverse(), inner_factor.inverse());
-        value.is_finite().then_some(Self { parts, value, solved, stiff, orbit_inverse, border_inverse, theta })
+        value.is_finite().then_some(Self { parts, value, solved, stiff, orbit_inverse, border_inverse, theta, scales })
     }
 }
 

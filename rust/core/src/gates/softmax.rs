@@ -96,7 +96,7 @@ impl Softmax {
     }
 
     /// The gate written once over any jet: one shared denominator, the largest exponent taken out as a constant.
-    fn program<J: Jet>(&self, logits: &[J]) -> Vec<J> {
+    fn program<J: Jet<Value = f64>>(&self, logits: &[J]) -> Vec<J> {
         let top = logits.iter().map(J::value).fold(f64::NEG_INFINITY, f64::max);
         let exponentials: Vec<J> = logits.iter().map(|l| l.shift(-top).scale(self.inverse_temperature).exp()).collect();
         let total = exponentials[1..].iter().fold(exponentials[0].clone(), |sum, e| sum.add(e));
@@ -104,7 +104,7 @@ impl Softmax {
         exponentials.iter().map(|e| e.mul(&inverse)).collect()
     }
 
-    fn fill<J: Jet>(&self, space: J::Space, logits: &[f64], support: &[u32], out: &mut GateRow) {
+    fn fill<J: Jet<Value = f64>>(&self, space: J::Space, logits: &[f64], support: &[u32], out: &mut GateRow) {
         let pinned = logits.len() - 1;
         let seeded: Vec<J> = support
             .iter()

@@ -1,67 +1,117 @@
-use super::{Jet, Stack};
+use super::{Jet, Number, Stack};
+
+/// Value and gradient over any number of primaries, on the heap.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeapOrder1<V = f64> {
+    pub value: V,
+    pub gradient: Vec<V>,
+}
+
+impl<V: Number> Jet for HeapOrder1<V> {
+    const ORDER: usize = 1;
+    type Space = usize;
+    type Value = V;
+
+    fn constant(n: usize, value: V) -> Self {
+        Self { value, gradient: vec![V::default(); n] }
+    }
+    fn variable(n: usize, value: V, slot: usize) -> Self {
+        let mut jet = Self::constant(n, value);
+        jet.gradient[slot] = V::splat(1.0);
+        jet
+    }
+    fn value(&self) -> V {
+        self.value
+    }
+    fn derivatives(&self, _: &[usize]) -> &[V] {
+        &self.gradient
+    }
+    fn add(&self, other: &Self) -> Self {
+        Self { value: self.value + other.value, gradient: paired(&self.gradient, &other.gradient, |a, b| a + b) }
+    }
+    fn mul(&self, other: &Self) -> Self {
+        let (u, v) = (self, other);
+        Self { value: u.value * v.value, gradient: paired(&u.gradient, &v.gradient, |a, b| u.value * b + v.value * a) }
+    }
+    fn scale(&self, factor: V) -> Self {
+        Self { value: factor * self.value, gradient: each(&self.gradient, |g| factor * g) }
+    }
+    fn compose(&self, f: Stack<V>) -> Self {
+        Self { value: f.f, gradient: each(&self.gradient, |g| f.d1 * g) }
+    }
+}
 
 /// Value, gradient and Hessian over any number of primaries, on the heap.
 #[derive(Clone, Debug, PartialEq)]
-pub struct HeapOrder2 {
-    pub value: f64,
-    pub gradient: Vec<f64>,
+pub struct HeapOrder2<V = f64> {
+    pub value: V,
+    pub gradient: Vec<V>,
     /// Row-major, `n x n`.
-    pub hessian: Vec<f64>,
+    pub hessian: Vec<V>,
 }
 
-impl HeapOrder2 {
-    fn from_hessian(value: f64, gradient: Vec<f64>, hessian: impl Fn(usize, usize) -> f64) -> Self {
+fn paired<V: Number>(x: &[V], y: &[V], f: impl Fn(V, V) -> V) -> Vec<V> {
+    x.iter().zip(y).map(|(x, y)| f(*x, *y)).collect()
+}
+
+fn each<V: Number>(x: &[V], f: impl Fn(V) -> V) -> Vec<V> {
+    x.iter().map(|x| f(*x)).collect()
+}
+
+impl<V: Number> HeapOrder2<V> {
+    fn from_hessian(value: V, gradient: Vec<V>, hessian: impl Fn(usize, usize) -> V) -> Self {
         let n = gradient.len();
         let hessian = (0..n * n).map(|i| hessian(i / n, i % n)).collect();
         Self { value, gradient, hessian }
     }
 
-    fn at(&self, a: usize, b: usize) -> f64 {
+    fn at(&self, a: usize, b: usize) -> V {
         self.hessian[a * self.gradient.len() + b]
     }
 }
 
-impl Jet for HeapOrder2 {
+impl<V: Number> Jet for HeapOrder2<V> {
+    const ORDER: usize = 2;
     type Space = usize;
+    type Value = V;
 
-    fn constant(n: usize, value: f64) -> Self {
-        Self { value, gradient: vec![0.0; n], hessian: vec![0.0; n * n] }
+    fn constant(n: usize, value: V) -> Self {
+        Self { value, gradient: vec![V::default(); n], hessian: vec![V::default(); n * n] }
     }
-    fn variable(n: usize, value: f64, slot: usize) -> Self {
+    fn variable(n: usize, value: V, slot: usize) -> Self {
         let mut jet = Self::constant(n, value);
-        jet.gradient[slot] = 1.0;
+        jet.gradient[slot] = V::splat(1.0);
         jet
     }
-    fn value(&self) -> f64 {
+    fn value(&self) -> V {
         self.value
     }
-    fn gradient(&self, slot: usize) -> f64 {
-        self.gradient[slot]
-    }
-    fn hessian(&self, slot: usize, other: usize) -> f64 {
-        self.at(slot, other)
+    fn derivatives(&self, slots: &[usize]) -> &[V] {
+        let n = self.gradient.len();
+        match *slots {
+            [] => &self.gradient,
+            [a, ..] => &self.hessian[a * n..(a + 1) * n],
+        }
     }
     fn add(&self, other: &Self) -> Self {
-        let gradient = self.gradient.iter().zip(&other.gradient).map(|(a, b)| a + b).collect();
+        let gradient = paired(&self.gradient, &other.gradient, |a, b| a + b);
         Self::from_hessian(self.value + other.value, gradient, |a, b| self.at(a, b) + other.at(a, b))
     }
     fn mul(&self, other: &Self) -> Self {
         let (u, v) = (self, other);
-        let gradient = u.gradient.iter().zip(&v.gradient).map(|(a, b)| u.value * b + v.value * a).collect();
+        let gradient = paired(&u.gradient, &v.gradient, |a, b| u.value * b + v.value * a);
         Self::from_hessian(u.value * v.value, gradient, |a, b| {
             u.value * v.at(a, b)
                 + v.value * u.at(a, b)
                 + (u.gradient[a] * v.gradient[b] + u.gradient[b] * v.gradient[a])
         })
     }
-    fn scale(&self, factor: f64) -> Self {
-        Self::from_hessian(factor * self.value, self.gradient.iter().map(|g| factor * g).collect(), |a, b| {
-            factor * self.at(a, b)
-        })
+    fn scale(&self, factor: V) -> Self {
+        let gradient = each(&self.gradient, |g| factor * g);
+        Self::from_hessian(factor * self.value, gradient, |a, b| factor * self.at(a, b))
     }
-    fn compose(&self, f: Stack) -> Self {
-        Self::from_hessian(f.f, self.gradient.iter().map(|g| f.d1 * g).collect(), |a, b| {
-            f.d1 * self.at(a, b) + f.d2 * self.gradient[a] * self.gradient[b]
-        })
+    fn compose(&self, f: Stack<V>) -> Self {
+        let g = &self.gradient;
+        Self::from_hessian(f.f, each(g, |g| f.d1 * g), |a, b| f.d1 * self.at(a, b) + f.d2 * (g[a] * g[b]))
     }
 }

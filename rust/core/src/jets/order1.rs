@@ -1,48 +1,55 @@
-use super::{Jet, Stack};
+use super::{Jet, Number, Stack};
 
 /// Value and gradient over `N` primaries.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Order1<const N: usize> {
-    pub value: f64,
-    pub gradient: [f64; N],
+pub struct Order1<const N: usize, V = f64> {
+    pub value: V,
+    pub gradient: [V; N],
 }
 
-impl<const N: usize> Jet for Order1<N> {
+impl<const N: usize, V: Number> Jet for Order1<N, V> {
+    const ORDER: usize = 1;
     type Space = ();
+    type Value = V;
 
-    fn constant((): (), value: f64) -> Self {
-        Self { value, gradient: [0.0; N] }
+    #[inline(always)]
+    fn constant((): (), value: V) -> Self {
+        Self { value, gradient: [V::default(); N] }
     }
-    fn variable((): (), value: f64, slot: usize) -> Self {
+    #[inline(always)]
+    fn variable((): (), value: V, slot: usize) -> Self {
         let mut jet = Self::constant((), value);
-        jet.gradient[slot] = 1.0;
+        jet.gradient[slot] = V::splat(1.0);
         jet
     }
-    fn value(&self) -> f64 {
+    #[inline(always)]
+    fn value(&self) -> V {
         self.value
     }
-    fn gradient(&self, slot: usize) -> f64 {
-        self.gradient[slot]
+    #[inline(always)]
+    fn derivatives(&self, _: &[usize]) -> &[V] {
+        &self.gradient
     }
-    fn hessian(&self, _: usize, _: usize) -> f64 {
-        0.0
-    }
+    #[inline(always)]
     fn add(&self, other: &Self) -> Self {
         Self {
             value: self.value + other.value,
             gradient: std::array::from_fn(|a| self.gradient[a] + other.gradient[a]),
         }
     }
+    #[inline(always)]
     fn mul(&self, other: &Self) -> Self {
         Self {
             value: self.value * other.value,
             gradient: std::array::from_fn(|a| self.value * other.gradient[a] + other.value * self.gradient[a]),
         }
     }
-    fn scale(&self, factor: f64) -> Self {
+    #[inline(always)]
+    fn scale(&self, factor: V) -> Self {
         Self { value: factor * self.value, gradient: self.gradient.map(|g| factor * g) }
     }
-    fn compose(&self, f: Stack) -> Self {
+    #[inline(always)]
+    fn compose(&self, f: Stack<V>) -> Self {
         Self { value: f.f, gradient: self.gradient.map(|g| f.d1 * g) }
     }
 }

@@ -1,39 +1,47 @@
-use super::{Jet, Stack};
+use super::{Jet, Number, Stack};
 
 /// Value, gradient and Hessian over `N` primaries.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Order2<const N: usize> {
-    pub value: f64,
-    pub gradient: [f64; N],
-    pub hessian: [[f64; N]; N],
+pub struct Order2<const N: usize, V = f64> {
+    pub value: V,
+    pub gradient: [V; N],
+    pub hessian: [[V; N]; N],
 }
 
-impl<const N: usize> Order2<N> {
-    fn from_hessian(value: f64, gradient: [f64; N], hessian: impl Fn(usize, usize) -> f64) -> Self {
+impl<const N: usize, V: Number> Order2<N, V> {
+    #[inline(always)]
+    fn from_hessian(value: V, gradient: [V; N], hessian: impl Fn(usize, usize) -> V) -> Self {
         Self { value, gradient, hessian: std::array::from_fn(|a| std::array::from_fn(|b| hessian(a, b))) }
     }
 }
 
-impl<const N: usize> Jet for Order2<N> {
+impl<const N: usize, V: Number> Jet for Order2<N, V> {
+    const ORDER: usize = 2;
     type Space = ();
+    type Value = V;
 
-    fn constant((): (), value: f64) -> Self {
-        Self { value, gradient: [0.0; N], hessian: [[0.0; N]; N] }
+    #[inline(always)]
+    fn constant((): (), value: V) -> Self {
+        Self { value, gradient: [V::default(); N], hessian: [[V::default(); N]; N] }
     }
-    fn variable((): (), value: f64, slot: usize) -> Self {
+    #[inline(always)]
+    fn variable((): (), value: V, slot: usize) -> Self {
         let mut jet = Self::constant((), value);
-        jet.gradient[slot] = 1.0;
+        jet.gradient[slot] = V::splat(1.0);
         jet
     }
-    fn value(&self) -> f64 {
+    #[inline(always)]
+    fn value(&self) -> V {
         self.value
     }
-    fn gradient(&self, slot: usize) -> f64 {
-        self.gradient[slot]
+    #[inline(always)]
+    fn derivatives(&self, slots: &[usize]) -> &[V] {
+        match *slots {
+            [] => &self.gradient,
+            [a, ..] => &self.hessian[a],
+        }
     }
-    fn hessian(&self, slot: usize, other: usize) -> f64 {
-        self.hessian[slot][other]
-    }
+    #[inline(always)]
     fn add(&self, other: &Self) -> Self {
         Self::from_hessian(
             self.value + other.value,
@@ -41,6 +49,7 @@ impl<const N: usize> Jet for Order2<N> {
             |a, b| self.hessian[a][b] + other.hessian[a][b],
         )
     }
+    #[inline(always)]
     fn mul(&self, other: &Self) -> Self {
         let (u, v) = (self, other);
         Self::from_hessian(
@@ -53,11 +62,13 @@ impl<const N: usize> Jet for Order2<N> {
             },
         )
     }
-    fn scale(&self, factor: f64) -> Self {
+    #[inline(always)]
+    fn scale(&self, factor: V) -> Self {
         Self::from_hessian(factor * self.value, self.gradient.map(|g| factor * g), |a, b| factor * self.hessian[a][b])
     }
-    fn compose(&self, f: Stack) -> Self {
+    #[inline(always)]
+    fn compose(&self, f: Stack<V>) -> Self {
         let g = &self.gradient;
-        Self::from_hessian(f.f, g.map(|g| f.d1 * g), |a, b| f.d1 * self.hessian[a][b] + f.d2 * g[a] * g[b])
+        Self::from_hessian(f.f, g.map(|g| f.d1 * g), |a, b| f.d1 * self.hessian[a][b] + f.d2 * (g[a] * g[b]))
     }
 }

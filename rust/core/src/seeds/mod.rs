@@ -8,10 +8,12 @@
 mod assignment;
 mod charts;
 mod components;
+mod geodesic;
 mod independent;
 mod overlapping;
 mod subspaces;
 
+use crate::atoms::{Atom, ChartFactor};
 use crate::errors::ShapeError;
 use crate::linalg::{product, Cholesky, Op};
 use crate::problem::Problem;
@@ -24,6 +26,9 @@ use subspaces::clustered;
 
 /// Principal components searched for the shape of a single atom, if it needs no more.
 const LEADING: usize = 4;
+
+/// Relative difference of two residuals below which the guesses behind them are one.
+const SAME_RESIDUAL: f64 = 1e-9;
 
 /// A state with strengths that suit it.
 #[derive(Clone, Debug)]
@@ -58,6 +63,8 @@ pub fn seeds(
         out.push(start(problem, guess)?);
     }
     out.sort_by(|a: &(f64, Seed), b| a.0.total_cmp(&b.0));
+    // guesses that differ by a symmetry of their atom leave the same residual, to rounding
+    out.dedup_by(|a, b| (a.0 - b.0).abs() <= SAME_RESIDUAL * b.0);
     Ok(out.into_iter().map(|(_, seed)| seed).take(n_init.max(1)).collect())
 }
 
@@ -77,8 +84,22 @@ fn single(problem: &Problem) -> Vec<Guess> {
     let mut scores = principal_scores(problem.data(), LEADING.max(largest));
     let all: Vec<usize> = (0..n).collect();
     whiten(&mut scores, &all);
+    let mut coords = charts(atom, &scores, &all);
+    coords.extend(unrolled(problem, atom));
     let guess = |coords| Guess { logits: Array2::zeros((n, 1)), coords: vec![coords], support: None };
-    charts(atom, &scores, &all).into_iter().map(guess).collect()
+    coords.into_iter().map(guess).collect()
+}
+
+/// Coordinates of a sheet or curve of real numbers by distances along it, if it can bend at all.
+fn unrolled(problem: &Problem, atom: &dyn Atom) -> Option<Array2<f64>> {
+    let d = atom.dim();
+    if atom.width() <= d + 1 || atom.factors().iter().any(|f| *f != ChartFactor::Line) {
+        return None;
+    }
+    // a sheet of d dimensions that bends spans about as many more
+    let scores = principal_scores(problem.data(), LEADING.max(2 * d + 2));
+    let flat = geodesic::embedding(&scores, &subspaces::rows_by_length(&scores), d)?;
+    Some(atom.seed_rows(&flat))
 }
 
 /// A least-squares solve that knows no strengths yet.

@@ -74,7 +74,7 @@ pub fn clustered(problem: &Problem, n_init: usize, random_state: u64, interrupte
     found.into_iter().map(|(_, subspaces)| guess(problem, &scores, &subspaces)).collect()
 }
 
-fn rows_by_length(scores: &Array2<f64>) -> Vec<usize> {
+pub(super) fn rows_by_length(scores: &Array2<f64>) -> Vec<usize> {
     let lengths: Vec<f64> = scores.rows().into_iter().map(|r| r.dot(&r)).collect();
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by(|&a, &b| lengths[b].total_cmp(&lengths[a]));

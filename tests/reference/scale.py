@@ -1,0 +1,153 @@
+"""The scale of line coordinates, integrated in place of the Gaussian along it.
+
+Where every basis column is homogeneous in an atom's line coordinates, of degree d_m, the motion t -> e^-s t, B_m ->
+e^(d_m s) B_m keeps every fit. The priors' energy along it is
+
+    f(s) = 1/2 T e^-2s + 1/2 sum_mm' e^((d_m + d_m') s) K_mm',   T = sum alpha t^2,   K_mm' = P_mm' <B_m, B_m'>,
+
+and the volume of theta grows as e^(kappa s), kappa = p sum_m d_m - (line coordinates of all rows that use the atom).
+With
+T + d'Kd = G'HG, G the tangent of the motion at s = 0, the Gaussian sqrt(2 pi / G'HG) gives way to
+
+    I = int exp(f(0) - f(s) + kappa s) ds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.integrate import quad
+from scipy.optimize import brentq
+
+from .atoms.base import Atom
+from .factors import LineFactor
+from .objective import decoder_precision, smoothness_term
+from .problem import Problem, Rho, State, variables_of
+
+Array = NDArray[np.float64]
+
+
+def degrees(atom: Atom) -> Array | None:
+    """The degree of every column, read off the columns themselves: what doubling the line coordinates makes of them."""
+    lines = [at for factor, at, _ in atom.parts() if isinstance(factor, LineFactor)]
+    if not lines:
+        return None
+    found = []
+    for seed in (0, 1):
+        t = np.random.default_rng(seed).uniform(0.3, 0.8, atom.ambient)
+        doubled = t.copy()
+        for at in lines:
+            doubled[at] *= 2.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found.append(np.log2(atom.jets(doubled).phi / atom.jets(t).phi))
+    rounded = np.round(found[0])
+    same = np.isfinite(found).all() and np.allclose(found, rounded, atol=1e-9)
+    return rounded if same else None
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One atom's term with its derivatives in T and in K."""
+
+    value: float
+    by_square: float
+    by_product: Array
+
+
+def _square(problem: Problem, state: State, rho: Rho, k: int) -> tuple[float, int]:
+    """T and the number of line coordinates of all rows."""
+    total, count = 0.0, 0
+    for factor, at, local in problem.atoms[k].parts():
+        if isinstance(factor, LineFactor):
+            t = state.coords[k][state.support[:, k]][:, at]
+            alpha = 1.0 if rho.ard(k) is None else float(rho.ard(k)[local][0])
+            total, count = total + alpha * float(np.sum(t**2)), count + t.size
+    return total, count
+
+
+def scale(problem: Problem, state: State, rho: Rho, k: int) -> Scale | None:
+    """The term of atom k, None for an atom without a scale or without rows."""
+    d = degrees(problem.atoms[k])
+    if d is None or problem.classic or not state.support[:, k].any():
+        return None
+    square, count = _square(problem, state, rho, k)
+    decoder = state.decoders[k]
+    products = decoder_precision(problem, rho, k) * (decoder @ decoder.T)
+    pair = d[:, None] + d[None, :]
+    kappa = problem.n_outputs * d.sum() - count
+    stretch = square + float(d @ products @ d)
+
+    def energy(s: float) -> float:
+        return 0.5 * square * np.exp(-2 * s) + 0.5 * float(np.sum(np.exp(pair * s) * products)) - kappa * s
+
+    def slope(s: float) -> float:
+        return -square * np.exp(-2 * s) + 0.5 * float(np.sum(pair * np.exp(pair * s) * products)) - kappa
+
+    reach = 1.0
+    while slope(-reach) > 0 or slope(reach) < 0:
+        reach *= 2
+    mode = brentq(slope, -reach, reach, xtol=1e-14)
+    bend = (slope(mode + 1e-5) - slope(mode - 1e-5)) / 2e-5
+    span = (mode - 14 / np.sqrt(bend), mode + 14 / np.sqrt(bend))
+
+    def mean(weight: object) -> float:
+        value, _ = quad(
+            lambda s: weight(s) * np.exp(energy(mode) - energy(s)),  # type: ignore[operator]
+            *span, points=[mode], epsabs=0, epsrel=1e-13, limit=400,
+        )  # fmt: skip
+        return float(value)
+
+    total = mean(lambda s: 1.0)
+    log_integral = np.log(total) + energy(0.0) - energy(mode)
+    by_pair = {e: mean(lambda s, e=e: np.exp(e * s)) / total for e in np.unique(pair)}
+    grown = np.vectorize(by_pair.get)(pair).astype(float)
+    return Scale(
+        value=float(0.5 * np.log(2 * np.pi / stretch) - log_integral),
+        by_square=0.5 * (mean(lambda s: np.exp(-2 * s)) / total - 1) - 0.5 / stretch,
+        by_product=0.5 * (grown - 1) - 0.5 * np.outer(d, d) / stretch,
+    )
+
+
+def scale_total(problem: Problem, state: State, rho: Rho) -> float:
+    """The terms of all atoms."""
+    terms = [scale(problem, state, rho, k) for k in range(problem.n_atoms)]
+    return sum(term.value for term in terms if term is not None)
+
+
+def scale_theta(problem: Problem, state: State, rho: Rho) -> Array:
+    """Their derivative in theta (D,)."""
+    variables = variables_of(problem, state)
+    slope = np.zeros(variables.size)
+    for k, atom in enumerate(problem.atoms):
+        term = scale(problem, state, rho, k)
+        if term is None:
+            continue
+        slope[variables.border[k]] += 2 * (term.by_product * decoder_precision(problem, rho, k)) @ state.decoders[k]
+        rows = np.flatnonzero(state.support[:, k])
+        for factor, at, local in atom.parts():
+            if isinstance(factor, LineFactor):
+                alpha = 1.0 if rho.ard(k) is None else float(rho.ard(k)[local][0])
+                slope[variables.coord[k][rows][:, local]] += 2 * term.by_square * alpha * state.coords[k][rows][:, at]
+    return slope
+
+
+def scale_rho(problem: Problem, state: State, rho: Rho) -> Array:
+    """Their derivative in the flat rho at fixed theta."""
+    slope = np.zeros(len(rho.to_flat()))
+    for k, atom in enumerate(problem.atoms):
+        term = scale(problem, state, rho, k)
+        if term is None:
+            continue
+        decoder = state.decoders[k]
+        rough = float(np.sum(term.by_product * smoothness_term(problem, rho, k) * (decoder @ decoder.T)))
+        slope[1 + k] += rough
+        slope[-1] -= rough
+        if rho.ard(k) is not None:
+            entries = np.arange(len(slope))[rho.ard_slice(k)]
+            for factor, at, local in atom.parts():
+                if isinstance(factor, LineFactor):
+                    t = state.coords[k][state.support[:, k]][:, at]
+                    slope[entries[local]] += term.by_square * float(rho.ard(k)[local][0]) * float(np.sum(t**2))
+    return slope

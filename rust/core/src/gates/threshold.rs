@@ -187,6 +187,9 @@ impl Gate for ThresholdGate {
 
     /// Every gated logit on its own, by quadrature over its Gaussian.
     fn ln_normaliser(&self, lambda: f64, n_atoms: usize) -> (f64, f64) {
+        if self.logit_precision == 0.0 {
+            return (0.0, 0.0);
+        }
         let (mut total, mut moment) = (0.0, 0.0);
         for (e, w) in self.nodes.energies.iter().zip(&self.nodes.weights) {
             let weight = w * (-lambda * e).exp();

@@ -152,7 +152,9 @@ impl RowSolver {
                 let curve = self.gram_times(k, &jet.phi);
                 let slope = gates.da[s * gates.free + s];
                 let seen = factor * slope * slope * dot(&curve[own], &jet.phi);
-                total += 0.5 * (seen / self.gate.logit_precision()).ln_1p();
+                // an improper gate's closed logits have unit stiffness
+                let precision = self.gate.logit_precision();
+                total += 0.5 * (seen / if precision > 0.0 { precision } else { 1.0 }).ln_1p();
             }
         }
         total

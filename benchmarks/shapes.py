@@ -2,8 +2,10 @@
 
     python benchmarks/shapes.py [--seeds 10]
 
-Every data set is fitted with no atom and with one atom of each kind, with default arguments; the kind of least evidence is
-the choice. Prints a table and writes it to benchmarks/results/shapes.md. A count of 10 says that the right kind was chosen
+Every data set is fitted with no atom and with one atom of each kind, with default arguments; the kind of least
+evidence is
+the choice. Prints a table and writes it to benchmarks/results/shapes.md. A count of 10 says that the right kind was
+chosen
 on ten draws of ten.
 """
 
@@ -107,7 +109,8 @@ def main() -> None:
     lines = [
         f"n = {N}, p = {P}, noise {NOISE}; one atom of each kind with default arguments; {arguments.seeds} draws.",
         "",
-        "| data | right kind | chosen right | other choices | margin of the right kind, nats | not converged | s a fit |",
+        "| data | right kind | chosen right | other choices | margin of the right kind, nats | not converged |"
+        " s a fit |",
         "|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)

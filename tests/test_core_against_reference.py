@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from numpy.typing import NDArray
+from reference.ard import angle_curvature
+from reference.gate import entropy_hessian
 
 from reference import (
     Problem,
@@ -27,9 +29,7 @@ from reference import (
     pin_orbits,
     solve,
 )
-from reference.ard import angle_curvature
 from reference.evidence import evidence_all_terms
-from reference.gate import entropy_hessian
 from reference.objective import data_gradient, gates, reconstruct
 from sae_rs import _core
 from strategies import Example, Recipe, recipes

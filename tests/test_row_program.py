@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from reference.gate import gate_jets
 
 import sae_rs
-from reference.gate import gate_jets
 from sae_rs import SaeReconstructionRowProgram as Program
 from sae_rs._core import basis_jets
 
@@ -98,9 +98,7 @@ def orders(jets: Any) -> list[Array]:
 
 
 def same_bits(a: Any, b: Any) -> bool:
-    return all(
-        x.shape == y.shape and x.tobytes() == y.tobytes() for x, y in zip(orders(a), orders(b), strict=True)
-    )
+    return all(x.shape == y.shape and x.tobytes() == y.tobytes() for x, y in zip(orders(a), orders(b), strict=True))
 
 
 @pytest.mark.parametrize("gate", GATES)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from charts import Motion, advance, basis_map, frame, generator_map, motions, on_sphere, points
-from sae_rs import Circle, Duchon, ManifoldSAE, Poincare, ProjectivePlane, SaeManifoldRho, SaeManifoldTerm, Sphere
-from sae_rs import _core, check_gradient
+from charts import advance, basis_map, frame, generator_map, motions, on_sphere, points
+from sae_rs import (
+    Circle,
+    Duchon,
+    Poincare,
+    ProjectivePlane,
+    SaeManifoldRho,
+    SaeManifoldTerm,
+    Sphere,
+    _core,
+)
 from sae_rs.atoms import Atom
 from sae_rs.gates import Softmax
 
@@ -158,7 +166,11 @@ def compact(atom: Atom, block: FloatArray) -> float:
     return 0.0
 
 
-LOG_VOLUME = {"sphere": np.log(8.0 * np.pi**2), "projective_plane": np.log(8.0 * np.pi**2), "circle": np.log(2.0 * np.pi)}
+LOG_VOLUME = {
+    "sphere": np.log(8.0 * np.pi**2),
+    "projective_plane": np.log(8.0 * np.pi**2),
+    "circle": np.log(2.0 * np.pi),
+}
 LOG_SYMMETRIES = {"sphere": np.log(2.0), "circle": np.log(2.0), "poincare": np.log(2.0)}
 
 

@@ -41,6 +41,7 @@ from .gates import IBP, FrozenRouting, Softmax, ThresholdGate
 from .io import load
 from .model import Curve, ManifoldSAE
 from .reml import Certificate, FitProgress
+from .weights import huber_weights
 
 __all__ = [
     "IBP",
@@ -76,5 +77,6 @@ __all__ = [
     "__version__",
     "check_gradient",
     "datasets",
+    "huber_weights",
     "load",
 ]

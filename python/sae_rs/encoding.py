@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from . import _core
 from .atoms import Atom
+from .gates import Gate
 from .validation import row_chunks
 
 FloatArray = NDArray[np.float64]
@@ -51,6 +52,33 @@ class Encoding:
 def wrap_coords(atoms: Sequence[Atom], coords: Sequence[NDArray[Any]]) -> list[FloatArray]:
     """Copies of the coordinates in the canonical range of each atom."""
     return [atom.wrap(np.array(t, dtype=np.float64)) for atom, t in zip(atoms, coords, strict=True)]
+
+
+def encode_with(
+    rows: FloatArray,
+    mean: FloatArray,
+    atoms: Sequence[Atom],
+    gate: Gate,
+    decoders: Sequence[FloatArray],
+    rho: _core.SaeManifoldRho,
+    column_scores: FloatArray,
+    evidence: str,
+    threads: int | None,
+) -> Encoding:
+    """Encode checked rows (m, p) under decoders and strengths; `column_scores` are the prices of the columns'
+    masses."""
+    gates, coords, logits, support, objective, status = _core.encode_rows(
+        rows,
+        mean,
+        [atom.spec() for atom in atoms],
+        gate.spec(len(atoms)),
+        decoders,
+        rho,
+        column_scores=column_scores,
+        evidence=evidence,
+        threads=threads,
+    )
+    return Encoding(gates, wrap_coords(atoms, coords), logits, support, objective, status)
 
 
 def check_code(

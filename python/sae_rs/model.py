@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _core, reml
 from .atoms import Atom, resolve_atoms
-from .encoding import Encoding, check_code, decode_atom, decode_rows, wrap_coords
+from .encoding import Encoding, check_code, decode_atom, decode_rows, encode_with
 from .exceptions import ConvergenceWarning, NotFittedError
+from .fitted_rows import FittedRows
 from .gates import Gate, resolve_gate
 from .memory import check_memory
 from .parameters import Parameters
@@ -221,7 +222,8 @@ class ManifoldSAE(Parameters):
         X : array-like of shape (n, p)
             Real finite numbers; computed in float64, a float64 array in C order is not copied on the way in.
         weights : array-like of shape (n,), optional
-            Non-negative row weights; only their ratios matter.
+            Non-negative row weights; only their ratios matter. A row of weight 0 plays no part in the fit and is
+            encoded after it, as a new row would be.
 
         Returns
         -------
@@ -261,16 +263,18 @@ class ManifoldSAE(Parameters):
         if atoms:
             gate.check(len(data.values), n_atoms)
         row_weights = check_weights(weights, len(data.values))
+        fitted = FittedRows.of(data.values, row_weights, gate)
+        check_rows_suffice(len(fitted.values), atoms)
 
         with listening(self.progress, self.callback) as listener:
             result = reml.fit_dictionary(
-                data.values,
+                fitted.values,
                 atoms,
                 gate,
                 evidence=self.evidence,
                 outer=self.outer,
                 arc_length=self.roughness == "arc_length",
-                weights=row_weights,
+                weights=fitted.weights,
                 rho=rho,
                 n_init=n_init,
                 max_outer=max_outer,
@@ -284,13 +288,27 @@ class ManifoldSAE(Parameters):
         n_rows, n_columns = data.values.shape
         term = result.term
         if term is None:
-            mean = data.values.mean(axis=0) if self.center else np.zeros(n_columns)
+            mean = fitted.values.mean(axis=0) if self.center else np.zeros(n_columns)
             gates, logits = np.zeros((n_rows, 0)), np.zeros((n_rows, 0))
-            support, decoders, coords = np.zeros((n_rows, 0), dtype=bool), [], []
+            support, decoders = np.zeros((n_rows, 0), dtype=bool), []
+            coords: list[FloatArray] = []
         else:
-            mean, gates, logits = np.array(term.mean), np.array(term.gates), np.array(term.logits)
-            support, decoders = np.array(term.support), [np.array(decoder) for decoder in term.decoders]
-            coords = wrap_coords(atoms, term.coords)
+            mean, decoders = np.array(term.mean), [np.array(decoder) for decoder in term.decoders]
+
+            def encoded(rows: FloatArray) -> Encoding:
+                return encode_with(
+                    rows,
+                    mean,
+                    atoms,
+                    gate,
+                    decoders,
+                    result.rho,
+                    term.column_scores(result.rho),
+                    self.evidence,
+                    threads,
+                )
+
+            gates, logits, support, coords = fitted.all_rows(term, atoms, data.values, encoded)
         dispersion = float(result.rho.dispersion())
         training = summarise_training(
             data.values,
@@ -376,18 +394,17 @@ class ManifoldSAE(Parameters):
             squares = np.array([row @ row for row in rows - self.mean_])
             done = np.zeros(len(rows), dtype=np.uint8)
             return Encoding(none, [], none.copy(), none.astype(bool), squares / (2.0 * self.dispersion_), done)
-        gates, coords, logits, support, objective, status = _core.encode_rows(
+        return encode_with(
             rows,
             self.mean_,
-            [atom.spec() for atom in self._atoms],
-            self._gate.spec(len(self._atoms)),
+            self._atoms,
+            self._gate,
             self.decoders_,
             self.rho_,
-            evidence=self._evidence,
-            column_scores=self._column_scores,
-            threads=check_n_jobs(self.n_jobs),
+            self._column_scores,
+            self._evidence,
+            check_n_jobs(self.n_jobs),
         )
-        return Encoding(gates, wrap_coords(self._atoms, coords), logits, support, objective, status)
 
     def decode(self, encoding: Encoding) -> NDArray[Any]:
         """Rows (m, p) of an `Encoding`, in the dtype of the training data (float32 or float64)."""

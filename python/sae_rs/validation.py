@@ -145,7 +145,7 @@ def check_new_rows(X: ArrayLike | NDArray[Any], n_features: int) -> FloatArray:
 
 
 def check_weights(weights: ArrayLike | None, n_rows: int) -> FloatArray | None:
-    """Check row weights (n,) and scale them to mean 1.
+    """Check row weights (n,) and scale them to mean 1; equal weights are None.
 
     Raises
     ------
@@ -175,6 +175,9 @@ def check_weights(weights: ArrayLike | None, n_rows: int) -> FloatArray | None:
     # Divide by the largest first: the mean of huge or tiny weights may leave the range of float64.
     values /= values.max()
     values /= values.mean()
+    if np.all(values == values[0]):
+        # as good as none: the same numbers to the last bit
+        return None
     return values
 
 

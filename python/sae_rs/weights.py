@@ -13,7 +13,8 @@ FloatArray = NDArray[np.float64]
 def huber_weights(X: ArrayLike, delta: float = 1.5) -> FloatArray:
     """Weights (n,) of Huber's kind from row norms: ``w = min(1, delta · median / ‖z‖)`` with z the row less the mean.
 
-    Rows whose norm is at most `delta` times the median weigh 1; a longer row weighs as if its length were that. Pass them
+    Rows whose norm is at most `delta` times the median weigh 1; a longer row weighs as if its length were that. Pass
+    them
     to ``ManifoldSAE.fit(X, weights=...)``.
 
     Parameters

@@ -5,7 +5,8 @@ e^(d_m s) B_m keeps every fit. The priors' energy along it is
 
     f(s) = 1/2 T e^-2s + 1/2 sum_mm' e^((d_m + d_m') s) K_mm',   T = sum alpha t^2,   K_mm' = P_mm' <B_m, B_m'>,
 
-and the volume of theta grows as e^(kappa s), kappa = p sum_m d_m - (line coordinates of all rows that use the atom). With
+and the volume of theta grows as e^(kappa s), kappa = p sum_m d_m - (line coordinates of all rows that use the atom).
+With
 T + d'Kd = G'HG, G the tangent of the motion at s = 0, the Gaussian sqrt(2 pi / G'HG) gives way to
 
     I = int exp(f(0) - f(s) + kappa s) ds.

@@ -21,7 +21,8 @@ class Duchon(FlatAtom):
     """A curve or surface of d real coordinates: a spline with a knot at every centre.
 
     The coordinates have a standard normal prior, so centres belong within about two units of the origin. The basis is
-    polyharmonic kernels at the centres, C − M₀ combinations that no polynomial sees, and then the M₀ monomials of degree below
+    polyharmonic kernels at the centres, C − M₀ combinations that no polynomial sees, and then the M₀ monomials of
+    degree below
     m = ⌊d/2⌋ + 2: in one dimension the natural cubic spline, in two the thin plate of third derivatives.
 
     Parameters
@@ -32,7 +33,8 @@ class Duchon(FlatAtom):
     Raises
     ------
     ValueError
-        For centres that are not finite, coincide, are too few for the polynomials, or lie on a set on which a polynomial
+        For centres that are not finite, coincide, are too few for the polynomials, or lie on a set on which a
+        polynomial
         vanishes; and for more than six dimensions.
     """
 
@@ -64,7 +66,7 @@ class Duchon(FlatAtom):
 
     @property
     def factors(self) -> tuple[Real, ...]:
-        return (Real(),) * self._array.shape[1]
+        return tuple(Real() for _ in range(self._array.shape[1]))
 
     @property
     def width(self) -> int:

@@ -19,8 +19,10 @@ MAX_DIM = 6
 class Poincare(FlatAtom):
     """A surface of d real coordinates that is penalised as if it lay in hyperbolic space.
 
-    The coordinates are a tangent vector at the origin of the Poincaré ball, with a standard normal prior. The basis is their
-    monomials to degree two, ``1, t_1, ..., t_d, t_1 t_1, t_1 t_2, ...``; the roughness is the Dirichlet energy in the metric of
+    The coordinates are a tangent vector at the origin of the Poincaré ball, with a standard normal prior. The basis
+    is their
+    monomials to degree two, ``1, t_1, ..., t_d, t_1 t_1, t_1 t_2, ...``; the roughness is the Dirichlet energy in the
+    metric of
     curvature −1, so that it grows with the hyperbolic volume around the origin.
 
     Parameters
@@ -35,7 +37,7 @@ class Poincare(FlatAtom):
     """
 
     # a field here; other kinds derive it from their factors
-    dim: int = field(default=2)  # type: ignore[mutable-override]
+    dim: int = field(default=2)
     kind: ClassVar[str] = "poincare"
 
     def __post_init__(self) -> None:

@@ -22,7 +22,8 @@ DEGREE = 5
 TABLE_POINTS = (257, 49, 21)
 # Half-width of the box in which an object is tabulated: rows of a standard normal coordinate lie within.
 REACH = 4.0
-# Points at which an object's derivatives are compared with those of its table, and how far they may be apart, as a part of
+# Points at which an object's derivatives are compared with those of its table, and how far they may be apart, as a
+# part of
 # the largest derivative of that order.
 CHECKED, AGREE = 64, 1e-3
 # Nodes along each coordinate of the mean that the default roughness is, in one, two and three dimensions.
@@ -52,10 +53,14 @@ class Basis(Protocol):
 class Precomputed(FlatAtom):
     """A curve or surface in a basis of the caller's own, given by its values on a grid of one to three coordinates.
 
-    Between the grid's points the basis is the tensor product of quintic splines through the values, with the splines' own
-    derivatives, so V and its gradient are as exact as for any other kind, a fit needs no calls of the caller's code, and the
-    model can be stored. A coordinate is an angle of some period, uniform a priori, or a real number with a standard normal
-    prior: a grid should cover at least ±3, and beyond it the basis continues by its second Taylor polynomial. A basis is not
+    Between the grid's points the basis is the tensor product of quintic splines through the values, with the splines'
+    own
+    derivatives, so V and its gradient are as exact as for any other kind, a fit needs no calls of the caller's code,
+    and the
+    model can be stored. A coordinate is an angle of some period, uniform a priori, or a real number with a standard
+    normal
+    prior: a grid should cover at least ±3, and beyond it the basis continues by its second Taylor polynomial. A basis
+    is not
     assumed to follow shifts of its coordinates, so there is no gauge.
 
     Parameters
@@ -65,7 +70,8 @@ class Precomputed(FlatAtom):
     values : array-like of shape (n_1, ..., n_d, M)
         The basis at the grid points.
     roughness : array-like of shape (M, M), optional
-        Roughness Gram S, symmetric and positive semi-definite; its null space gets the weak prior. By default the mean squared
+        Roughness Gram S, symmetric and positive semi-definite; its null space gets the weak prior. By default the
+        mean squared
         Hessian over the coordinates' prior.
     periods : sequence of d numbers or None, optional
         The period of each angle, None for a real number. By default all are real.
@@ -73,7 +79,8 @@ class Precomputed(FlatAtom):
     Raises
     ------
     ValueError
-        For wrong shapes, values that are not finite, a grid that does not increase, and a roughness that is not symmetric or
+        For wrong shapes, values that are not finite, a grid that does not increase, and a roughness that is not
+        symmetric or
         not positive semi-definite.
 
     See Also
@@ -105,7 +112,9 @@ class Precomputed(FlatAtom):
     ) -> None:
         grid = [_array(f"axes[{k}]", axis, 1) for k, axis in enumerate(axes)]
         if not 1 <= len(grid) <= MAX_DIM:
-            raise ValueError(f"Precomputed: axes must list 1 to {MAX_DIM} grids, one for each coordinate, got {len(grid)}")
+            raise ValueError(
+                f"Precomputed: axes must list 1 to {MAX_DIM} grids, one for each coordinate, got {len(grid)}"
+            )
         turns = _periods(periods, len(grid))
         for k, (axis, period) in enumerate(zip(grid, turns, strict=True)):
             _check_axis(k, axis, period)
@@ -179,7 +188,8 @@ class Precomputed(FlatAtom):
         Parameters
         ----------
         source : object
-            With ``dim``, ``basis(t)`` (n, M), ``jacobian(t)`` (n, M, d) and ``hessian(t)`` (n, M, d, d) for coordinates (n, d);
+            With ``dim``, ``basis(t)`` (n, M), ``jacobian(t)`` (n, M, d) and ``hessian(t)`` (n, M, d, d) for
+            coordinates (n, d);
             also ``third(t)`` (n, M, d, d, d), ``roughness`` (M, M) and ``retract(t)`` (n, d), which are optional.
         lower, upper : float or sequence of d floats
             The box of the real coordinates.
@@ -191,7 +201,8 @@ class Precomputed(FlatAtom):
         Raises
         ------
         ValueError
-            When something is missing or has a wrong shape, and when a derivative disagrees with the basis: it is wrong, or
+            When something is missing or has a wrong shape, and when a derivative disagrees with the basis: it is
+            wrong, or
             `n_points` is too small.
         """
         for name, shape in [("basis", "(n, M)"), ("jacobian", "(n, M, d)"), ("hessian", "(n, M, d, d)")]:
@@ -233,7 +244,8 @@ class Precomputed(FlatAtom):
             worst = int(np.argmax(apart))
             if apart[worst] > AGREE * max(np.abs(found[order]).max(), np.abs(found[0]).max()):
                 raise ValueError(
-                    f"Precomputed: {name}(t) is off by {apart[worst]:.3g} at t = {t[worst].tolist()} from the spline through"
+                    f"Precomputed: {name}(t) is off by {apart[worst]:.3g} at t = {t[worst].tolist()} from the spline"
+                    " through"
                     " the basis: it is not its derivative, or n_points is too small"
                 )
         if callable(getattr(source, "retract", None)):
@@ -310,7 +322,9 @@ def _periods(periods: Sequence[float | None] | None, dim: int) -> tuple[float | 
     if periods is None:
         return (None,) * dim
     if isinstance(periods, str) or not isinstance(periods, Sequence) or len(periods) != dim:
-        raise ValueError(f"Precomputed: periods must list {dim} numbers or None, one for each coordinate, got {periods!r}")
+        raise ValueError(
+            f"Precomputed: periods must list {dim} numbers or None, one for each coordinate, got {periods!r}"
+        )
     for period in periods:
         if period is not None and not 0.0 < float(period) < np.inf:
             raise ValueError(f"Precomputed: a period must be a positive number or None, got {period!r}")
@@ -324,7 +338,8 @@ def _check_axis(k: int, axis: FloatArray, period: float | None) -> None:
         raise ValueError(f"Precomputed: axes[{k}] must increase")
     if period is not None and axis[-1] - axis[0] >= period:
         raise ValueError(
-            f"Precomputed: axes[{k}] spans {axis[-1] - axis[0]:g}, not less than its period {period:g}: leave out the end"
+            f"Precomputed: axes[{k}] spans {axis[-1] - axis[0]:g}, not less than its period {period:g}: leave out"
+            " the end"
         )
 
 

@@ -16,7 +16,8 @@ from .sphere import MAX_DEGREE, degree_energy, degree_roughness, lattice, unit_v
 class ProjectivePlane(Atom):
     """A surface of undirected axes: the decoded point is an even polynomial of a unit vector, the same at t and −t.
 
-    The basis is the spherical harmonics of even degree 0, 2, ..., L, as `Sphere` has them. A coordinate is stored as the one
+    The basis is the spherical harmonics of even degree 0, 2, ..., L, as `Sphere` has them. A coordinate is stored as
+    the one
     of its two unit vectors with z > 0.
 
     Parameters

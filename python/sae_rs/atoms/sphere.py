@@ -18,8 +18,10 @@ MAX_DEGREE = 32
 class Sphere(Atom):
     """A closed surface: the decoded point is a polynomial of a unit vector in three dimensions.
 
-    The basis is the real spherical harmonics of degree 0 to L, in the order of the degree l and then m = −l..l, scaled to
-    mean square one over the sphere; degree one is √3 (y, z, x). A coordinate is stored as its unit vector (x, y, z) and has
+    The basis is the real spherical harmonics of degree 0 to L, in the order of the degree l and then m = −l..l,
+    scaled to
+    mean square one over the sphere; degree one is √3 (y, z, x). A coordinate is stored as its unit vector (x, y, z)
+    and has
     two degrees of freedom, so there are no poles.
 
     Parameters
@@ -86,11 +88,15 @@ def lattice(n_points: int, bottom: float) -> FloatArray:
 def degree_roughness(degrees: range) -> tuple[FloatArray, list[int]]:
     """The roughness of a column of each degree, and how many columns it has."""
     order = np.array(degrees, dtype=np.float64)
-    return (order * (order + 1.0)) ** 2, [2 * l + 1 for l in degrees]
+    return (order * (order + 1.0)) ** 2, [2 * degree + 1 for degree in degrees]
 
 
 def degree_energy(degrees: range, decoder: FloatArray) -> dict[str, float]:
     """Sum of squares of the decoder's rows of each degree but zero: the columns have mean square one."""
     rows = np.einsum("mp,mp->m", decoder, decoder)
-    ends = np.cumsum([2 * l + 1 for l in degrees])
-    return {f"l{l}": float(rows[end - 2 * l - 1 : end].sum()) for l, end in zip(degrees, ends, strict=True) if l}
+    ends = np.cumsum([2 * degree + 1 for degree in degrees])
+    return {
+        f"l{degree}": float(rows[end - 2 * degree - 1 : end].sum())
+        for degree, end in zip(degrees, ends, strict=True)
+        if degree
+    }

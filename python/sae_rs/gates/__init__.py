@@ -1,6 +1,7 @@
 """Gates: how much of each atom a row uses.
 
-Like an atom, a gate here is a frozen description; the logits that are fitted live in the model. A new gate is one file with
+Like an atom, a gate here is a frozen description; the logits that are fitted live in the model. A new gate is one
+file with
 one class, and one entry of ``GATE_KINDS``.
 """
 

@@ -14,8 +14,10 @@ ENERGIES = ("ordered", "plug_in")
 class IBP(Gate):
     """Independent gates with a price on each atom's share of the rows (Indian buffet process).
 
-    ``a = σ(ℓ/τ) π_k`` with ``π_k = (α/(α + 1))^(k + 1)``. The prior acts on the mass of a column, the sum of σ(ℓ/τ) over the
-    rows that use the atom, so it couples all rows. A row may use several atoms or none. The prior is not normalised over
+    ``a = σ(ℓ/τ) π_k`` with ``π_k = (α/(α + 1))^(k + 1)``. The prior acts on the mass of a column, the sum of σ(ℓ/τ)
+    over the
+    rows that use the atom, so it couples all rows. A row may use several atoms or none. The prior is not normalised
+    over
     logits: evidences compare strengths, not numbers of atoms.
 
     Parameters

@@ -11,7 +11,8 @@ import numpy as np
 
 from .base import FloatArray, Gate, atom_indices, positive
 
-# Nodes of the Gauss-Hermite rule that normalises the prior of one logit: its integrand is smooth, and this many are exact
+# Nodes of the Gauss-Hermite rule that normalises the prior of one logit: its integrand is smooth, and this many are
+# exact
 # to about 1e-8 over the strengths that a search visits.
 N_NODES = 64
 

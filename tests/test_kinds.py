@@ -95,7 +95,7 @@ class TestBases:
         data, rho, coords, decoder = some_term(atom)
         found = term_at(atom, data, coords, decoder).loss(rho)["smoothness"]
         variance = float(data.var(axis=0).mean())
-        precision = decoder_precision(atom, float(np.exp(-1.0)), float(np.exp(-2.0)), variance)
+        precision = decoder_precision(atom.roughness(), float(np.exp(-1.0)), float(np.exp(-2.0)), variance)
         p = decoder.shape[1]
         expected = 0.5 * np.sum(decoder * (precision @ decoder)) + 0.5 * decoder.size * np.log(TURN)
         assert found == pytest.approx(expected - 0.5 * p * np.linalg.slogdet(precision)[1], rel=1e-10)

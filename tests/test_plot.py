@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 import sae_rs
+from kinds import fitted
 from planted import fitted_mean, fitted_one, fitted_two, one_circle, two_circles
+from sae_rs import KleinBottle, Line
+from sae_rs.colours import row_colours
 from sae_rs.demo import label_order
 from sae_rs.names import place_names
 from sae_rs.plot import cyclic_colours
@@ -67,6 +70,45 @@ class TestPlotAtom:
         before, after = fitted_one().plot_atom(0), again.plot_atom(0)
         offsets = [np.asarray(ax.collections[-1].get_offsets()) for ax in (before, after)]
         np.testing.assert_array_equal(*offsets)
+
+
+class TestKinds:
+    @pytest.mark.parametrize("name", ["arc", "line"])
+    def test_an_open_curve(self, name: str) -> None:
+        ax = fitted(name).plot_atom(0)
+        (line,) = ax.lines
+        curve, rows = np.asarray(line.get_xydata()), np.asarray(ax.collections[-1].get_offsets())
+        # it ends where the rows end, and does not close
+        assert np.linalg.norm(curve[0] - curve[-1]) > 0.5 * np.ptp(rows[:, 0])
+        assert np.linalg.norm(rows[:, None] - curve, axis=2).min(axis=1).max() < 0.1
+        assert len(ax.collections) == 2
+
+    def test_a_flat_surface_is_a_net_in_its_plane(self) -> None:
+        ax = fitted("plane").plot_atom(0)
+        assert ax.name == "rectilinear"
+        assert len(ax.lines) > 20
+        assert "of the surface" in ax.get_xlabel()
+
+    def test_a_surface_that_spans_space_is_drawn_in_it(self) -> None:
+        model = fitted("cylinder")
+        ax = model.plot_atom(0, labels=(model.coords_[0][:, 0] > np.pi).astype(str))
+        assert ax.name == "3d"
+        assert {text.get_text().strip() for text in ax.texts} == {"True", "False"}
+        # given plane axes, it is seen from where it is widest
+        flat = pyplot.subplots()[1]
+        assert model.plot_atom(0, ax=flat) is flat
+        assert len(flat.lines) == len(ax.lines)
+
+    def test_panels_of_both_sorts(self) -> None:
+        assert [ax.name for ax in fitted("cylinder").plot().axes] == ["3d"]
+        assert [ax.name for ax in fitted("line").plot().axes] == ["rectilinear"]
+
+    def test_colours_follow_the_first_coordinate(self) -> None:
+        real = row_colours(Line(), np.array([[-1.0], [0.0], [2.0]]))
+        assert len(np.unique(real.round(6), axis=0)) == 3
+        half = row_colours(KleinBottle(), np.array([[0.0, 1.0], [np.pi, 2.0]]))
+        np.testing.assert_allclose(half[0], half[1], atol=1e-12)
+        assert row_colours(Line(), np.ones((2, 1))).shape == (2, 3)
 
 
 class TestPlot:

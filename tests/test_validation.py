@@ -12,7 +12,18 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from planted import fitted_one, one_circle
-from sae_rs import Circle, ManifoldSAE, NotFittedError, SaeManifoldRho, Softmax
+from sae_rs import (
+    Circle,
+    Cylinder,
+    KleinBottle,
+    Line,
+    ManifoldSAE,
+    NotFittedError,
+    Patch,
+    SaeManifoldRho,
+    Softmax,
+    Torus,
+)
 from sae_rs.memory import check_memory, estimate_bytes, format_bytes, parse_memory_budget
 from sae_rs.validation import CHUNK_BYTES, check_finite, check_training_rows, check_weights
 
@@ -203,6 +214,41 @@ class TestOptions:
         with pytest.raises(ValueError, match=r"Circle: harmonics must be an integer of at least 1, got"):
             Circle(harmonics=value)
 
+    @pytest.mark.parametrize(
+        ("kind", "name", "least"),
+        [
+            (Torus, "harmonics", 1),
+            (Cylinder, "harmonics", 1),
+            (Cylinder, "degree", 1),
+            (KleinBottle, "harmonics", 2),
+            (Patch, "dim", 1),
+            (Patch, "degree", 1),
+        ],
+    )
+    def test_fields_of_kinds(self, kind: Any, name: str, least: int) -> None:
+        for value in (0, -1, least - 1, 1.0, True, "3", None, np.float64(2.0)):
+            with pytest.raises(ValueError, match=rf"{kind.__name__}: {name} must be an integer (of at|from {least})"):
+                kind(**{name: value})
+        atom = kind(**{name: np.int64(least)})
+        assert type(getattr(atom, name)) is int
+
+    def test_bases_too_wide(self) -> None:
+        for kind, fields, message in [
+            (Torus, {"harmonics": 45}, "Torus: harmonics must be an integer from 1 to 44, got 45"),
+            (KleinBottle, {"harmonics": 64}, "KleinBottle: harmonics must be an integer from 2 to 63, got 64"),
+            (Patch, {"dim": 9}, "Patch: dim must be an integer from 1 to 8, got 9"),
+            (Patch, {"dim": 8, "degree": 9}, "would have 24310 basis functions, more than 8192"),
+            (Cylinder, {"harmonics": 2000, "degree": 4}, "would have 20005 basis functions, more than 8192"),
+        ]:
+            with pytest.raises(ValueError, match=re.escape(message)):
+                kind(**fields)
+
+    def test_fields_that_a_kind_does_not_have(self) -> None:
+        with pytest.raises(TypeError):
+            Line(harmonics=1)  # type: ignore[call-arg]
+        refuses("unknown atom kind 'cilinder': did you mean 'cylinder'?", atom="cilinder")
+        refuses("unknown atom kind 'klein': did you mean 'line'?", atom="klein")
+
     @pytest.mark.parametrize("name", ["temperature", "logit_precision"])
     @pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf, True, "1"])
     def test_softmax(self, name: str, value: Any) -> None:
@@ -237,10 +283,18 @@ class TestOptions:
         refuses("rho must be a SaeManifoldRho or a flat vector", rho="big")
         two = SaeManifoldRho(log_lambda_smooth=[0.0, 0.0], log_dispersion=-3.0)
         refuses("rho.log_lambda_smooth must have shape (1,), one for each atom, got (2,)", rho=two)
+        short = SaeManifoldRho(log_lambda_smooth=[0.0], log_ard=[[0.0]], log_dispersion=-3.0)
+        refuses("rho.log_ard[0] must have 0 or 2 entries, got 1", rho=short, atom=Cylinder(harmonics=1))
+        refuses("rho.log_ard[0] must be empty: the prior on a sphere has no precisions", rho=short, atom="sphere")
 
     def test_too_few_rows(self) -> None:
         refuses("X has 5 rows, too few for 8 atoms: at least 8 are needed", X[:5], n_atoms=8)
         refuses("X has 5 rows, too few for the basis of atom 0, Circle(harmonics=3): at least 7 are needed", X[:5])
+        for atom, width in [(Torus(), 25), (Cylinder(), 10), (KleinBottle(), 17), (Patch(2), 6)]:
+            few = X[: width - 1]
+            refuses(
+                f"X has {width - 1} rows, too few for the basis of atom 0, {atom}: at least {width}", few, atom=atom
+            )
 
 
 class TestMemory:

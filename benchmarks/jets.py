@@ -1,6 +1,6 @@
 """Rows per second of the row program at 8 primaries, 64 outputs and 4 atoms, one row at a time and four at a time.
 
-Run it as ``python benchmarks/jets.py``; it needs Cargo. Both paths run the same text in the same process, in turns, each
+Run it as ``python benchmarks/jets.py``; it needs Cargo. Both paths run the same text in the same process, in turns, and
 into arrays that are there already. Nothing is asserted.
 """
 

@@ -98,9 +98,7 @@ def orders(jets: Any) -> list[Array]:
 
 
 def same_bits(a: Any, b: Any) -> bool:
-    return all(
-        x.shape == y.shape and x.tobytes() == y.tobytes() for x, y in zip(orders(a), orders(b), strict=True)
-    )
+    return all(x.shape == y.shape and x.tobytes() == y.tobytes() for x, y in zip(orders(a), orders(b), strict=True))
 
 
 @pytest.mark.parametrize("gate", GATES)

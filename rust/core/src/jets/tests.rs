@@ -98,10 +98,10 @@ proptest! {
 
     #[test]
     fn a_lane_has_the_bits_of_its_row(rows in prop::array::uniform4(points())) {
-        fn compare<J: Laned>(space: J::Space, rows: [[f64; 3]; 4]) -> Result<(), TestCaseError>
-        where
-            J: std::fmt::Debug + PartialEq,
-        {
+        fn compare<J: Laned + std::fmt::Debug + PartialEq>(
+            space: J::Space,
+            rows: [[f64; 3]; 4],
+        ) -> Result<(), TestCaseError> {
             let x = std::array::from_fn(|a| F64x4(rows.map(|row| row[a])));
             let four = program(&seed::<Lanes4<J>>(space, x));
             for (lane, row) in rows.into_iter().enumerate() {

@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sae_core::{
-    Atom, Circle, Cylinder, Duchon, EntropyNodes, Gate, KleinBottle, Line, Patch, Poincare, Precomputed,
+    Atom, Circle, Cylinder, Duchon, EntropyNodes, FiniteSet, Gate, KleinBottle, Line, Patch, Poincare, Precomputed,
     ProjectivePlane, Softmax, Sphere, Torus,
 };
 use std::sync::Arc;
@@ -37,6 +37,7 @@ pub fn atom(spec: &Bound<'_, PyDict>) -> PyResult<Arc<dyn Atom>> {
         "circle" => Ok(Arc::new(Circle::new(size("harmonics")?).map_err(value_error)?)),
         "cylinder" => Ok(Arc::new(Cylinder::new(size("harmonics")?, size("degree")?).map_err(value_error)?)),
         "duchon" => Ok(Arc::new(Duchon::new(table(spec, "centers")?.view()).map_err(value_error)?)),
+        "finite_set" => Ok(Arc::new(FiniteSet::new(size("size")?).map_err(value_error)?)),
         "klein_bottle" => Ok(Arc::new(KleinBottle::new(size("harmonics")?).map_err(value_error)?)),
         "line" => Ok(Arc::new(Line)),
         "patch" => Ok(Arc::new(Patch::new(size("dim")?, size("degree")?).map_err(value_error)?)),

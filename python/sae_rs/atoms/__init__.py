@@ -14,6 +14,7 @@ from .base import Atom
 from .circle import Circle
 from .cylinder import Cylinder
 from .duchon import Duchon
+from .finite_set import FiniteSet
 from .klein_bottle import KleinBottle
 from .line import Line
 from .patch import Patch
@@ -29,6 +30,7 @@ __all__ = [
     "Circle",
     "Cylinder",
     "Duchon",
+    "FiniteSet",
     "KleinBottle",
     "Line",
     "Patch",
@@ -47,6 +49,7 @@ ATOM_KINDS: dict[str, type[Atom]] = {
     Circle.kind: Circle,
     Cylinder.kind: Cylinder,
     Duchon.kind: Duchon,
+    FiniteSet.kind: FiniteSet,
     KleinBottle.kind: KleinBottle,
     Line.kind: Line,
     Patch.kind: Patch,

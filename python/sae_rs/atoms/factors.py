@@ -36,4 +36,13 @@ class Direction:
     ambient: ClassVar[int] = 3
 
 
-Factor = Angle | Real | Direction
+@dataclass(frozen=True)
+class Choice:
+    """One of a few points, counted from 0; uniform."""
+
+    size: int = 2
+    dim: ClassVar[int] = 1
+    ambient: ClassVar[int] = 1
+
+
+Factor = Angle | Real | Direction | Choice

@@ -9,7 +9,7 @@ import numpy as np
 
 from .base import Atom, FloatArray
 from .factors import Direction
-from .sphere import MAX_DEGREE, degree_energy, degree_roughness, lattice, unit_vectors
+from .sphere import MAX_DEGREE, degree_energy, degree_roughness, globe, lattice, unit_vectors
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,10 @@ class ProjectivePlane(Atom):
     def grid(self, n_points: int) -> FloatArray:
         """Unit vectors (n_points, 3) with z > 0 at even distances, on a Fibonacci lattice."""
         return lattice(n_points, 0.0)
+
+    def wires(self, coords: FloatArray) -> list[FloatArray]:
+        """Circles of longitude and latitude of the half with z > 0."""
+        return globe(0.5 * np.pi)
 
     def roughness(self) -> FloatArray:
         """Mean squared Laplacian: (l (l + 1))² on each column of degree l."""

@@ -12,6 +12,8 @@ from .factors import Direction
 
 # Above this a dictionary has a thousand columns an atom, more than any data support.
 MAX_DEGREE = 32
+# Lines from pole to pole that the surface is drawn by, and points on each.
+MERIDIANS, WIRE_POINTS = 24, 121
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class Sphere(Atom):
         """Unit vectors (n_points, 3) at even distances, on a Fibonacci lattice."""
         return lattice(n_points, -1.0)
 
+    def wires(self, coords: FloatArray) -> list[FloatArray]:
+        """Circles of longitude and latitude."""
+        return globe(np.pi)
+
     def roughness(self) -> FloatArray:
         """Mean squared Laplacian over the sphere: (l (l + 1))² on each column of degree l."""
         return np.diag(np.repeat(*degree_roughness(range(self.degree + 1))))
@@ -83,6 +89,20 @@ def lattice(n_points: int, bottom: float) -> FloatArray:
     angle = np.pi * (3.0 - np.sqrt(5.0)) * i
     radius = np.sqrt(1.0 - z**2)
     return np.column_stack([radius * np.cos(angle), radius * np.sin(angle), z])
+
+
+def globe(deepest: float) -> list[FloatArray]:
+    """Meridians and parallels as unit vectors (points, 3), down to an angle `deepest` from the pole."""
+    along = np.linspace(0.0, 1.0, WIRE_POINTS)
+
+    def line(colatitude: FloatArray | float, longitude: FloatArray | float) -> FloatArray:
+        theta, phi = np.broadcast_arrays(colatitude, longitude)
+        return np.column_stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)])
+
+    meridians = [line(deepest * along, phi) for phi in np.linspace(0.0, 2.0 * np.pi, MERIDIANS, endpoint=False)]
+    steps = round(deepest / np.pi * MERIDIANS / 2)
+    parallels = [line(deepest * k / steps, 2.0 * np.pi * along) for k in range(1, steps if deepest == np.pi else steps + 1)]
+    return meridians + parallels
 
 
 def degree_roughness(degrees: range) -> tuple[FloatArray, list[int]]:

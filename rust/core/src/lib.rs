@@ -37,8 +37,8 @@ mod term;
 
 pub use arrow::{plan, ArrowSchur, Curvature, Elimination, Ending, Factor, Factored, Frame, Plan, Step, System};
 pub use atoms::{
-    places, Atom, BasisJet, ChartFactor, Circle, Cylinder, Duchon, KleinBottle, Line, Patch, Place, Poincare,
-    Precomputed, ProjectivePlane, Sphere, Torus,
+    places, Atom, BasisJet, ChartFactor, Circle, Cylinder, Duchon, FiniteSet, KleinBottle, Line, Patch, Place,
+    Poincare, Precomputed, ProjectivePlane, Sphere, Torus,
 };
 pub use encode::{refresh, sparsity_floor, Encoder, Encoding};
 pub use errors::ShapeError;

@@ -6,8 +6,9 @@ use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sae_core::{
-    Atom, Circle, ColumnEnergy, Cylinder, Duchon, EntropyNodes, EvidenceMode, FrozenRouting, Gate, Ibp, KleinBottle,
-    Line, Patch, Poincare, Precomputed, ProjectivePlane, SigmoidNodes, Softmax, Sphere, ThresholdGate, Torus,
+    Atom, Circle, ColumnEnergy, Cylinder, Duchon, EntropyNodes, EvidenceMode, FiniteSet, FrozenRouting, Gate, Ibp,
+    KleinBottle, Line, Patch, Poincare, Precomputed, ProjectivePlane, SigmoidNodes, Softmax, Sphere, ThresholdGate,
+    Torus,
 };
 use std::sync::Arc;
 
@@ -53,6 +54,7 @@ pub fn atom(spec: &Bound<'_, PyDict>) -> PyResult<Arc<dyn Atom>> {
         "circle" => Ok(Arc::new(Circle::new(size("harmonics")?).map_err(value_error)?)),
         "cylinder" => Ok(Arc::new(Cylinder::new(size("harmonics")?, size("degree")?).map_err(value_error)?)),
         "duchon" => Ok(Arc::new(Duchon::new(table(spec, "centers")?.view()).map_err(value_error)?)),
+        "finite_set" => Ok(Arc::new(FiniteSet::new(size("size")?).map_err(value_error)?)),
         "klein_bottle" => Ok(Arc::new(KleinBottle::new(size("harmonics")?).map_err(value_error)?)),
         "line" => Ok(Arc::new(Line)),
         "patch" => Ok(Arc::new(Patch::new(size("dim")?, size("degree")?).map_err(value_error)?)),

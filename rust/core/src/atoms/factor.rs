@@ -11,13 +11,15 @@ pub enum ChartFactor {
     Line,
     /// A unit 3-vector with a uniform prior; with `antipodal`, t and -t are one point.
     Sphere { antipodal: bool },
+    /// One of a few points, uniform; nothing depends on its local coordinate, which stands for the point it is.
+    Choice { size: usize },
 }
 
 impl ChartFactor {
     /// Number of local coordinates.
     pub fn dim(self) -> usize {
         match self {
-            Self::Circle { .. } | Self::Line => 1,
+            Self::Circle { .. } | Self::Line | Self::Choice { .. } => 1,
             Self::Sphere { .. } => 2,
         }
     }
@@ -25,17 +27,19 @@ impl ChartFactor {
     /// Number of stored coordinates.
     pub fn ambient(self) -> usize {
         match self {
-            Self::Circle { .. } | Self::Line => 1,
+            Self::Circle { .. } | Self::Line | Self::Choice { .. } => 1,
             Self::Sphere { .. } => 3,
         }
     }
 
-    /// Log-volume of a compact factor, the energy of its uniform prior; `None` for a line.
+    /// Log-volume of a compact factor (or the log of the number of its points), the energy of its uniform prior; `None` for a
+    /// line.
     pub fn ln_volume(self) -> Option<f64> {
         match self {
             Self::Circle { period } => Some(period.ln()),
             Self::Line => None,
             Self::Sphere { antipodal } => Some((4.0 * PI).ln() - if antipodal { LN_2 } else { 0.0 }),
+            Self::Choice { size } => Some((size as f64).ln()),
         }
     }
 
@@ -46,7 +50,7 @@ impl ChartFactor {
 
     /// Whether its prior can have a precision of its own.
     pub fn has_precision(self) -> bool {
-        !matches!(self, Self::Sphere { .. })
+        matches!(self, Self::Circle { .. } | Self::Line)
     }
 }
 

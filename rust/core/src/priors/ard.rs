@@ -42,6 +42,11 @@ pub fn coordinate_prior(factor: ChartFactor, alpha: Option<f64>, t: f64) -> Coor
         ChartFactor::Circle { period } => on_circle(period, alpha, t),
         ChartFactor::Line => on_line(alpha, t),
         ChartFactor::Sphere { .. } => uniform(factor.ln_volume().expect("a sphere is compact")),
+        ChartFactor::Choice { .. } => {
+            // a coordinate that nothing depends on, held by a curvature whose Gaussian the compact term takes off again
+            let energy = factor.ln_volume().expect("a choice is finite");
+            CoordinatePrior { energy, curvature: 1.0, majoriser: 1.0, ..CoordinatePrior::default() }
+        }
     }
 }
 

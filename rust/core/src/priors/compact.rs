@@ -16,6 +16,8 @@ pub fn compact_of(factor: ChartFactor, h: [[f64; 2]; 2]) -> Option<(f64, [[f64; 
             Some((value, [[slope * unit, 0.0], [0.0, 0.0]]))
         }
         ChartFactor::Line => None,
+        // its curvature is one, and its point is a point
+        ChartFactor::Choice { .. } => Some((0.5 * TAU.ln(), [[0.0; 2]; 2])),
         ChartFactor::Sphere { antipodal } => {
             // d kappa = kappa/2 tr(h^-1 dh), and h^-1 = adj(h)/kappa^2
             let kappa = (h[0][0] * h[1][1] - h[0][1] * h[1][0]).sqrt();

@@ -18,6 +18,7 @@ from reference.atoms import (
     Circle,
     Cylinder,
     Duchon,
+    FiniteSet,
     KleinBottle,
     Line,
     Mobius,
@@ -27,7 +28,7 @@ from reference.atoms import (
     Sphere,
     Torus,
 )
-from reference.factors import SphereFactor
+from reference.factors import ChoiceFactor, SphereFactor
 from reference.gates import IBP, Frozen, Gate, Softmax, Threshold
 
 MIN_ROWS_PER_ATOM = 3
@@ -56,6 +57,7 @@ KINDS: dict[str, st.SearchStrategy[Atom]] = {
     "poincare": st.builds(Poincare, dim=st.integers(1, 2)),
     "klein_bottle": st.just(KleinBottle(harmonics=2)),
     "mobius": st.just(Mobius(harmonics=2, degree=1)),
+    "finite_set": st.builds(FiniteSet, size=st.integers(2, 3)),
 }
 """Small atoms of every kind."""
 
@@ -146,8 +148,8 @@ class Recipe:
 
 
 def takes_precisions(atom: Atom) -> bool:
-    """Whether the atom's coordinates can have ARD precisions: a sphere has no axes."""
-    return not any(isinstance(factor, SphereFactor) for factor in atom.factors)
+    """Whether the atom's coordinates can have ARD precisions: a sphere and a finite set have no axes."""
+    return not any(isinstance(factor, SphereFactor | ChoiceFactor) for factor in atom.factors)
 
 
 def atoms(kinds: tuple[str, ...] = tuple(KINDS)) -> st.SearchStrategy[Atom]:

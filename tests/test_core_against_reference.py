@@ -29,7 +29,18 @@ from reference import (
     pin_orbits,
     solve,
 )
-from reference.atoms import Circle, Cylinder, KleinBottle, Line, Patch, Poincare, ProjectivePlane, Sphere, Torus
+from reference.atoms import (
+    Circle,
+    Cylinder,
+    FiniteSet,
+    KleinBottle,
+    Line,
+    Patch,
+    Poincare,
+    ProjectivePlane,
+    Sphere,
+    Torus,
+)
 from reference.conditioning import Conditioned
 from reference.evidence import evidence_all_terms
 from reference.gates import IBP, Frozen, Softmax, Threshold
@@ -53,6 +64,7 @@ KINDS = (
     "duchon",
     "poincare",
     "klein_bottle",
+    "finite_set",
 )
 GATES = ("softmax", "threshold", "ibp", "frozen")
 EVIDENCES: tuple[Evidence, ...] = ("laplace", "quasi_laplace")
@@ -92,7 +104,7 @@ def deterministic(max_examples: int) -> settings:
 
 any_state = recipes(kinds=KINDS, gate_kinds=GATES, evidences=EVIDENCES, held=True)
 small_state = recipes(kinds=KINDS, gate_kinds=GATES, evidences=EVIDENCES, max_atoms=2, max_rows=10, max_outputs=4)
-near_optimum = recipes(kinds=KINDS, gate_kinds=GATES, max_atoms=2, max_rows=12, max_outputs=7, planted=True)
+near_optimum = recipes(kinds=KINDS, gate_kinds=GATES, max_atoms=2, max_rows=10, max_outputs=7, planted=True)
 
 EVERYTHING_ON = Recipe(
     (Circle(2), Circle(1), Circle(1)),
@@ -105,14 +117,18 @@ EVERYTHING_ON = Recipe(
     log_lambda_sparse=0.5,
     seed=3,
 )
-CURVED = Recipe((Sphere(2), ProjectivePlane(2)), Frozen(), n=14, p=6, log_noise=-3.0, weighted=True, seed=4)
-FLAT = Recipe(
-    (Patch(2, 2), Torus(1)), Threshold(ungated=(1,)), n=14, p=6, log_noise=-3.0, log_lambda_sparse=-2.0, seed=5
+THRESHOLD, COUPLED = Threshold(0.2, 0.8), IBP(alpha=1.5, logit_precision=0.5)
+PLUG_IN = IBP(energy_kind="plug_in", learnable=False, logit_precision=0.5, ungated=(1,))
+EXAMPLES = (
+    EVERYTHING_ON,
+    Recipe((Torus(1),), THRESHOLD, n=14, p=5, log_noise=-3.0, seed=13),
+    Recipe((Sphere(1), Line()), Threshold(ungated=(1,)), n=9, p=6, log_noise=-3.0, seed=14),
+    Recipe((Cylinder(1, 1), Circle(1)), COUPLED, n=9, p=6, log_noise=-3.0, seed=15),
+    Recipe((Patch(2, 2), Line()), PLUG_IN, n=9, p=6, log_noise=-3.0, ard=(False, True), seed=17),
+    Recipe((Poincare(2), ProjectivePlane(2)), Frozen(), n=9, p=6, log_noise=-3.0, seed=18),
+    Recipe((duchon(5, 1), FiniteSet(2)), Frozen(), n=9, p=5, log_noise=-3.0, ard=(True, False), seed=19),
+    Recipe((KleinBottle(2),), Frozen(), n=16, p=5, log_noise=-3.0, seed=20),
 )
-BENT = Recipe((KleinBottle(2), Line()), Softmax(), n=16, p=6, log_noise=-3.0, log_lambda_sparse=-1.0, seed=6)
-COUPLED = Recipe((Cylinder(1, 1), Poincare(2)), IBP(logit_precision=0.5), n=12, p=6, log_noise=-3.0, seed=7)
-SPLINE = Recipe((duchon(8, 2), Circle(1)), Frozen(), n=16, p=5, log_noise=-3.0, ard=(True, False), seed=8)
-EXAMPLES = (EVERYTHING_ON, CURVED, FLAT, BENT, COUPLED, SPLINE)
 """Every kind and every gate, at states that lead to clear optima."""
 
 
@@ -187,12 +203,11 @@ def feasible(problem: Problem, state: State, rho: Rho) -> None:
 
 
 @cache
-def optimum(recipe: Recipe) -> Example:
-    """The recipe's problem at its inner optimum."""
+def optimum(recipe: Recipe) -> Example | None:
+    """The recipe's problem at its inner optimum; None when the reference takes long to get there."""
     problem, start, rho = recipe.build()
-    solution = solve(problem, start, rho, tol=INNER_TOL)
-    assert solution.converged
-    return Example(problem, solution.state, rho)
+    solution = solve(problem, start, rho, tol=INNER_TOL, max_iter=150)
+    return Example(problem, solution.state, rho) if solution.converged else None
 
 
 def clear_optimum(recipe: Recipe) -> Example:
@@ -200,7 +215,10 @@ def clear_optimum(recipe: Recipe) -> Example:
 
     So are those where an open threshold gate would rather be closed: the core stops it at its wall.
     """
-    problem, state, rho = optimum(recipe)
+    found = optimum(recipe)
+    assume(found is not None)
+    assert found is not None
+    problem, state, rho = found
     system = pin_orbits(problem, state, rho, exact_hessian(problem, state, rho))
     unit = 1 / np.sqrt(np.diag(system))
     least = np.linalg.eigvalsh(unit[:, None] * system * unit)[0]
@@ -453,7 +471,7 @@ def test_a_shared_angle_precision_collects_the_slopes_of_its_owners() -> None:
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_scale_equivariance(factor: float) -> None:
-    problem, state, rho = optimum(EVERYTHING_ON)
+    problem, state, rho = clear_optimum(EVERYTHING_ON)
     scaled = replace(problem, data=factor * problem.data)
     big = replace(state, decoders=tuple(factor * b for b in state.decoders))
     loud = replace(rho, log_dispersion=rho.log_dispersion + 2 * np.log(factor))

@@ -46,6 +46,7 @@ from reference.atoms import (
     Atom,
     Circle,
     Cylinder,
+    FiniteSet,
     KleinBottle,
     Line,
     Mobius,
@@ -61,6 +62,7 @@ from reference.evidence import log_symmetries
 from reference.gates import IBP, Frozen, Gate, Softmax, Threshold
 from reference.jets import row_jets
 from reference.objective import gates
+from reference.priors import places
 from strategies import Recipe, duchon, recipes
 
 Array = NDArray[np.float64]
@@ -84,6 +86,7 @@ PAIRS = (
     (Poincare(2), Patch(1, 3)),
     (KleinBottle(2), Line()),
     (Mobius(2, 1), duchon(7, 2)),
+    (FiniteSet(3), Circle(1)),
 )
 """Every kind of atom; each pair meets every gate."""
 
@@ -215,10 +218,10 @@ def assert_derivative(function: Callable[[float], Quantities], **expected: tuple
     raise AssertionError(f"errors over tolerances: {misses}")
 
 
-def directions(problem: Problem, state: State, rng: np.random.Generator) -> list[Array]:
+def directions(problem: Problem, state: State, rho: Rho, rng: np.random.Generator) -> list[Array]:
     """A random step in the logits, one in the coordinates and one in the decoders."""
     variables, steps = Variables(problem, state.support), []
-    coords = np.concatenate([index[index >= 0] for index in variables.coord])
+    coords = np.concatenate([place.index for place in places(problem, state, rho, True) if place.factor.moves])
     for group in (variables.logit.ravel(), coords, np.arange(variables.border_start, variables.size)):
         if len(group):
             step = np.zeros(variables.size)
@@ -240,7 +243,7 @@ def check_derivatives(recipe: Recipe) -> None:
     changes = np.stack(list(curvature_theta(problem, state, rho)), axis=-1)
     turns = np.stack(list(gauge_theta(problem, state, rho)), axis=-1)
     terms, mixed = evidence_theta(problem, state, rho), mixed_theta_rho(problem, state, rho)
-    for step in directions(problem, state, rng):
+    for step in directions(problem, state, rho, rng):
 
         def along(s: float, step: Array = step) -> Quantities:
             moved, turn = variables.move(state, s * step), variables.transport(state, s * step)

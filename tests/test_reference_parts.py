@@ -21,6 +21,7 @@ from reference.atoms import (
     Circle,
     Cylinder,
     Duchon,
+    FiniteSet,
     KleinBottle,
     Line,
     Mobius,
@@ -74,6 +75,7 @@ ATOMS: tuple[Atom, ...] = (
     KleinBottle(3),
     Mobius(2, 1),
     Mobius(3, 2),
+    FiniteSet(3),
 )
 
 SMALL_ATOMS = tuple(atom for atom in ATOMS if atom.width <= 13)

@@ -27,9 +27,13 @@ COMPACT_STIFFNESS = 1e-8
 
 
 class Factor(ABC):
-    """One factor of a chart. ``stiffness`` is the ridge of H on its coordinates."""
+    """One factor of a chart.
+
+    ``stiffness`` is the ridge of H on its coordinates, ``moves`` whether they are variables.
+    """
 
     dim: int = 1
+    moves: bool = True
     ambient: int = 1
     stiffness: float = 0.0
 
@@ -209,6 +213,34 @@ class SphereFactor(Factor):
     def _rate(self) -> float:
         """2 on the sphere, 1 on the projective plane: then prior, integral and correction cancel as kappa -> 0."""
         return 1.0 if self.antipodal else 2.0
+
+
+@dataclass(frozen=True)
+class ChoiceFactor(Factor):
+    """One of a few points, stored by its number from 0, all as likely.
+
+    It is no variable: nothing depends on its local coordinate, which has a curvature of one that ``compact`` takes off
+    again.
+    """
+
+    size: int = 2
+    moves = False
+
+    @property
+    def log_volume(self) -> float:
+        return float(np.log(self.size))
+
+    def advance(self, t: Array, u: Array) -> Array:
+        return t.copy()
+
+    def draw(self, rng: np.random.Generator, n: int) -> Array:
+        return rng.integers(0, self.size, (n, 1)).astype(float)
+
+    def curvature(self, t: Array, alpha: Array | None) -> Array:
+        return np.ones(1)
+
+    def compact(self, block: Array) -> float:
+        return 0.5 * LN_2PI
 
 
 def compact_circle(h: Array | float) -> Array:

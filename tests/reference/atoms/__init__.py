@@ -4,6 +4,7 @@ from .base import Atom, Generator, Jets, Symmetry
 from .circle import Circle
 from .cylinder import Cylinder
 from .duchon import Duchon
+from .finite_set import FiniteSet
 from .klein_bottle import KleinBottle
 from .line import Line
 from .mobius import Mobius
@@ -18,6 +19,7 @@ __all__ = [
     "Circle",
     "Cylinder",
     "Duchon",
+    "FiniteSet",
     "Generator",
     "Jets",
     "KleinBottle",

@@ -323,7 +323,7 @@ def test_terms_of_the_evidence(recipe: Recipe) -> None:
     feasible(problem, state, rho)
     expected = evidence_all_terms(problem, state, rho)
     actual = core_term(problem, state).criterion_as_atoms(core_rho(rho))
-    for name in (*LOSS_PARTS, "compact", "constants", "unsupported", "occam"):
+    for name in (*LOSS_PARTS, "compact", "scale", "constants", "unsupported", "occam"):
         assert relative_error(actual[name], expected.get(name, 0.0), float(problem.n_rows)) < EXACT, name
     # How the orbit's share is split from ln|H| is the core's business; their sum is not.
     curvature_share = expected["log_det"] + expected.get("orbit", 0.0)

@@ -221,7 +221,8 @@ def assert_derivative(function: Callable[[float], Quantities], **expected: tuple
 def directions(problem: Problem, state: State, rho: Rho, rng: np.random.Generator) -> list[Array]:
     """A random step in the logits, one in the coordinates and one in the decoders."""
     variables, steps = Variables(problem, state.support), []
-    coords = np.concatenate([place.index for place in places(problem, state, rho, True) if place.factor.moves])
+    moving = [place.index for place in places(problem, state, rho, supported=True) if place.factor.moves]
+    coords = np.concatenate([np.zeros(0, int), *moving])
     for group in (variables.logit.ravel(), coords, np.arange(variables.border_start, variables.size)):
         if len(group):
             step = np.zeros(variables.size)

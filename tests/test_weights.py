@@ -29,6 +29,7 @@ class TestHuber:
         X, _ = one_circle(n=200)
         dirty = X.copy()
         dirty[:6] += 40.0 * np.random.default_rng(1).standard_normal((6, X.shape[1]))
+
         def error(**options: object) -> float:
             model = ManifoldSAE(1, Circle(harmonics=1)).fit(dirty, **options)
             return float(np.sqrt(np.mean((X - model.reconstruct())[6:] ** 2)))

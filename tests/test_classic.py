@@ -79,6 +79,7 @@ def expected_parts(term: SaeManifoldTerm, rho: SaeManifoldRho, X: Array, weights
         "occam": occam,
         "unsupported": unsupported,
         "orbit": 0.0,
+        "scale": 0.0,
         "compact": 0.0,
         "constants": 0.0,
     }

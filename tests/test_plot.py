@@ -42,7 +42,7 @@ class TestPlotAtom:
         rows = np.asarray(ax.collections[-1].get_offsets())
         curve = np.asarray(ax.lines[0].get_xydata())
         assert len(rows) == len(X)
-        np.testing.assert_array_equal(curve[0], curve[-1])
+        np.testing.assert_allclose(curve[0], curve[-1], atol=1e-13)
         nearest = np.linalg.norm(rows[:, None] - curve, axis=2).min(axis=1)
         assert nearest.max() < 0.3
         assert ax.get_title().startswith("circle 0")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from reference.gates.softmax import Softmax as ReferenceSoftmax
 
 import sae_rs
+from reference.gates.softmax import Softmax as ReferenceSoftmax
 from sae_rs import SaeReconstructionRowProgram as Program
 from sae_rs._core import basis_jets
 

@@ -290,7 +290,7 @@ class TestOptions:
     def test_too_few_rows(self) -> None:
         refuses("X has 5 rows, too few for 8 atoms: at least 8 are needed", X[:5], n_atoms=8)
         refuses("X has 5 rows, too few for the basis of atom 0, Circle(harmonics=3): at least 7 are needed", X[:5])
-        for atom, width in [(Torus(), 25), (Cylinder(), 10), (KleinBottle(), 17), (Patch(2), 6)]:
+        for atom, width in [(Torus(), 25), (Cylinder(), 10), (KleinBottle(), KleinBottle().width), (Patch(2), 6)]:
             few = X[: width - 1]
             refuses(
                 f"X has {width - 1} rows, too few for the basis of atom 0, {atom}: at least {width}", few, atom=atom

@@ -58,6 +58,10 @@ def curvature(problem: Problem, state: State, rho: Rho) -> Array:
         matrix[place.index, place.index] += np.maximum(bend, 0.0) + place.factor.stiffness
     prior = problem.gate.majoriser(state.logits, state.support, rho.log_lambda_sparse)
     _add_logit_block(matrix, variables, prior + np.diag(gaussian_curvature(problem, state)))
+    if problem.classic:
+        # outside the support a logit that no prior holds either counts ln 1
+        for at in variables.logit[~state.support[:, : problem.n_free]]:
+            matrix[at, at] = matrix[at, at] if matrix[at, at] > 0 else 1.0
     for direction in unseen_directions(problem, state, rho):
         _add_decoder_direction(matrix, variables, direction)
     return matrix

@@ -18,7 +18,8 @@ MAX_SIZE = 1024
 class FiniteSet(Atom):
     """A few separate points: a row that uses the atom lies at one of them.
 
-    The basis is one-hot, so a row of the decoder is a point. The coordinate is the number of the point, counted from 0; which
+    The basis is one-hot, so a row of the decoder is a point. The coordinate is the number of the point, counted from
+    0; which
     one a row takes costs ln(size) nats a priori. There is no roughness, and a smoothness strength has no effect.
 
     Parameters

@@ -101,7 +101,9 @@ def globe(deepest: float) -> list[FloatArray]:
 
     meridians = [line(deepest * along, phi) for phi in np.linspace(0.0, 2.0 * np.pi, MERIDIANS, endpoint=False)]
     steps = round(deepest / np.pi * MERIDIANS / 2)
-    parallels = [line(deepest * k / steps, 2.0 * np.pi * along) for k in range(1, steps if deepest == np.pi else steps + 1)]
+    parallels = [
+        line(deepest * k / steps, 2.0 * np.pi * along) for k in range(1, steps if deepest == np.pi else steps + 1)
+    ]
     return meridians + parallels
 
 

@@ -231,7 +231,8 @@ mod tests {
             assert!((value + (integral / gaussian).ln()).abs() < 1e-7, "{kappa}");
             let e = 1e-6 * kappa;
             let difference = (sphere_term(kappa + e, antipodal).0 - sphere_term(kappa - e, antipodal).0) / (2.0 * e);
-            assert!((difference - slope).abs() < 1e-6 * slope.abs(), "{kappa}");
+            // where c itself is rounding, so is its difference
+            assert!((difference - slope).abs() < 1e-6 * slope.abs() + 1e-9, "{kappa}");
         }
     }
 

@@ -21,7 +21,8 @@ pub struct ArrowSchur {
     pub hbb: Array2<f64>,
     /// M p.
     pub gb: Array1<f64>,
-    /// Columns that couple all rows: each adds `slope w w'` over the rows' variables, w given by its entries.
+    /// Columns that couple all rows: each adds `slope w w'` over the variables of different rows, w given by its entries;
+    /// a row's share with itself stands in its own block.
     pub columns: Vec<(f64, Vec<(usize, f64)>)>,
 }
 
@@ -79,6 +80,9 @@ impl ArrowSchur {
                     }
                 }
                 let gt = Array1::from(lin.local_gradient[of_state.block(view.row)].to_vec());
+                lin.columns.of_row(problem, state, view.row, |at, k, z| {
+                    htt[[at, at]] += lin.columns.terms[k].slope * z[1] * z[1];
+                });
                 let kept = layout.map(|l| kept_positions(problem, of_state, l, view.row));
                 lin.columns.of_row(problem, state, view.row, |at, k, z| {
                     let place = kept.as_ref().map_or(Some(at), |kept| kept.iter().position(|p| *p == Some(at)));
@@ -125,7 +129,8 @@ impl ArrowSchur {
         }
         for (slope, entries) in &self.columns {
             for &(i, a) in entries {
-                entries.iter().for_each(|&(j, b)| out[[i, j]] += slope * a * b);
+                // the diagonal holds each row's own share already
+                entries.iter().filter(|e| e.0 != i).for_each(|&(j, b)| out[[i, j]] += slope * a * b);
             }
         }
         out

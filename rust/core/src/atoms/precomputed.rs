@@ -425,8 +425,8 @@ mod tests {
         let real = (clamped(&[-2.0, -1.1, -0.3, 0.4, 1.2, 2.0]), None);
         let angle = (periodic(8, 3.0), Some(3.0));
         vec![
-            table(&[real.clone()], 4),
-            table(&[angle.clone()], 3),
+            table(std::slice::from_ref(&real), 4),
+            table(std::slice::from_ref(&angle), 3),
             table(&[angle.clone(), real.clone()], 3),
             table(&[real, angle.clone(), angle], 2),
         ]

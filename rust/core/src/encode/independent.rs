@@ -27,23 +27,52 @@ impl Encoder {
         self.rows.polish(&target, start, true).logits
     }
 
-    /// The best candidate of one row.
+    /// The best candidate of one row: the state it is in, what grows from nothing, and what is left of everything.
     pub(super) fn best_independent(&self, target: &Target, current: Option<RowState>) -> RowState {
         let mut found = None;
+        if self.rows.n_free() == 0 {
+            // gates are given: only coordinates can be somewhere else
+            let row = self.rows.polish(target, current.unwrap_or_else(|| self.empty()), false);
+            let again = self.placed_again(target, row.clone());
+            self.consider(target, &mut found, row);
+            self.consider(target, &mut found, again);
+            return found.expect("at least one candidate");
+        }
         if let Some(row) = current {
             let kept = self.pruned(target, self.kept(target, row));
             self.consider(target, &mut found, self.grown(target, kept));
         }
-        if self.rows.n_free() == 0 {
-            // gates are given: only coordinates can be somewhere else
-            let again = found.clone().map(|row| self.placed_again(target, row));
-            again.into_iter().for_each(|row| self.consider(target, &mut found, row));
-            return found.unwrap_or_else(|| self.kept(target, self.empty()));
-        }
         let grown = self.grown(target, self.kept(target, self.empty()));
-        let grown = self.pruned(target, grown);
-        self.consider(target, &mut found, grown);
+        self.consider(target, &mut found, self.pruned(target, grown));
+        if self.rows.atoms.len() <= MAX_MIXED {
+            // atoms that explain a row only together are not found one at a time
+            let full = self.pruned(target, self.kept(target, self.full(target)));
+            self.consider(target, &mut found, full);
+        }
         found.expect("at least one candidate")
+    }
+
+    /// A row with all atoms, each where it best explains what those before it leave.
+    fn full(&self, target: &Target) -> RowState {
+        let mut row = self.empty();
+        for k in (0..self.rows.atoms.len()).filter(|&k| !self.rows.gate.always_on(k)) {
+            let fitted = self.weighted(&row);
+            self.point_at(target, &fitted, k, &mut row.coords);
+            row.logits[k] = self.logit_inside(k, 0.5);
+            row.support.push(k as u32);
+            row.support.sort_unstable();
+        }
+        row
+    }
+
+    /// The logit of a value within what an open gate can be, kept where logits are finite.
+    fn logit_inside(&self, k: usize, value: f64) -> f64 {
+        /// Part of the range to its ends.
+        const INSIDE: f64 = 0.02;
+        let lambda = self.rows.rho.lambda_sparse();
+        let (least, most) = self.rows.gate.range(lambda, k);
+        let room = INSIDE * (most - least);
+        self.rows.gate.logit_of_value(lambda, k, value.clamp(least + room, most - room))
     }
 
     /// A row with the atoms that every row uses.
@@ -134,14 +163,10 @@ impl Encoder {
         if gain < COORDINATE_PRICE {
             return None;
         }
-        /// Gates start this far inside of what they can be, where their logits are finite.
-        const INSIDE: f64 = 0.02;
-        let (least, most) = self.rows.gate.range(lambda, k);
-        let value = value.clamp(least + INSIDE * (most - least), most - INSIDE * (most - least));
         let mut next = row.clone();
         next.coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]]
             .copy_from_slice(self.grids[k].points.row(g).as_slice().expect("standard layout"));
-        next.logits[k] = self.rows.gate.logit_of_value(lambda, k, value);
+        next.logits[k] = self.logit_inside(k, value);
         next.support.push(k as u32);
         next.support.sort_unstable();
         Some(self.kept(target, next))

@@ -47,6 +47,7 @@ impl Encoder {
         let mut support = Vec::new();
         self.rows.gate.significant(&settled.logits, &settled.support, SUPPORT_CUTOFF, &mut support);
         if !support.contains(&(k as u32)) {
+            support.truncate(self.rows.gate.cap() - 1);
             support.push(k as u32);
             support.sort_unstable();
         }

@@ -140,6 +140,7 @@ pub fn scales(
 }
 
 /// Adds the derivatives in the inner variables, in `ln alpha` and, per atom, in `ln lambda`.
+#[allow(clippy::too_many_arguments)]
 pub fn add_scales(
     problem: &Problem,
     state: &State,

@@ -8,7 +8,7 @@ use super::classic;
 use super::orbit::{stiff_tangent, tangent_rows};
 use super::scale::{scales, Scale};
 use crate::arrow::{Factored, Step};
-use crate::atoms::{places, Atom};
+use crate::atoms::places;
 use crate::linalg::{dot, Cholesky};
 use crate::priors::{block_of, compact_of, coordinate_priors};
 use crate::problem::{EvidenceMode, Problem};
@@ -17,7 +17,6 @@ use crate::state::State;
 use ndarray::{s, Array2};
 use std::collections::HashMap;
 use std::f64::consts::TAU;
-use std::sync::Arc;
 
 /// The named terms of V beyond those of L.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -111,13 +110,12 @@ impl Evidence {
             .sum();
         // an atom that no row uses sits at zero, which no symmetry moves
         let used = state.used(problem);
-        let in_use = || problem.atoms().iter().zip(&used).filter(|(_, used)| **used).map(|(atom, _)| atom);
         let symmetries: f64 = (0..problem.n_atoms())
             .filter(|&k| used[k])
             .map(|k| problem.atoms()[k].ln_symmetries(rho.log_ard[k].is_empty()))
             .sum();
         let scales = if problem.is_proper() { scales(problem, state, rho, factored, &used)? } else { Vec::new() };
-        let permutations = if problem.gate().exchangeable() { ln_permutations(in_use()) } else { 0.0 };
+        let permutations = if problem.gate().exchangeable() { ln_permutations(problem, &used) } else { 0.0 };
         let proper = || EvidenceParts {
             log_det: 0.5 * factored.log_det() - ln_w + 0.5 * factor.log_det(),
             orbit: -0.5 * t_factor.log_det() - ln_volume,
@@ -140,10 +138,12 @@ impl Evidence {
     }
 }
 
-/// ln of the number of orders of interchangeable atoms.
-fn ln_permutations<'a>(atoms: impl Iterator<Item = &'a Arc<dyn Atom>>) -> f64 {
-    let mut counts: HashMap<String, usize> = HashMap::new();
-    atoms.for_each(|a| *counts.entry(a.key()).or_default() += 1);
+/// ln of the number of orders of interchangeable atoms: of one kind, and both with a gate or both without.
+fn ln_permutations(problem: &Problem, used: &[bool]) -> f64 {
+    let mut counts: HashMap<(String, bool), usize> = HashMap::new();
+    for (k, atom) in problem.atoms().iter().enumerate().filter(|(k, _)| used[*k]) {
+        *counts.entry((atom.key(), problem.gate().always_on(k))).or_default() += 1;
+    }
     counts.values().map(|&c| (2..=c).map(|i| (i as f64).ln()).sum::<f64>()).sum()
 }
 

@@ -128,7 +128,7 @@ impl AxisStatistics {
                         out.circles.push((1.0 / (kappa * kappa), n, cosines));
                     }
                     ChartFactor::Line => points.for_each(|t| out.line = (out.line.0 + 1.0, out.line.1 + t * t)),
-                    ChartFactor::Sphere { .. } => {}
+                    ChartFactor::Sphere { .. } | ChartFactor::Choice { .. } => {}
                 }
             }
         }

@@ -110,9 +110,7 @@ any_state = recipes(
     kinds=KINDS, gate_kinds=GATES, evidences=EVIDENCES, max_atoms=2, max_rows=10, max_outputs=5, held=True
 )
 small_state = recipes(kinds=KINDS, gate_kinds=GATES, evidences=EVIDENCES, max_atoms=2, max_rows=8, max_outputs=4)
-near_optimum = recipes(
-    kinds=QUICK_KINDS, gate_kinds=QUICK_GATES, max_atoms=2, max_rows=10, max_outputs=7, planted=True
-)
+near_optimum = recipes(kinds=QUICK_KINDS, gate_kinds=QUICK_GATES, max_atoms=2, max_rows=10, max_outputs=7, planted=True)
 
 EVERYTHING_ON = Recipe(
     (Circle(2), Circle(1), Circle(1)),

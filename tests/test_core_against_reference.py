@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from numpy.typing import NDArray
 
 from reference import (
@@ -20,6 +20,7 @@ from reference import (
     evidence,
     evidence_rho,
     exact_hessian,
+    gauge,
     gradient_theta,
     implicit_gradient,
     log_det,
@@ -95,12 +96,16 @@ ELIMINATIONS = ("primal", "dual", "complement")
 
 
 def deterministic(max_examples: int) -> settings:
-    """The same examples in every run. Optima take long to find and some draws are turned down: no health checks."""
+    """The same examples in every run.
+
+    Optima take long to find and some draws are turned down: no health checks, and no search for smaller failures.
+    """
     return settings(
         derandomize=True,
         max_examples=max_examples,
         deadline=None,
         database=None,
+        phases=(Phase.explicit, Phase.generate),
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )
 
@@ -205,6 +210,11 @@ def feasible(problem: Problem, state: State, rho: Rho) -> None:
     unit = 1 / np.sqrt(np.maximum(np.diag(matrix), np.finfo(float).tiny))
     least = np.linalg.eigvalsh(unit[:, None] * matrix * unit)[0]
     assume(least > LEAST_DETERMINED)
+    orbits = gauge(problem, state, rho)
+    if orbits.shape[1] and not problem.classic:
+        # An atom that has collapsed, such as a sphere onto a disc, has orbits that do not move.
+        stiffness = np.linalg.eigvalsh(orbits.T @ matrix @ orbits)
+        assume(stiffness[0] > LEAST_DETERMINED * stiffness[-1])
 
 
 @cache
@@ -376,7 +386,7 @@ def test_evaluation_stays_at_an_optimum(recipe: Recipe) -> None:
     problem, state, rho = clear_optimum(recipe)
     result = core_term(problem, state).evaluate(core_rho(rho), tol=INNER_TOL)
     expected, terms = evidence(problem, state, rho), evidence_all_terms(problem, state, rho)
-    assert relative_error(result.value, expected, *terms.values()) < EXACT
+    assert relative_error(result.value, expected, *terms.values()) < DETERMINED
     assert relative_error(total(result.parts), result.value, *terms.values()) < 1e-13
     addends = gradient_addends(problem, state, rho)
     assert relative_error(np.asarray(result.gradient), implicit_gradient(problem, state, rho), *addends) < ADJOINT
@@ -392,8 +402,9 @@ def test_evaluation_finds_an_optimum(recipe: Recipe) -> None:
     assume(result.inner.status == "converged")
     state = state_of(result.term)
     np.testing.assert_array_equal(state.support, start.support)
+    feasible(problem, state, rho)
     terms = evidence_all_terms(problem, state, rho)
-    assert relative_error(result.value, evidence(problem, state, rho), *terms.values()) < EXACT
+    assert relative_error(result.value, evidence(problem, state, rho), *terms.values()) < DETERMINED
     assert sum(loss_parts(problem, state, rho).values()) <= sum(loss_parts(problem, start, rho).values())
     slope, data = gradient_theta(problem, state, rho), data_gradient(problem, start, rho)
     assert relative_error(slope, np.zeros_like(slope), data) < 1e-7

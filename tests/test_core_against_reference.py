@@ -68,10 +68,10 @@ KINDS = (
     "finite_set",
 )
 GATES = ("softmax", "threshold", "ibp", "frozen")
-EVIDENCES: tuple[Evidence, ...] = ("laplace",)
+EVIDENCES: tuple[Evidence, ...] = ("laplace", "quasi_laplace")
 """What states are drawn from."""
-QUICK_KINDS = ("circle", "sphere", "line")
-QUICK_GATES = ("softmax",)
+QUICK_KINDS = KINDS
+QUICK_GATES = GATES
 """What optima are drawn from: the reference finds them soon."""
 
 EXACT = 1e-10

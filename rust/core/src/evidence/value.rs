@@ -115,7 +115,7 @@ impl Evidence {
             .map(|k| problem.atoms()[k].ln_symmetries(rho.log_ard[k].is_empty()))
             .sum();
         let scales = if problem.is_proper() { scales(problem, state, rho, factored, &used)? } else { Vec::new() };
-        let permutations = if problem.gate().exchangeable() { ln_permutations(problem, &used) } else { 0.0 };
+        let permutations = ln_permutations(problem, &used);
         let proper = || EvidenceParts {
             log_det: 0.5 * factored.log_det() - ln_w + 0.5 * factor.log_det(),
             orbit: -0.5 * t_factor.log_det() - ln_volume,
@@ -138,11 +138,11 @@ impl Evidence {
     }
 }
 
-/// ln of the number of orders of interchangeable atoms: of one kind, and both with a gate or both without.
+/// ln of the number of orders of interchangeable atoms: of one kind and one label.
 fn ln_permutations(problem: &Problem, used: &[bool]) -> f64 {
-    let mut counts: HashMap<(String, bool), usize> = HashMap::new();
+    let mut counts: HashMap<(String, usize), usize> = HashMap::new();
     for (k, atom) in problem.atoms().iter().enumerate().filter(|(k, _)| used[*k]) {
-        *counts.entry((atom.key(), problem.gate().always_on(k))).or_default() += 1;
+        *counts.entry((atom.key(), problem.gate().label(k))).or_default() += 1;
     }
     counts.values().map(|&c| (2..=c).map(|i| (i as f64).ln()).sum::<f64>()).sum()
 }

@@ -27,6 +27,11 @@ impl Gate for FrozenRouting {
         false
     }
 
+    /// Given gates say which atom is which.
+    fn label(&self, atom: usize) -> usize {
+        atom
+    }
+
     fn values(&self, _: f64, logits: &[f64], support: &[u32], a: &mut Vec<f64>) {
         a.clear();
         a.extend(support.iter().map(|&k| logits[k as usize]));

@@ -99,9 +99,9 @@ impl Gate for Ibp {
         false
     }
 
-    /// The prior tells atoms apart by their position.
-    fn exchangeable(&self) -> bool {
-        false
+    /// The prior tells atoms apart by their position, but for those without a gate.
+    fn label(&self, atom: usize) -> usize {
+        if self.always_on(atom) { usize::MAX } else { atom }
     }
 
     fn values(&self, lambda: f64, logits: &[f64], support: &[u32], a: &mut Vec<f64>) {

@@ -67,9 +67,9 @@ pub trait Gate: Send + Sync + std::fmt::Debug {
     fn n_free(&self, n_atoms: usize) -> usize;
     /// Whether the weights of a row are shares of one whole, so that a row uses at least one atom.
     fn shares(&self) -> bool;
-    /// Whether identical atoms may trade places.
-    fn exchangeable(&self) -> bool {
-        true
+    /// Equal atoms of one label may trade places: the gate does not tell them apart.
+    fn label(&self, _atom: usize) -> usize {
+        0
     }
     /// Largest number of atoms in a support.
     fn cap(&self) -> usize {

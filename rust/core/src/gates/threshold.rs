@@ -108,6 +108,10 @@ impl Gate for ThresholdGate {
         false
     }
 
+    fn label(&self, atom: usize) -> usize {
+        usize::from(self.always_on(atom))
+    }
+
     fn values(&self, _: f64, logits: &[f64], support: &[u32], a: &mut Vec<f64>) {
         a.clear();
         a.extend(support.iter().map(|&k| match self.always_on(k as usize) {

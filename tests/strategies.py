@@ -189,21 +189,24 @@ def recipes(
     gate_kinds: tuple[str, ...] = GATES,
     evidences: tuple[Evidence, ...] = ("laplace",),
     max_atoms: int = 3,
+    min_rows: int = 6,
     max_rows: int = 16,
+    min_outputs: int = 3,
     max_outputs: int = 7,
     planted: bool | None = None,
+    full_support: bool | None = None,
     held: bool = False,
 ) -> Recipe:
-    """Recipes with 1 to ``max_atoms`` atoms, 6 to ``max_rows`` rows and 3 to ``max_outputs`` outputs."""
+    """Recipes with 1 to ``max_atoms`` atoms and as many rows and outputs as given."""
     n_atoms = draw(st.integers(1, max_atoms))
     return Recipe(
         atoms=tuple(draw(atoms(kinds)) for _ in range(n_atoms)),
         gate=draw(gates(n_atoms, gate_kinds)),
-        n=draw(st.integers(6, max_rows)),
-        p=draw(st.integers(3, max_outputs)),
+        n=draw(st.integers(min_rows, max_rows)),
+        p=draw(st.integers(min_outputs, max_outputs)),
         planted=draw(st.booleans()) if planted is None else planted,
         weighted=draw(st.booleans()),
-        full_support=draw(st.booleans()),
+        full_support=draw(st.booleans()) if full_support is None else full_support,
         ard=tuple(draw(st.lists(st.booleans(), min_size=n_atoms, max_size=n_atoms))),
         log_lambda_sparse=draw(st.floats(-2.0, 2.0).map(lambda v: round(v, 3))),
         log_lambda_smooth=draw(st.floats(-4.0, 1.0).map(lambda v: round(v, 3))),

@@ -35,8 +35,9 @@ from reference.atoms.duchon import kernel_columns, kernel_jets
 from reference.atoms.patch import log_rotation_volume
 from reference.atoms.poincare import radial_weights
 from reference.atoms.sphere import sphere_nodes
+from reference.compact import Part, angles, sphere
 from reference.conditioning import Spectrum
-from reference.factors import CircleFactor, Factor, LineFactor, SphereFactor, compact_circle, compact_circle_slope
+from reference.factors import CircleFactor, Factor, LineFactor, SphereFactor
 from reference.gates import IBP, Frozen, Gate, Softmax, Threshold
 from reference.gates.softmax import (
     entropy_gradient,
@@ -45,9 +46,12 @@ from reference.gates.softmax import (
     log_normaliser,
     normaliser_nodes,
 )
+from reference.priors import Place
 from strategies import duchon
 
 Array = NDArray[np.float64]
+
+NO_ARD = np.zeros(0, int)
 
 ATOMS: tuple[Atom, ...] = (
     Circle(1),
@@ -128,36 +132,56 @@ def test_sphere_moves(antipodal: bool, seed: int) -> None:
     assert_close(factor.frame(end) @ turn @ across, frame @ across, 1e-13)
 
 
-def test_compact_correction_of_a_circle() -> None:
-    h = np.array([1e-8, 1e-3, 0.5, 20.0, 1e4])
-    numeric = (compact_circle(h * (1 + 1e-6)) - compact_circle(h * (1 - 1e-6))) / (2e-6 * h)
-    assert np.max(np.abs((compact_circle_slope(h) - numeric) * h)) < 1e-8
-    for factor in (CircleFactor(), CircleFactor(np.pi)):
-        numeric = slope(lambda s, f=factor: f.compact(np.array([[0.8 + s]])))
-        assert factor.compact_slope(np.array([[0.8]]))[0, 0] == pytest.approx(float(numeric), rel=1e-9)
+def part_of(*factors: Factor) -> Part:
+    """A compact part of its own."""
+    place = [Place(0, 0, factor, np.zeros(factor.ambient), None, np.arange(factor.dim), NO_ARD) for factor in factors]
+    return sphere(place[0]) if isinstance(factors[0], SphereFactor) else angles(place)
 
 
-@pytest.mark.parametrize(
-    "factor", [CircleFactor(), CircleFactor(np.pi), SphereFactor(), SphereFactor(True)], ids=["2pi", "pi", "S2", "RP2"]
-)
-def test_an_unidentified_coordinate_counts_for_nothing(factor: Factor) -> None:
-    """Prior, Gaussian integral and correction cancel as the curvature goes to zero, and only the Gaussian stays when it
-    grows."""
-    for curvature, left in ((1e-8, 0.0), (1e5, None)):
-        block = curvature * np.eye(factor.dim)
-        gauss = 0.5 * np.linalg.slogdet(block)[1] - factor.dim / 2 * np.log(2 * np.pi)
-        if left is None:
-            assert abs(factor.compact(block)) < 1e-4
-        else:
-            assert factor.log_volume + gauss + factor.compact(block) == pytest.approx(left, abs=1e-7)
+PARTS = {
+    "2pi": (CircleFactor(),),
+    "pi": (CircleFactor(np.pi),),
+    "T2": (CircleFactor(), CircleFactor(3.0)),
+    "S2": (SphereFactor(),),
+    "RP2": (SphereFactor(True),),
+}
+COMPACT = pytest.mark.parametrize("factors", PARTS.values(), ids=PARTS)
 
 
-@pytest.mark.parametrize("antipodal", [False, True])
-def test_compact_correction_of_a_sphere_has_the_slope_of_its_block(antipodal: bool) -> None:
-    factor, block = SphereFactor(antipodal), np.array([[0.7, 0.2], [0.2, 0.4]])
+@COMPACT
+@pytest.mark.parametrize("size", [-0.7, 1e-3, 0.4, 30.0])
+def test_a_charge_has_its_slope(factors: tuple[Factor, ...], size: float) -> None:
+    part = part_of(*factors)
+    d = len(part.units)
+    exact = size * np.array([[1.0, 0.3], [0.3, 0.5]])[:d, :d]
     for direction in (np.array([[1.0, 0], [0, 0]]), np.array([[0, 1.0], [1, 0]]), np.array([[0, 0], [0, 1.0]])):
-        numeric = slope(lambda s, d=direction: factor.compact(block + s * d))
-        assert np.sum(factor.compact_slope(block) * direction) == pytest.approx(float(numeric), rel=1e-9)
+        at = direction[:d, :d]
+        numeric = slope(lambda s, at=at: part.charge(exact + s * at))
+        assert np.sum(part.charge_slope(exact) * at) == pytest.approx(float(numeric), rel=1e-8, abs=1e-11)
+
+
+@COMPACT
+def test_an_unidentified_coordinate_counts_for_nothing(factors: tuple[Factor, ...]) -> None:
+    """Prior, Gaussian integral and compact term cancel as the curvature goes to zero, and only the Gaussian stays when
+    it grows."""
+    part = part_of(*factors)
+    d = len(part.units)
+    volume = sum(factor.log_volume for factor in factors)
+    assert volume + part.charge(1e-9 * np.eye(d)) - d / 2 * np.log(2 * np.pi) == pytest.approx(0.0, abs=1e-7)
+    assert part.charge(1e5 * np.eye(d)) == pytest.approx(d / 2 * np.log(1e5), abs=1e-4)
+
+
+@pytest.mark.parametrize("factor", [PARTS[name][0] for name in PARTS], ids=PARTS)
+def test_a_charge_is_an_integral(factor: Factor) -> None:
+    """exp(-k (1 - cos angle)) over the factor, by the midpoint rule in the angle."""
+    for k in (-2.0, 0.3, 5.0):
+        reach = np.pi / 2 if getattr(factor, "antipodal", False) else np.pi
+        angle = (np.arange(200_000) + 0.5) / 200_000 * reach
+        ring = 2 * np.pi * np.sin(angle) if isinstance(factor, SphereFactor) else 2.0 * np.ones_like(angle)
+        integral = np.sum(ring * np.exp(-k * (1 - np.cos(angle)))) * reach / 200_000
+        kappa = factor.kappa if isinstance(factor, CircleFactor) else 1.0
+        expected = -np.log(integral / kappa**factor.dim) + factor.dim / 2 * np.log(2 * np.pi)
+        assert part_of(factor).charge(k * kappa**2 * np.eye(factor.dim)) == pytest.approx(float(expected), abs=1e-8)
 
 
 # Atoms
@@ -251,9 +275,9 @@ def _differ_by_a_motion(one: Array, other: Array, turns: list[Array]) -> bool:
     A motion of finite order in these groups is a product of half turns when it is a reflection at all.
     """
     ratio = np.linalg.solve(one, other)
-    for angles in product((0.0, np.pi), repeat=len(turns)):
+    for turned in product((0.0, np.pi), repeat=len(turns)):
         motion = np.eye(len(ratio))
-        for angle, q in zip(angles, turns, strict=True):
+        for angle, q in zip(turned, turns, strict=True):
             motion = motion @ expm(angle * q)
         if np.allclose(ratio, motion, atol=1e-9):
             return True

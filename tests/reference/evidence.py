@@ -8,11 +8,12 @@ from math import lgamma
 import numpy as np
 from numpy.typing import NDArray
 
+from .compact import compact_total
 from .conditioning import Conditioned
 from .curvature import curvature, gauge, log_det, log_group_volume
 from .factors import LN_2PI
 from .objective import loss, loss_parts
-from .priors import coordinate_energy, places
+from .priors import coordinate_energy
 from .problem import Problem, Rho, State, variables_of
 from .scale import scale_total
 
@@ -41,20 +42,12 @@ def roughness_rank(roughness: Array) -> int:
     return int((values > RANK_CUTOFF * values.max(initial=0.0)).sum()) if values.max(initial=0.0) > 0 else 0
 
 
-def compact_total(problem: Problem, state: State, rho: Rho, matrix: Array) -> float:
-    """Sum of the compact corrections over the supported coordinates, each from its own block of H."""
-    return sum(
-        place.factor.compact(matrix[np.ix_(place.index, place.index)])
-        for place in places(problem, state, rho, supported=True)
-    )
-
-
 def evidence_terms(problem: Problem, state: State, rho: Rho) -> dict[str, float]:
     """The named terms of E = V - L.
 
     log_det      1/2 ln |H|
     orbit        -1/2 ln det(G' H G) - ln vol(group): the Gaussian integral along the orbit out, its volume in
-    compact      sum of the compact corrections of the supported coordinates
+    compact      sum of the compact terms of the supported coordinates
     scale        the integrals over the scales of line coordinates in place of the Gaussians along them
     constants    -(D - J)/2 ln 2 pi - ln(number of discrete symmetries)
     unsupported  minus the prior energy of the unsupported coordinates: the prior of each integrates to exactly one

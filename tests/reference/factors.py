@@ -1,4 +1,4 @@
-"""The factors a chart is a product of: how a point moves, its prior with normaliser, its bounded-volume correction.
+"""The factors a chart is a product of: how a point moves, and its prior with normaliser.
 
 A point of a factor is stored in ``ambient`` numbers and moves in ``dim`` local ones: ``advance(t, u)`` is the end of
 the geodesic that leaves t with velocity u, given in a frame at t. Circles and lines are their own frame; a sphere has
@@ -74,14 +74,6 @@ class Factor(ABC):
         """Derivative of each entry of ``curvature`` in its own coordinate (dim,)."""
         return np.zeros(self.dim)
 
-    def compact(self, block: Array) -> float:
-        """Correction of the Gaussian integral over the factor; ``block`` (dim, dim) of H."""
-        return 0.0
-
-    def compact_slope(self, block: Array) -> Array:
-        """d compact / d block (dim, dim)."""
-        return np.zeros((self.dim, self.dim))
-
 
 @dataclass(frozen=True)
 class CircleFactor(Factor):
@@ -123,12 +115,6 @@ class CircleFactor(Factor):
 
     def third(self, t: Array, alpha: Array | None) -> Array:
         return np.zeros(1) if alpha is None else -alpha * self.kappa * np.sin(self.kappa * t)
-
-    def compact(self, block: Array) -> float:
-        return float(compact_circle(block[0, 0] / self.kappa**2))
-
-    def compact_slope(self, block: Array) -> Array:
-        return np.array([[compact_circle_slope(block[0, 0] / self.kappa**2) / self.kappa**2]])
 
 
 @dataclass(frozen=True)
@@ -199,28 +185,13 @@ class SphereFactor(Factor):
             carried = frame + np.outer(turned - along, along @ frame)
         return self.frame(self.advance(t, u)).T @ carried
 
-    def compact(self, block: Array) -> float:
-        kappa = np.sqrt(np.linalg.det(block))
-        return float(-np.log(-np.expm1(-self._rate * kappa)))
-
-    def compact_slope(self, block: Array) -> Array:
-        kappa = np.sqrt(np.linalg.det(block))
-        left = np.exp(-self._rate * kappa)
-        # d kappa = kappa/2 tr(block^-1 d block)
-        return -self._rate * left / -np.expm1(-self._rate * kappa) * 0.5 * kappa * np.linalg.inv(block)
-
-    @property
-    def _rate(self) -> float:
-        """2 on the sphere, 1 on the projective plane: then prior, integral and correction cancel as kappa -> 0."""
-        return 1.0 if self.antipodal else 2.0
-
 
 @dataclass(frozen=True)
 class ChoiceFactor(Factor):
     """One of a few points, stored by its number from 0, all as likely.
 
-    It is no variable: nothing depends on its local coordinate, which has a curvature of one that ``compact`` takes off
-    again.
+    It is no variable: nothing depends on its local coordinate, which has a curvature of one that its compact
+    term takes off again.
     """
 
     size: int = 2
@@ -238,20 +209,3 @@ class ChoiceFactor(Factor):
 
     def curvature(self, t: Array, alpha: Array | None) -> Array:
         return np.ones(1)
-
-    def compact(self, block: Array) -> float:
-        return 0.5 * LN_2PI
-
-
-def compact_circle(h: Array | float) -> Array:
-    """c(h) = -ln[exp(-h) I0(h)] - 1/2 ln(2 pi h), h the curvature on an angle of period 2 pi.
-
-    The Gaussian integral over an angle, sqrt(2 pi / h), is replaced by the von Mises one, 2 pi exp(-h) I0(h), which
-    cannot exceed the circle; c is minus the logarithm of their ratio. c -> 0 as h grows.
-    """
-    return -np.log(i0e(h)) - 0.5 * np.log(2 * np.pi * h)
-
-
-def compact_circle_slope(h: Array | float) -> Array:
-    """c'(h) = 1 - I1(h)/I0(h) - 1/(2h)."""
-    return 1 - i1e(h) / i0e(h) - 1 / (2 * h)

@@ -2,7 +2,7 @@
 
 For a change dH of the curvature and dG of the generators,
 
-    dE = 1/2 tr(H^-1 dH) - 1/2 tr[(G'HG)^-1 d(G'HG)] + sum_factors <c'(block), d block>,
+    dE = 1/2 tr(H^-1 dH) - 1/2 tr[(G'HG)^-1 d(G'HG)] + sum_factors <d compact/dh, dh> + <d charge/dK, dK>,
     d(G'HG) = dG'HG + G'dHG + G'HdG.
 
 In the classic mode only the first term is left, with the conditioned H.
@@ -15,6 +15,7 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
+from .compact import compact_parts, compact_rho, compact_theta
 from .conditioning import Conditioned
 from .curvature import (
     coupling_rho,
@@ -29,7 +30,7 @@ from .curvature import (
 )
 from .evidence import roughness_rank
 from .objective import loss_rho, mixed_theta_rho
-from .priors import coordinate_energy_rho, places
+from .priors import coordinate_energy_rho
 from .problem import Problem, Rho, State, variables_of
 from .scale import scale_rho, scale_theta
 
@@ -46,9 +47,9 @@ class _TermChanges:
             self.matrix = self.conditioned.matrix
         else:
             self.matrix, self.generators = curvature(problem, state, rho), gauge(problem, state, rho)
-            for place in places(problem, state, rho, supported=True):
-                at = np.ix_(place.index, place.index)
-                self.compact_slopes.append((at, place.factor.compact_slope(self.matrix[at])))
+            for part in compact_parts(problem, state, rho):
+                at = np.ix_(part.index, part.index)
+                self.compact_slopes.append((at, -0.5 * np.linalg.inv(self.matrix[at])))
         self.inverse = np.linalg.inv(self.matrix)
         self.reduced_inverse = np.linalg.inv(self.generators.T @ self.matrix @ self.generators)
 
@@ -77,6 +78,8 @@ def evidence_theta(problem: Problem, state: State, rho: Rho) -> Array:
     curvatures, ties = curvature_theta(problem, state, rho), coupling_theta(problem, state, rho)
     turns = repeat(np.zeros((change.matrix.shape[0], 0))) if problem.classic else gauge_theta(problem, state, rho)
     slope = np.array([change(*changes) for changes in zip(curvatures, ties, turns, strict=False)])
+    if not problem.classic:
+        slope += compact_theta(problem, state, rho)
     return slope + scale_theta(problem, state, rho)
 
 
@@ -91,6 +94,8 @@ def evidence_rho(problem: Problem, state: State, rho: Rho) -> Array:
     if problem.classic:
         for k, roughness in enumerate(problem.roughness):
             slope[1 + k] -= 0.5 * problem.n_outputs * roughness_rank(roughness)
+    else:
+        slope += compact_rho(problem, state, rho)
     return slope
 
 

@@ -62,6 +62,6 @@ pub use row::{
     RowSolver, RowState, RowView, SaeReconstructionRowProgram,
 };
 pub use seeds::{seeds, Seed};
-pub use special::{compact_term, digamma, ln_bessel_i0, ln_gamma, sphere_term, tetragamma, trigamma};
+pub use special::{circle_charge, digamma, ln_bessel_i0, ln_gamma, sphere_charge, tetragamma, trigamma};
 pub use state::{State, SUPPORT_CUTOFF};
 pub use term::{Evaluation, EvaluationOptions, SaeManifoldTerm};

@@ -204,6 +204,14 @@ pub fn small_backward(l: &[f64], q: usize, b: &mut [f64], width: usize) {
     }
 }
 
+/// The inverse of a small matrix (q x q) from its Cholesky factor.
+pub fn small_inverse(l: &[f64], q: usize) -> Vec<f64> {
+    let mut out: Vec<f64> = (0..q * q).map(|i| if i % (q + 1) == 0 { 1.0 } else { 0.0 }).collect();
+    small_forward(l, q, &mut out, q);
+    small_backward(l, q, &mut out, q);
+    out
+}
+
 /// Inner product, in four interleaved sums so that the compiler can use vector registers.
 pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     let (a4, b4) = (a.chunks_exact(4), b.chunks_exact(4));

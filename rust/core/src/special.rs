@@ -64,29 +64,44 @@ pub fn bisect((mut low, mut high): (f64, f64), holds: impl Fn(f64) -> bool) -> f
     0.5 * (low + high)
 }
 
-/// The compact-coordinate term `c(h) = -ln(e^{-h} I_0(h)) - 1/2 ln(2 pi h)` and `c'(h)`.
+/// The charge of an angle whose density is von Mises with concentration `k` about its mode,
+/// `-ln[e^{-k} I_0(k)] - 1/2 ln(2 pi)`, and its derivative.
 ///
-/// Added to the Gaussian `1/2 ln h`, it turns the integral over the real line into the von Mises
-/// integral over the circle. It tends to zero as `h` grows, where it is summed from its own series
-/// so that nothing cancels.
-pub fn compact_term(h: f64) -> (f64, f64) {
-    if h < ASYMPTOTIC_FROM {
-        let (ln_i0, ratio) = ln_bessel_i0(h);
-        (h - ln_i0 - 0.5 * (2.0 * std::f64::consts::PI * h).ln(), 1.0 - ratio - 0.5 / h)
+/// It is `1/2 ln k` of a Gaussian for large `k`, and what the whole circle costs at zero. It is analytic: a negative `k`, at a
+/// point that is no mode, is no special case.
+pub fn circle_charge(k: f64) -> (f64, f64) {
+    let half_ln_tau = 0.5 * (2.0 * std::f64::consts::PI).ln();
+    if k < ASYMPTOTIC_FROM {
+        let (ln_i0, ratio) = ln_bessel_i0(k.abs());
+        (k - ln_i0 - half_ln_tau, 1.0 - ratio.copysign(k))
     } else {
-        let (s, ds) = scaled_asymptotic(0, h);
-        (-s.ln(), -ds / s)
+        // with s = sqrt(2 pi k) e^{-k} I_0(k), so that nothing cancels
+        let (s, ds) = scaled_asymptotic(0, k);
+        (0.5 * k.ln() - s.ln(), 0.5 / k - ds / s)
     }
 }
 
-/// The compact term of a point on a sphere, `c(kappa) = -ln(1 - e^{-2 kappa})`, and its derivative; with `antipodal`, of the
-/// projective plane, where the same integral runs over half the sphere: `-ln(1 - e^{-kappa})`.
+/// The charge of a direction whose density is von Mises-Fisher with concentration `k`, `ln k - ln(1 - e^{-2k})`, and its
+/// derivative; with `antipodal`, of one on the projective plane, where the same integral runs over half the sphere:
+/// `ln k - ln(1 - e^{-k})`.
 ///
-/// `2 pi (1 - e^{-2 kappa}) / kappa` is the integral of `e^{-kappa (1 - cos)}` over the sphere, `2 pi / kappa` its Gaussian.
-pub fn sphere_term(kappa: f64, antipodal: bool) -> (f64, f64) {
-    let rate = if antipodal { 1.0 } else { 2.0 };
-    let rest = (-rate * kappa).exp_m1();
-    (-(-rest).ln(), rate * (1.0 + rest) / rest)
+/// `2 pi (1 - e^{-2k}) / k` is the integral of `e^{-k (1 - cos)}` over the sphere, `2 pi / k` its Gaussian. With
+/// `y = r k / 2` and r = 2 or 1 the charge is `y - ln r - ln(sinh y / y)`, analytic in k.
+pub fn sphere_charge(k: f64, antipodal: bool) -> (f64, f64) {
+    /// Below this `coth y - 1/y` cancels, and its series has reached rounding.
+    const SERIES_BELOW: f64 = 0.1;
+    let rate: f64 = if antipodal { 1.0 } else { 2.0 };
+    let y = 0.5 * rate * k;
+    let (size, square) = (y.abs(), y * y);
+    let (value, slope) = if size < SERIES_BELOW {
+        let ln_ratio = square * (1.0 / 6.0 - square * (1.0 / 180.0 - square * (1.0 / 2835.0 - square / 37800.0)));
+        (y - ln_ratio, y * (1.0 / 3.0 - square * (1.0 / 45.0 - square * (2.0 / 945.0 - square / 4725.0))))
+    } else {
+        let left = (-2.0 * size).exp();
+        let ln_both = (2.0 * size).ln() - (-left).ln_1p();
+        (y - size + ln_both, ((1.0 + left) / (1.0 - left) - 1.0 / size).copysign(y))
+    };
+    (value - rate.ln(), 0.5 * rate * (1.0 - slope))
 }
 
 /// Arguments below this are raised by the recurrence `Gamma(x + 1) = x Gamma(x)` to where the asymptotic series is exact.
@@ -164,6 +179,9 @@ pub fn gauss_legendre(n: usize) -> Vec<(f64, f64)> {
 mod tests {
     use super::*;
 
+    const CHARGES: [fn(f64) -> (f64, f64); 3] =
+        [circle_charge, |k| sphere_charge(k, false), |k| sphere_charge(k, true)];
+
     /// Midpoint rule on the periodic integrand: converges geometrically.
     fn ln_i0_by_quadrature(x: f64) -> f64 {
         let n = 4096;
@@ -188,16 +206,33 @@ mod tests {
             let e = 1e-5 * x;
             let bessel = (ln_bessel_i0(x + e).0 - ln_bessel_i0(x - e).0) / (2.0 * e);
             assert!((bessel - ln_bessel_i0(x).1).abs() < 1e-8, "{x}");
-            let compact = (compact_term(x + e).0 - compact_term(x - e).0) / (2.0 * e);
-            assert!((compact - compact_term(x).1).abs() < 1e-7 * compact.abs().max(1e-3), "{x}");
+            for charge in CHARGES {
+                for x in [x, -x] {
+                    let (slope, difference) = (charge(x).1, (charge(x + e).0 - charge(x - e).0) / (2.0 * e));
+                    assert!((slope - difference).abs() < 1e-7 * slope.abs(), "{x}");
+                }
+            }
         }
     }
 
     #[test]
-    fn compact_term_is_continuous_where_the_branches_meet() {
-        let below = compact_term(ASYMPTOTIC_FROM * (1.0 - 1e-12));
-        let above = compact_term(ASYMPTOTIC_FROM);
-        assert!((below.0 - above.0).abs() < 1e-13 && (below.1 - above.1).abs() < 1e-13);
+    fn charges_are_continuous_where_their_branches_meet() {
+        for charge in CHARGES {
+            for at in [ASYMPTOTIC_FROM, 0.1, 0.2, 0.0, -0.1, -0.2, -ASYMPTOTIC_FROM] {
+                let (below, above) = (charge(at - 1e-13), charge(at + 1e-13));
+                assert!((below.0 - above.0).abs() < 1e-12 && (below.1 - above.1).abs() < 1e-12, "{at}");
+            }
+        }
+    }
+
+    #[test]
+    fn charges_of_strong_modes_are_those_of_gaussians() {
+        for charge in CHARGES {
+            // c = charge - dim/2 ln k vanishes
+            let dim = if std::ptr::fn_addr_eq(charge, circle_charge as fn(f64) -> (f64, f64)) { 1.0 } else { 2.0 };
+            assert!((charge(1e8).0 - 0.5 * dim * 1e8f64.ln()).abs() < 1e-8);
+            assert!((charge(1e8).1 * 1e8 - 0.5 * dim).abs() < 1e-7);
+        }
     }
 
     #[test]
@@ -219,30 +254,32 @@ mod tests {
     }
 
     #[test]
-    fn sphere_term_is_the_integral_over_the_sphere() {
-        for (kappa, antipodal) in [(0.02, false), (1.3, false), (40.0, false), (0.02, true), (2.0, true)] {
-            // midpoint rule in z = cos of the angle from the mode
-            let (n, least) = (200_000, if antipodal { 0.0 } else { -1.0 });
-            let step = (1.0 - least) / f64::from(n);
-            let sum: f64 = (0..n).map(|j| (kappa * (least + (f64::from(j) + 0.5) * step - 1.0)).exp()).sum();
-            let integral = 2.0 * std::f64::consts::PI * sum * step;
-            let gaussian = 2.0 * std::f64::consts::PI / kappa;
-            let (value, slope) = sphere_term(kappa, antipodal);
-            assert!((value + (integral / gaussian).ln()).abs() < 1e-7, "{kappa}");
-            let e = 1e-6 * kappa;
-            let difference = (sphere_term(kappa + e, antipodal).0 - sphere_term(kappa - e, antipodal).0) / (2.0 * e);
-            // where c itself is rounding, so is its difference
-            assert!((difference - slope).abs() < 1e-6 * slope.abs() + 1e-9, "{kappa}");
+    fn charges_are_the_integrals() {
+        let tau = 2.0 * std::f64::consts::PI;
+        for k in [-3.0, -0.02, 0.02, 1.3, 40.0] {
+            let n = 200_000;
+            let sum = |range: (f64, f64), f: &dyn Fn(f64) -> f64| {
+                // midpoint rule
+                let step = (range.1 - range.0) / f64::from(n);
+                (0..n).map(|j| f(range.0 + (f64::from(j) + 0.5) * step)).sum::<f64>() * step
+            };
+            let circle = sum((0.0, tau), &|t| (k * (t.cos() - 1.0)).exp());
+            assert!((circle_charge(k).0 + circle.ln() - 0.5 * tau.ln()).abs() < 1e-9, "{k}");
+            for (antipodal, least) in [(false, -1.0), (true, 0.0)] {
+                // in the cosine of the angle from the mode
+                let sphere = tau * sum((least, 1.0), &|z| (k * (z - 1.0)).exp());
+                assert!((sphere_charge(k, antipodal).0 + sphere.ln() - tau.ln()).abs() < 1e-7, "{k}");
+            }
         }
     }
 
     #[test]
     fn flat_coordinate_contributes_nothing() {
-        // prior ln 2pi, Laplace 1/2 ln h - 1/2 ln 2pi, and c(h): the sum vanishes with h
-        for h in [1e-6f64, 1e-9] {
-            let ln_2pi = (2.0 * std::f64::consts::PI).ln();
-            assert!((ln_2pi + 0.5 * h.ln() - 0.5 * ln_2pi + compact_term(h).0).abs() < 2.0 * h);
-        }
+        // the prior's ln of the volume, the charge, and -1/2 ln 2 pi for each dimension
+        let (tau, pi) = (2.0 * std::f64::consts::PI, std::f64::consts::PI);
+        assert!((tau.ln() + circle_charge(0.0).0 - 0.5 * tau.ln()).abs() < 1e-15);
+        assert!(((4.0 * pi).ln() + sphere_charge(0.0, false).0 - tau.ln()).abs() < 1e-15);
+        assert!(((2.0 * pi).ln() + sphere_charge(0.0, true).0 - tau.ln()).abs() < 1e-15);
     }
 
     #[test]

@@ -152,7 +152,7 @@ impl Encoder {
 
     /// What candidates are compared by: the row's share of V, each of its coordinates at its price.
     fn score(&self, target: &Target, row: &RowState) -> f64 {
-        row.objective + self.rows.coordinate_charges(row, target.weight, COORDINATE_PRICE)
+        row.objective + self.rows.coordinate_charges(target, row, COORDINATE_PRICE)
     }
 
     fn consider(&self, target: &Target, found: &mut Option<RowState>, candidate: RowState) {

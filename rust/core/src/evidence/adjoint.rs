@@ -1,19 +1,20 @@
 //! The log-determinant adjoint: derivatives of E = V - L in the inner variables, and its explicit ones in rho.
 //!
 //! With `X = H~^-1 + Y Theta Y'` every determinant of V moves as `1/2 tr(X dH)` plus terms of the decoder's gauge
-//! tangents, and the compact terms add `2 c'(h)` to X's diagonal. The data part of H is `sum_i J_i'J_i w/phi` with
+//! tangents, and the compact terms add twice their derivatives in h to X's diagonal. The data part of H is `sum_i J_i'J_i w/phi` with
 //! `J_i = [L_i' | phi_i' (x) I]`, so `1/2 tr(X dH) = sum_i w/phi <dJ_i, J_i X>`: a row needs `K_i = (X J_i')` over its
 //! local variables (q x r) and the partial trace kappa_i over channels of its border part (M).
 
 use super::columns::add_column_traces;
+use super::compact::{add_second_terms, for_each_compact, SecondSums};
 use super::orbit::{for_each_velocity, tangent_rows};
 use super::scale::add_scales;
 use super::value::Evidence;
 use crate::arrow::{Factored, GaugeColumn, RowTraces, Step};
-use crate::atoms::{places, BasisJet};
+use crate::atoms::BasisJet;
 use crate::gates::{GatePrior, GateRow};
 use crate::linalg::{axpy, dot, product, Op};
-use crate::priors::{block_of, compact_of, coordinate_priors};
+use crate::priors::coordinate_priors;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{Chunk, RowView};
@@ -35,6 +36,8 @@ struct Sums {
     local: Vec<f64>,
     /// Border part in the frame, M x r.
     border: Array2<f64>,
+    /// Border part outside it as well, M x p, where the residual itself is seen.
+    full: Array2<f64>,
     data_trace: f64,
     rho: Vec<f64>,
     /// Diagonal of X on the rows' free logits, where a prior couples their columns.
@@ -144,10 +147,12 @@ fn half_traces(
     let (m, r) = (problem.width(), frame.rank());
     let selected = factored.inverse(problem, state, rho);
     let follows_strength = (0..problem.n_atoms()).any(|k| problem.gate().value_slope(rho.lambda_sparse(), k) != 0.0);
+    let full = if inverse.compact { state.decoders.dim() } else { (0, 0) };
     let parts = system.lin.plan.map(|chunks| {
         let mut sums = Sums {
             local: Vec::new(),
             border: Array2::zeros((m, r)),
+            full: Array2::zeros(full),
             data_trace: 0.0,
             rho: vec![0.0; rho.len()],
             logits: Vec::new(),
@@ -168,25 +173,40 @@ fn half_traces(
                 follows_strength,
                 scratch: Scratch::default(),
             };
+            let begin = sums.local.len();
             selected.visit_rows(problem, state, rho, factored, chunk, |index, view, traces| {
                 work.row(index, view, traces, &mut sums);
             });
+            if inverse.compact {
+                let Sums { local, full, rho: by_rho, data_trace, .. } = &mut sums;
+                let mut data = 0.0;
+                let out = SecondSums { local: &mut local[begin..], border: full, rho: by_rho, data: &mut data };
+                add_second_terms(problem, state, rho, chunk, out);
+                // these are whole derivatives, the traces are halved below
+                *data_trace += 2.0 * data;
+            }
         }
         sums
     });
     let mut local = Vec::with_capacity(state.layout_of_rows().len());
     let (mut border, mut data_trace, mut by_rho) = (Array2::zeros((m, r)), 0.0, vec![0.0; rho.len()]);
+    let mut outside = Array2::zeros(full);
     let mut logits = Vec::new();
     for part in parts {
         local.extend(part.local);
         border += &part.border;
+        outside += &part.full;
         data_trace += part.data_trace;
         logits.extend(part.logits);
         axpy(1.0, &part.rho, &mut by_rho);
     }
     add_column_traces(problem, state, factored, inverse, &logits, &mut local, &mut by_rho[0]);
+    let mut border = frame.lift(&border);
+    if inverse.compact {
+        border += &outside;
+    }
     HalfTraces {
-        theta: Step { local, border: frame.lift(&border) },
+        theta: Step { local, border },
         rho: by_rho,
         data: 0.5 * data_trace,
         roughness: roughness_traces(problem, factored, inverse, selected.border_trace()),
@@ -298,16 +318,14 @@ impl RowWork<'_> {
         if let Some(spectrum) = self.factored.factor.nulls().of(view.row) {
             spectrum.pull(x);
         }
-        for atom in view.atoms().filter(|_| self.inverse.compact) {
-            for place in places(self.problem.atoms()[atom.atom].factors()) {
-                let u = atom.slot + place.local;
-                let Some((_, slope)) = compact_of(place.factor, block_of(place.factor, view.curvature, q, u)) else {
-                    continue;
-                };
-                for a in 0..place.factor.dim() {
-                    (0..place.factor.dim()).for_each(|b| x[(u + a) * q + u + b] += 2.0 * slope[a][b]);
+        if self.inverse.compact {
+            for_each_compact(self.problem, self.state, self.rho, view, |atom, part, term| {
+                let n = part.axes.len();
+                for (i, slope) in term.by_curvature.iter().enumerate() {
+                    let (u, v) = (atom.slot + part.axes[i / n], atom.slot + part.axes[i % n]);
+                    x[u * q + v] += 2.0 * slope;
                 }
-            }
+            });
         }
         for u in 0..q {
             for v in 0..q {

@@ -3,6 +3,7 @@
 mod adjoint;
 mod classic;
 mod columns;
+mod compact;
 mod fellner_schall;
 mod gradient;
 mod orbit;

@@ -5,12 +5,12 @@
 //! which stays finite as H flattens along G.
 
 use super::classic;
+use super::compact::compact_total;
 use super::orbit::{stiff_tangent, tangent_rows};
 use super::scale::{scales, Scale};
 use crate::arrow::{Factored, Step};
-use crate::atoms::places;
 use crate::linalg::{dot, Cholesky};
-use crate::priors::{block_of, compact_of, coordinate_priors};
+use crate::priors::coordinate_priors;
 use crate::problem::{EvidenceMode, Problem};
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
@@ -119,7 +119,7 @@ impl Evidence {
         let proper = || EvidenceParts {
             log_det: 0.5 * factored.log_det() - ln_w + 0.5 * factor.log_det(),
             orbit: -0.5 * t_factor.log_det() - ln_volume,
-            compact: compact_sum(problem, state, factored),
+            compact: compact_total(problem, state, rho, factored),
             unsupported: -system.lin.loss.ard_unsupported,
             constants: -0.5 * (dimension as f64 - j as f64) * ln_2pi - permutations - symmetries,
             scale: scales.iter().map(|s| s.value).sum(),
@@ -145,22 +145,6 @@ fn ln_permutations(problem: &Problem, used: &[bool]) -> f64 {
         *counts.entry((atom.key(), problem.gate().label(k))).or_default() += 1;
     }
     counts.values().map(|&c| (2..=c).map(|i| (i as f64).ln()).sum::<f64>()).sum()
-}
-
-fn compact_sum(problem: &Problem, state: &State, factored: &Factored) -> f64 {
-    let mut total = 0.0;
-    for chunk in &factored.system.lin.chunks {
-        for index in 0..chunk.len() {
-            let view = chunk.row(problem, state, index);
-            for atom in view.atoms() {
-                for place in places(problem.atoms()[atom.atom].factors()) {
-                    let h = block_of(place.factor, view.curvature, view.q, atom.slot + place.local);
-                    total += compact_of(place.factor, h).map_or(0.0, |c| c.0);
-                }
-            }
-        }
-    }
-    total
 }
 
 /// Sum over supported coordinates of the derivative of their prior energy in each ARD entry of the flat vector.

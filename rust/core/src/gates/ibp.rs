@@ -101,7 +101,11 @@ impl Gate for Ibp {
 
     /// The prior tells atoms apart by their position, but for those without a gate.
     fn label(&self, atom: usize) -> usize {
-        if self.always_on(atom) { usize::MAX } else { atom }
+        if self.always_on(atom) {
+            usize::MAX
+        } else {
+            atom
+        }
     }
 
     fn values(&self, lambda: f64, logits: &[f64], support: &[u32], a: &mut Vec<f64>) {

@@ -18,8 +18,9 @@ pub struct CoordinatePrior {
     /// Energy with its normaliser.
     pub energy: f64,
     pub gradient: f64,
-    /// Exact second derivative.
+    /// Exact second derivative, and its derivative in t.
     pub curvature: f64,
+    pub d_curvature: f64,
     /// The part of it that enters H, `max(curvature, 0)`, and that part's derivative in t.
     pub majoriser: f64,
     pub d_majoriser: f64,
@@ -33,6 +34,11 @@ impl CoordinatePrior {
     /// What the prior puts on the diagonal of H.
     pub fn stiffness(&self) -> f64 {
         self.majoriser + self.ridge
+    }
+
+    /// What its exact second derivative has beyond its part of H; never positive.
+    pub fn beyond(&self) -> f64 {
+        self.curvature - self.majoriser
     }
 }
 
@@ -65,6 +71,7 @@ fn on_circle(period: f64, alpha: Option<f64>, t: f64) -> CoordinatePrior {
         energy: -eta * cos + ln_i0 + period.ln(),
         gradient: alpha / kappa * sin,
         curvature,
+        d_curvature: -alpha * kappa * sin,
         majoriser: curvature.max(0.0),
         d_majoriser: if curvature > 0.0 { -alpha * kappa * sin } else { 0.0 },
         ridge: COMPACT_RIDGE,

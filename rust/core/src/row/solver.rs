@@ -124,10 +124,24 @@ impl RowSolver {
         out
     }
 
+    /// B times the row's residual.
+    fn against_residual(&self, target: &Target, row: &RowState) -> Vec<f64> {
+        let mut gates = Vec::new();
+        self.gate.values(self.rho.lambda_sparse(), &row.logits, &row.support, &mut gates);
+        let mut stacked = self.stacked(row, &row.support);
+        for (a, &k) in gates.iter().zip(&row.support) {
+            stacked[self.offsets[k as usize]..self.offsets[k as usize + 1]].iter_mut().for_each(|v| *v *= a);
+        }
+        let mut out = self.gram.dot(&ndarray::ArrayView1::from(&stacked)).to_vec();
+        axpy(-1.0, &target.against, &mut out);
+        out
+    }
+
     /// What the coordinates of a row's support, and its gates where they are independent, cost in the evidence beside their
     /// energy; at least `least` nats for each local coordinate.
-    pub fn coordinate_charges(&self, row: &RowState, weight: f64, least: f64) -> f64 {
-        let factor = weight * self.inverse_dispersion;
+    pub fn coordinate_charges(&self, target: &Target, row: &RowState, least: f64) -> f64 {
+        let factor = target.weight * self.inverse_dispersion;
+        let residual = self.against_residual(target, row);
         let mut gates = GateRow::default();
         self.gate.row(self.rho.lambda_sparse(), &row.logits, &row.support, &mut gates);
         let mut total = 0.0;
@@ -146,8 +160,14 @@ impl RowSolver {
                     h[u * d + v] = factor * a * a * dot(&through[own.clone()], &jet.d1[v * width..(v + 1) * width]);
                 }
             }
-            coordinate_priors(atom, &self.rho, k, point, |u, term| h[u * (d + 1)] += term.stiffness());
-            total += coordinate_charge(atom.factors(), &h, d).max(least * d as f64);
+            let bend =
+                |pair: usize| factor * a * dot(&jet.d2[pair * width..(pair + 1) * width], &residual[own.clone()]);
+            let mut second: Vec<f64> = (0..d * d).map(bend).collect();
+            coordinate_priors(atom, &self.rho, k, point, |u, term| {
+                h[u * (d + 1)] += term.stiffness();
+                second[u * (d + 1)] += term.beyond();
+            });
+            total += coordinate_charge(atom.factors(), &h, &second, d).max(least * d as f64);
             if !self.gate.shares() && self.n_free() > 0 {
                 let curve = self.gram_times(k, &jet.phi);
                 let slope = gates.da[s * gates.free + s];

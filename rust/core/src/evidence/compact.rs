@@ -1,0 +1,182 @@
+//! The compact terms of V over the rows, and their derivatives.
+//!
+//! A term depends on a compact part's block h of H and on s, the rest of the exact curvature: `a <gamma_ab, r> w/phi` and what the
+//! coordinates' priors have beyond their part of H. With eta the derivative in s of all terms of a row, symmetric in a, b,
+//!
+//! ```text
+//! sum eta_ab ds_ab = w/phi [ <Psi dB, r> + <Psi B, dx> + sum_k da_k eta_ab <gamma_ab, r> + a_k eta_ab <d gamma_ab, r> ]
+//! Psi = sum_k a_k eta_ab (Phi_k)_ab   over the stacked columns,      dx = D du B + phi dB
+//! ```
+//!
+//! so the border's derivative is two products of a chunk, and a row's are pulls of stacked vectors.
+
+use crate::arrow::Factored;
+use crate::atoms::BasisJet;
+use crate::linalg::{axpy, dot, gemm, product, Op};
+use crate::priors::{block_of, compact_parts, coordinate_priors, CompactPart, CompactTerm};
+use crate::problem::Problem;
+use crate::rho::SaeManifoldRho;
+use crate::row::{AtomView, Chunk, RowView};
+use crate::state::State;
+use ndarray::Array2;
+
+/// Calls `visit` with every compact part of a row's atoms, and its term.
+pub(super) fn for_each_compact(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    view: &RowView<'_>,
+    mut visit: impl FnMut(&AtomView<'_>, &CompactPart, &CompactTerm),
+) {
+    for atom in view.atoms() {
+        let kind = &*problem.atoms()[atom.atom];
+        for part in compact_parts(kind.factors()) {
+            let n = part.axes.len();
+            let h = block_of(&part.axes, view.curvature, view.q, atom.slot);
+            let mut second = block_of(&part.axes, view.second, view.q, atom.slot);
+            coordinate_priors(kind, rho, atom.atom, state.point(atom.atom, view.row), |j, prior| {
+                if let Some(a) = part.axes.iter().position(|axis| *axis == j) {
+                    second[a * (n + 1)] += prior.beyond();
+                }
+            });
+            // H was factored, so its blocks are positive definite
+            if let Some(term) = part.term(&h, &second) {
+                visit(&atom, &part, &term);
+            }
+        }
+    }
+}
+
+/// The sum of all compact terms.
+pub(super) fn compact_total(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Factored) -> f64 {
+    let mut total = 0.0;
+    for chunk in &factored.system.lin.chunks {
+        for index in 0..chunk.len() {
+            let view = chunk.row(problem, state, index);
+            for_each_compact(problem, state, rho, &view, |_, _, term| total += term.value);
+        }
+    }
+    total
+}
+
+/// What the derivatives of compact terms through s are added to.
+pub(super) struct SecondSums<'a> {
+    /// The blocks of the chunk's rows, end to end.
+    pub local: &'a mut [f64],
+    /// M x p.
+    pub border: &'a mut Array2<f64>,
+    pub rho: &'a mut [f64],
+    /// The trace of eta against the data's part of s.
+    pub data: &'a mut f64,
+}
+
+/// Adds the derivatives of a chunk's compact terms through s.
+pub(super) fn add_second_terms(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    chunk: &Chunk,
+    sums: SecondSums<'_>,
+) {
+    let SecondSums { local, border, rho: by_rho, data } = sums;
+    let decoders = &state.decoders;
+    let inverse = 1.0 / rho.dispersion();
+    let layout = state.layout_of_rows();
+    let origin = layout.block(chunk.rows.start).start;
+
+    let mut residual = product((chunk.phi.view(), Op::Plain), (decoders.view(), Op::Plain));
+    residual -= &problem.rows(chunk.rows.clone());
+    let scaled = |mut rows: Array2<f64>| {
+        for (mut row, i) in rows.rows_mut().into_iter().zip(chunk.rows.clone()) {
+            row *= problem.weight(i) * inverse;
+        }
+        rows
+    };
+    let residual = scaled(residual);
+    let against = product((residual.view(), Op::Plain), (decoders.view(), Op::Transposed));
+
+    // Psi, and what a row's own variables move at once
+    let mut bends = Array2::<f64>::zeros(chunk.phi.dim());
+    let mut jet = BasisJet::new(0, 0);
+    let mut third = Vec::new();
+    for index in 0..chunk.len() {
+        let view = chunk.row(problem, state, index);
+        let out = &mut local[layout.block(view.row).start - origin..layout.block(view.row).end - origin];
+        for_each_compact(problem, state, rho, &view, |atom, part, term| {
+            let kind = &*problem.atoms()[atom.atom];
+            let (dim, width) = (kind.dim(), kind.width());
+            let point = state.point(atom.atom, view.row);
+            if (jet.phi.len(), jet.d1.len()) != (width, width * dim) {
+                jet = BasisJet::new(dim, width);
+            }
+            kind.jet(point, &mut jet);
+            third.clear();
+            third.resize(dim * dim * dim * width, 0.0);
+            kind.third(point, &mut third);
+            let against = against.slice(ndarray::s![index, atom.rows.clone()]);
+            let against = against.as_slice().expect("standard layout");
+            let (n, eta) = (part.axes.len(), &term.by_second);
+            let mut bend = vec![0.0; width];
+            for (i, weight) in eta.iter().enumerate() {
+                let pair = part.axes[i / n] * dim + part.axes[i % n];
+                axpy(*weight, &jet.d2[pair * width..(pair + 1) * width], &mut bend);
+                for c in 0..dim {
+                    let at = (pair * dim + c) * width;
+                    out[view.position(atom.slot + c)] += atom.gate * weight * dot(&third[at..at + width], against);
+                }
+            }
+            if part.is_sphere() {
+                // `third` is symmetric; carrying second derivatives along the unit sphere has a curvature term beside it,
+                // -1/3 [2 delta_ab F_c - delta_bc F_a - delta_ca F_b]
+                let slope = |a: &usize| 2.0 / 3.0 * atom.gate * dot(&jet.d1[a * width..(a + 1) * width], against);
+                let slopes: Vec<f64> = part.axes.iter().map(slope).collect();
+                for (c, axis) in part.axes.iter().enumerate() {
+                    let turned = dot(&eta[c * n..(c + 1) * n], &slopes);
+                    out[view.position(atom.slot + axis)] += turned - (eta[0] + eta[3]) * slopes[c];
+                }
+            }
+            let by_gate = dot(&bend, against);
+            for (u, da) in atom.gate_d1.iter().enumerate() {
+                out[view.position(u)] += da * by_gate;
+            }
+            *data += atom.gate * by_gate;
+            by_rho[0] += problem.gate().value_slope(rho.lambda_sparse(), atom.atom) * atom.gate * by_gate;
+            coordinate_priors(kind, rho, atom.atom, point, |j, prior| {
+                if let Some(a) = part.axes.iter().position(|axis| *axis == j) {
+                    let weight = eta[a * (n + 1)];
+                    out[view.position(atom.slot + j)] += weight * (prior.d_curvature - prior.d_majoriser);
+                    if rho.ard(atom.atom, j).is_some() {
+                        by_rho[rho.ard_slot(atom.atom, j)] += weight * prior.beyond();
+                    }
+                }
+            });
+            let mut row = bends.slice_mut(ndarray::s![index, atom.rows.clone()]);
+            axpy(atom.gate, &bend, row.as_slice_mut().expect("standard layout"));
+        });
+    }
+
+    // the residual moves with everything
+    let carried = scaled(product((bends.view(), Op::Plain), (decoders.view(), Op::Plain)));
+    gemm(&mut border.view_mut(), true, 1.0, (bends.view(), Op::Transposed), (residual.view(), Op::Plain));
+    gemm(&mut border.view_mut(), true, 1.0, (chunk.phi.view(), Op::Transposed), (carried.view(), Op::Plain));
+    let pulled = product((carried.view(), Op::Plain), (decoders.view(), Op::Transposed));
+    let mut gradient = Vec::new();
+    for index in 0..chunk.len() {
+        let view = chunk.row(problem, state, index);
+        let pulled = pulled.row(index);
+        let pulled = pulled.as_slice().expect("standard layout");
+        gradient.clear();
+        gradient.resize(view.q, 0.0);
+        view.pull(pulled, 1.0, &mut gradient);
+        let start = layout.block(view.row).start - origin;
+        for (u, g) in gradient.iter().enumerate() {
+            local[start + view.position(u)] += g;
+        }
+        for atom in view.atoms() {
+            let slope = problem.gate().value_slope(rho.lambda_sparse(), atom.atom);
+            if slope != 0.0 {
+                by_rho[0] += slope * atom.gate * dot(atom.phi, &pulled[atom.rows.clone()]);
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+"""The compact terms: the integral over a compact part of a chart in place of the Gaussian one, at the exact curvature.
+
+An atom's angles are one part, because a row may hold one combination of them and leave another free; each sphere is
+one; each choice is one. h is the part's block of H and K that of the exact Hessian A of L, delta included. Its term is
+charge(K) - 1/2 ln|h|: with the 1/2 ln|h| in 1/2 ln|H| and the constants, minus the logarithm of a von Mises or von
+Mises-Fisher integral whose concentrations are the eigenvalues of K. Where the row determines its point, K is about h;
+where it does not, the point lies where the row's noise is, which only K knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import i0e, i1e
+
+from .curvature import exact_hessian
+from .factors import COMPACT_STIFFNESS, LN_2PI, ChoiceFactor, CircleFactor, LineFactor, SphereFactor
+from .jets import all_row_jets, basis_jets
+from .objective import reconstruct_slope
+from .priors import Place, places
+from .problem import Problem, Rho, State, variables_of
+
+Array = NDArray[np.float64]
+
+
+def charge_circle(k: Array | float) -> Array:
+    """-ln[exp(-k) I0(k)] - 1/2 ln(2 pi), k the curvature on an angle of period 2 pi.
+
+    The Gaussian integral over an angle, sqrt(2 pi / k), is replaced by the von Mises one, 2 pi exp(-k) I0(k), which
+    cannot exceed the circle.
+    """
+    k = np.asarray(k, float)
+    return k - np.abs(k) - np.log(i0e(k)) - 0.5 * LN_2PI
+
+
+def charge_circle_slope(k: Array | float) -> Array:
+    """1 - I1(k)/I0(k)."""
+    return np.asarray(1 - i1e(k) / i0e(k))
+
+
+def charge_sphere(k: float, rate: float) -> float:
+    """ln k - ln(1 - exp(-rate k)), of the von Mises-Fisher integral over the sphere or half of it, for any k."""
+    if k == 0:
+        return float(-np.log(rate))
+    return float(np.log(abs(k)) + min(rate * k, 0.0) - np.log(-np.expm1(-rate * abs(k))))
+
+
+def charge_sphere_slope(k: float, rate: float) -> float:
+    """1/k - rate / (exp(rate k) - 1)."""
+    y = rate * k
+    if abs(y) < 1e-2:
+        # Bernoulli numbers: y / (e^y - 1) = 1 - y/2 + y^2/12 - y^4/720 + y^6/30240
+        return float(rate * (0.5 - y / 12 + y**3 / 720 - y**5 / 30240))
+    return float(1 / k - rate / np.expm1(y)) if y < 500 else 1 / k
+
+
+@dataclass(frozen=True)
+class Part:
+    """Places of one atom in one row that are integrated together, the charge of one concentration and its slope.
+
+    ``units`` (n,) is what one radian is in each coordinate; ``index`` (n,) are the variables.
+    """
+
+    places: tuple[Place, ...]
+    units: Array
+    charge_of: Callable[[float], float]
+    slope_of: Callable[[float], float]
+
+    @property
+    def index(self) -> NDArray[np.int_]:
+        return np.concatenate([place.index for place in self.places])
+
+    def charge(self, exact: Array) -> float:
+        """-ln of the integral over the part, + n/2 ln 2 pi, of a density of curvature ``exact`` (n, n) at its mode."""
+        scaled = exact * np.outer(self.units, self.units)
+        total = sum(self.charge_of(float(k)) for k in np.linalg.eigvalsh(scaled))
+        return float(total - np.log(self.units).sum())
+
+    def charge_slope(self, exact: Array) -> Array:
+        """d charge / d exact (n, n)."""
+        values, vectors = np.linalg.eigh(exact * np.outer(self.units, self.units))
+        slopes = np.array([self.slope_of(float(k)) for k in values])
+        return (vectors * slopes) @ vectors.T * np.outer(self.units, self.units)
+
+
+def angles(listed: list[Place]) -> Part:
+    """Angles of one atom."""
+    units = np.array([1 / place.factor.kappa for place in listed if isinstance(place.factor, CircleFactor)])
+    return Part(tuple(listed), units, lambda k: float(charge_circle(k)), lambda k: float(charge_circle_slope(k)))
+
+
+def sphere(place: Place) -> Part:
+    """A direction: half the charge for each of its two axes."""
+    assert isinstance(place.factor, SphereFactor)
+    rate = 1.0 if place.factor.antipodal else 2.0
+
+    def charge_of(k: float) -> float:
+        return 0.5 * charge_sphere(k, rate)
+
+    return Part((place,), np.ones(2), charge_of, lambda k: 0.5 * charge_sphere_slope(k, rate))
+
+
+def compact_parts(problem: Problem, state: State, rho: Rho) -> Iterator[Part]:
+    """The parts whose coordinates are variables."""
+    supported = places(problem, state, rho, supported=True)
+    for _, group in groupby(supported, key=lambda place: (place.atom, place.row)):
+        listed = list(group)
+        circles = [place for place in listed if isinstance(place.factor, CircleFactor)]
+        if circles:
+            yield angles(circles)
+        for place in listed:
+            if isinstance(place.factor, SphereFactor):
+                yield sphere(place)
+            else:
+                assert isinstance(place.factor, CircleFactor | LineFactor | ChoiceFactor)
+
+
+def compact_blocks(problem: Problem, state: State, rho: Rho) -> Iterator[tuple[Part, Array]]:
+    """Each part with its K (n, n)."""
+    exact = exact_hessian(problem, state, rho)
+    for part in compact_parts(problem, state, rho):
+        yield part, exact[np.ix_(part.index, part.index)] + COMPACT_STIFFNESS * np.eye(len(part.index))
+
+
+def compact_total(problem: Problem, state: State, rho: Rho, matrix: Array) -> float:
+    """Sum of the compact terms; ``matrix`` is H."""
+    total = 0.0
+    for part, exact in compact_blocks(problem, state, rho):
+        total += part.charge(exact) - 0.5 * float(np.linalg.slogdet(matrix[np.ix_(part.index, part.index)])[1])
+    choices = sum(isinstance(p.factor, ChoiceFactor) for p in places(problem, state, rho, supported=True))
+    return total + 0.5 * LN_2PI * choices
+
+
+def compact_theta(problem: Problem, state: State, rho: Rho) -> Array:
+    """Derivative of all charges in theta (D,), through K.
+
+    With x = z-hat and J its first derivatives, K_ab = w/phi (J_a . J_b + r . x_ab) + prior.
+    """
+    rows, out = all_row_jets(problem, state, rho), np.zeros(variables_of(problem, state).size)
+    for part, exact in compact_blocks(problem, state, rho):
+        slope, i = part.charge_slope(exact), part.places[0].row
+        jets, scale = rows[i], problem.row_weights[i] / rho.dispersion()
+        own = [int(np.flatnonzero(jets.index == a)[0]) for a in part.index]
+        residual = jets.value - problem.data[i]
+        first, mixed = jets.first[:, own], jets.second[:, own, :]
+        change = 2 * np.einsum("ab,pac,pb->c", slope, mixed, first)
+        change += np.einsum("ab,pab,pc->c", slope, mixed[:, :, own], jets.first)
+        change += np.einsum("ab,p,pabc->c", slope, residual, _third(problem, state, rho, part, own))
+        out[jets.index] += scale * change
+        prior = np.concatenate([place.factor.third(place.t, place.alpha) for place in part.places])
+        out[part.index] += np.diag(slope) * prior
+    return out
+
+
+def _third(problem: Problem, state: State, rho: Rho, part: Part, own: list[int]) -> Array:
+    """(p, n, n, q): the second derivatives of z-hat in the part's coordinates, differentiated once more."""
+    place = part.places[0]
+    i, k, p = place.row, place.atom, problem.n_outputs
+    variables, atom, decoder = variables_of(problem, state), problem.atoms[k], state.decoders[k]
+    index = variables.row(i)
+    a, da, _ = problem.gate.jets(state.logits[i], state.support[i], rho.log_lambda_sparse)
+    position = {int(v): at for at, v in enumerate(index)}
+    coords = [position[int(v)] for v in variables.coord[k][i]]
+    local = [coords.index(at) for at in own]
+    jets = atom.jets(state.coords[k][i], 3)
+    assert jets.d3 is not None
+    bend = basis_jets(atom, state.coords[k][i]).d2[np.ix_(local, local)]
+    out = np.zeros((p, len(own), len(own), len(index)))
+    out[..., : problem.n_free] = np.einsum("abm,mp,j->pabj", bend, decoder, da[k])
+    third = np.einsum("abcm,mp->pabc", jets.d3[np.ix_(local, local)], decoder)
+    if isinstance(place.factor, SphereFactor):
+        # d3 is symmetric; the derivative of a covariant Hessian on the unit sphere is not:
+        # grad_c Hess_ab = d3_abc - 1/3 (2 g_ab F_c - g_bc F_a - g_ca F_b)
+        flat, gradient = np.eye(2), (jets.d1[local] @ decoder).T
+        third -= 2 / 3 * np.einsum("ab,pc->pabc", flat, gradient)
+        third += 1 / 3 * np.einsum("bc,pa->pabc", flat, gradient)
+        third += 1 / 3 * np.einsum("ca,pb->pabc", flat, gradient)
+    out[..., coords] = a[k] * third
+    for m, c in np.ndindex(atom.width, p):
+        out[c, :, :, position[int(variables.border[k][m, c])]] = a[k] * bend[..., m]
+    return out
+
+
+def compact_rho(problem: Problem, state: State, rho: Rho) -> Array:
+    """Derivative of all charges in the flat rho at fixed theta, through K."""
+    rows, out = all_row_jets(problem, state, rho), np.zeros(len(rho.to_flat()))
+    slopes = problem.gate.log_slopes(problem.n_atoms, rho.log_lambda_sparse)
+    pull = reconstruct_slope(problem, state, rho)
+    for part, exact in compact_blocks(problem, state, rho):
+        slope, i = part.charge_slope(exact), part.places[0].row
+        jets, scale = rows[i], problem.row_weights[i] / rho.dispersion()
+        own = [int(np.flatnonzero(jets.index == a)[0]) for a in part.index]
+        residual = jets.value - problem.data[i]
+        first, second = jets.first[:, own], jets.second[:, own, :][:, :, own]
+        gauss, bend = first.T @ first, np.tensordot(residual, second, axes=1)
+        out[-1] -= scale * np.sum(slope * (gauss + bend))
+        moved = slopes[part.places[0].atom] * (2 * gauss + bend) + np.tensordot(pull[i], second, axes=1)
+        out[0] += scale * np.sum(slope * moved)
+        for j, place in enumerate(part.places):
+            if place.alpha is not None:
+                out[place.ard] += slope[j, j] * place.factor.curvature(place.t, place.alpha)
+    return out

@@ -195,6 +195,7 @@ def recipes(
     max_outputs: int = 7,
     planted: bool | None = None,
     full_support: bool | None = None,
+    log_lambda_sparse: tuple[float, float] = (-2.0, 2.0),
     held: bool = False,
 ) -> Recipe:
     """Recipes with 1 to ``max_atoms`` atoms and as many rows and outputs as given."""
@@ -208,7 +209,7 @@ def recipes(
         weighted=draw(st.booleans()),
         full_support=draw(st.booleans()) if full_support is None else full_support,
         ard=tuple(draw(st.lists(st.booleans(), min_size=n_atoms, max_size=n_atoms))),
-        log_lambda_sparse=draw(st.floats(-2.0, 2.0).map(lambda v: round(v, 3))),
+        log_lambda_sparse=draw(st.floats(*log_lambda_sparse).map(lambda v: round(v, 3))),
         log_lambda_smooth=draw(st.floats(-4.0, 1.0).map(lambda v: round(v, 3))),
         log_noise=draw(st.floats(-3.0, -1.0).map(lambda v: round(v, 3))),
         seed=draw(st.integers(0, 2**16)),

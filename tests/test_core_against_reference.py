@@ -202,17 +202,21 @@ def total(terms: dict[str, float]) -> float:
     return sum(value for name, value in terms.items() if name != "total")
 
 
-def feasible(problem: Problem, state: State, rho: Rho) -> None:
-    """Turns a draw down whose H is not positive definite, or so flat that its determinant is rounding."""
+def feasible(problem: Problem, state: State, rho: Rho, least_determined: float = LEAST_DETERMINED) -> None:
+    """Turns a draw down whose H is not positive definite, or so flat that what is made of it is rounding."""
     matrix = Conditioned(problem, state, rho).matrix if problem.classic else curvature(problem, state, rho)
     unit = 1 / np.sqrt(np.maximum(np.diag(matrix), np.finfo(float).tiny))
     least = np.linalg.eigvalsh(unit[:, None] * matrix * unit)[0]
-    assume(least > LEAST_DETERMINED)
+    assume(least > least_determined)
+    if problem.classic:
+        # Conditioning takes the spectra of raw blocks, whose rounding is that of their largest eigenvalues.
+        values = np.linalg.eigvalsh(matrix)
+        assume(values[0] > least_determined * values[-1])
     orbits = gauge(problem, state, rho)
     if orbits.shape[1] and not problem.classic:
         # An atom that has collapsed, such as a sphere onto a disc, has orbits that do not move.
         stiffness = np.linalg.eigvalsh(orbits.T @ matrix @ orbits)
-        assume(stiffness[0] > LEAST_DETERMINED * stiffness[-1])
+        assume(stiffness[0] > least_determined * stiffness[-1])
 
 
 @cache

@@ -38,6 +38,9 @@ BUILT = tuple(kind for kind in KINDS if kind != "mobius")
 SUPPORTS = pytest.mark.parametrize("full_support", [True, False], ids=["dense", "compact"])
 COMBINATIONS = [(kind, gate) for kind in BUILT for gate in GATES]
 
+LEAST_DETERMINED = 1e-6
+"""An adjoint sums products of two solves with H, so that rounding reaches ``ADJOINT`` at flatter ones."""
+
 UNBOUNDED = ("line", "patch", "duchon")
 """Without a prior on the null space of S their scale slides from coordinates to decoders: L of the classic mode has no
 minimum."""
@@ -71,7 +74,7 @@ def test_states(kind: str, gate: str, full_support: bool, mode: Evidence, data: 
     assert relative_error(slope, expected_slope, addend) < EXACT
     matrix, expected = np.asarray(system.dense()), curvature(problem, state, rho)
     assert relative_error(matrix, expected) < EXACT
-    feasible(problem, state, rho)
+    feasible(problem, state, rho, LEAST_DETERMINED)
     if not problem.classic:
         assert relative_error(log_det(matrix), log_det(expected), float(variables.size)) < DETERMINED
     terms = evidence_all_terms(problem, state, rho)
@@ -92,7 +95,7 @@ def test_slopes(kind: str, gate: str, full_support: bool, mode: Evidence, data: 
     """dV/drho against differences of fourth order, each value of V with an inner solve of its own."""
     draws = recipes(
         kinds=(kind,), gate_kinds=(gate,), evidences=(mode,), max_atoms=2, min_rows=12, max_rows=16,
-        min_outputs=6, max_outputs=8, planted=True, full_support=full_support,
+        min_outputs=6, max_outputs=8, log_lambda_sparse=(-3.0, 0.0), planted=True, full_support=full_support,
     )  # fmt: skip
     problem, start, rho = data.draw(draws).build()
     found = core_term(problem, start).evaluate(core_rho(rho), tol=INNER_TOL, max_inner=1000, gradient=False)

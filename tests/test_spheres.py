@@ -154,18 +154,6 @@ def log_det(term: SaeManifoldTerm, rho: SaeManifoldRho) -> float:
     return float(np.linalg.slogdet(term.assemble_arrow_schur(rho).dense())[1])
 
 
-def compact(atom: Atom, block: FloatArray) -> float:
-    """c of one row's coordinates from its raw block of H."""
-    if on_sphere(atom):
-        rate = 1.0 if atom.kind == "projective_plane" else 2.0
-        return float(-np.log(-np.expm1(-rate * np.sqrt(np.linalg.det(block)))))
-    if atom.kind == "circle":
-        from scipy.special import i0e
-
-        return float(-np.log(i0e(block[0, 0])) - 0.5 * np.log(2.0 * np.pi * block[0, 0]))
-    return 0.0
-
-
 LOG_VOLUME = {
     "sphere": np.log(8.0 * np.pi**2),
     "projective_plane": np.log(8.0 * np.pi**2),
@@ -212,12 +200,6 @@ class TestDense:
         orbit = -0.5 * np.linalg.slogdet(g.T @ h @ g)[1] - volume
         assert parts["log_det"] == pytest.approx(0.5 * np.linalg.slogdet(h)[1], rel=1e-9)
         assert parts["orbit"] == pytest.approx(orbit, rel=1e-9, abs=1e-9)
-        charges = sum(
-            compact(atom, h[a : a + atom.dim, a : a + atom.dim])
-            for atom, starts in zip(state.atoms, state.starts(), strict=True)
-            for a in starts[starts >= 0]
-        )
-        assert parts["compact"] == pytest.approx(charges, rel=1e-9, abs=1e-12)
         symmetries = sum(LOG_SYMMETRIES.get(kind, 0.0) for kind in kinds)
         constants = -0.5 * (len(h) - n_motions) * np.log(2.0 * np.pi) - symmetries
         assert parts["constants"] == pytest.approx(constants, rel=1e-12)

@@ -21,6 +21,7 @@ mod atoms;
 mod encode;
 mod errors;
 mod evidence;
+mod frames;
 mod gates;
 mod jets;
 mod layout;

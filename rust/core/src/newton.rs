@@ -177,7 +177,7 @@ pub fn solve(
         // one linearisation at a time: a rejected step, which is rare, makes this one again
         drop(factored);
         let trial = inner.state.stepped(problem, &step.x.local, flat(&step.x), 1.0);
-        let system = System::new(problem, &trial, rho, options.elimination.frame(&trial.decoders));
+        let system = System::new(problem, &trial, rho, options.elimination.frame(problem, &trial));
         if tiny || predicted <= rounding {
             match refined(problem, rho, options, trial, system, inner.decrement) {
                 Some((state, factored)) => {
@@ -260,7 +260,7 @@ fn relaxed(
         .collect();
     let mut next = state.clone();
     rows.iter().enumerate().for_each(|(i, row)| next.set_row(i, row));
-    let system = System::new(problem, &next, rho, options.elimination.frame(&next.decoders))?;
+    let system = System::new(problem, &next, rho, options.elimination.frame(problem, &next))?;
     let (next, system) = polished(problem, rho, options, next, system, 0.0)?;
     (system.lin.loss.total() < loss).then_some(())?;
     let factored = Factored::from_system(problem, &next, rho, options.elimination, Curvature::Stiffened, system)?;
@@ -310,6 +310,10 @@ fn polished(
     system: System,
     least_gain: f64,
 ) -> Option<(State, System)> {
+    // decoders in frames of their own are not one linear system in their channels
+    if !state.frames.is_empty() && problem.n_atoms() > 1 {
+        return Some((state, system));
+    }
     let gram = Cholesky::new(system.lin.gram.view())?;
     let mut step = system.lin.border_gradient.clone();
     gram.solve(&mut step.view_mut());
@@ -319,7 +323,7 @@ fn polished(
     }
     drop(system);
     state.decoders -= &step;
-    let frame = options.elimination.frame(&state.decoders);
+    let frame = options.elimination.frame(problem, &state);
     let system = System::new(problem, &state, rho, frame)?;
     Some((state, system))
 }

@@ -1,6 +1,7 @@
 //! What moves during a fit: logits, coordinates, decoders, and which atoms each row uses.
 
 use crate::errors::{check_finite, ShapeError};
+use crate::frames::DecoderFrames;
 use crate::layout::SaeRowLayout;
 use crate::priors::{arc_length_weights, weighted, weighted_null};
 use crate::problem::Problem;
@@ -24,6 +25,7 @@ pub struct State {
     /// The sparsity strength under which gates are read: that of the last solve.
     pub lambda: f64,
     support: Arc<SaeRowLayout>,
+    pub(crate) frames: Arc<DecoderFrames>,
     /// Per atom, the weights of its roughness; `None` where it counts as it is.
     roughness_weights: Arc<Vec<Option<Vec<f64>>>>,
 }
@@ -67,6 +69,7 @@ impl State {
             decoders: standard(decoders),
             lambda: 1.0,
             support,
+            frames: Arc::default(),
             roughness_weights,
         };
         Ok(state.reweighted(problem))

@@ -76,7 +76,10 @@ impl SaeManifoldTerm {
         } else {
             (0..p.n_rows()).map(|i| self.state.support(i).len().min(p.n_free())).sum()
         };
-        plan(p.n_rows(), p.n_outputs(), coupled_logits + layout.n_active_coords(), p.width(), elimination)
+        // the elimination of decoders first works in all channels
+        let framed = (!self.state.frames.is_empty()).then_some(Elimination::Complement);
+        let coupled = coupled_logits + layout.n_active_coords();
+        plan(p.n_rows(), p.n_outputs(), coupled, p.width(), framed.or(elimination))
     }
 
     fn check(&self, rho: &SaeManifoldRho) -> Result<(), ShapeError> {
@@ -86,7 +89,7 @@ impl SaeManifoldTerm {
     /// The named terms of L at this state.
     pub fn loss(&self, rho: &SaeManifoldRho) -> Result<LossParts, ShapeError> {
         self.check(rho)?;
-        linearise(&self.problem, &self.state, rho, Frame::span(&self.state.decoders))
+        linearise(&self.problem, &self.state, rho, Frame::span(&self.problem, &self.state))
             .map(|lin| lin.loss)
             .ok_or_else(|| ShapeError::value("the decoder prior is not positive definite at these strengths"))
     }
@@ -179,6 +182,11 @@ impl SaeManifoldTerm {
         /// Relative change of a roughness weight that counts as one.
         const SAME_WEIGHT: f64 = 1e-3;
         let refreshed = crate::encode::refresh(&self.problem, &self.state, rho, interrupted)?;
+        let Some((state, changed)) = refreshed else { return Ok(None) };
+        let (state, turned) = state
+            .with_refreshed_frames(&self.problem, rho)
+            .ok_or_else(|| ShapeError::value("the decoder prior is not positive definite at these strengths"))?;
+        let refreshed = Some((state, changed.max(usize::from(turned))));
         Ok(refreshed.map(|(state, changed)| {
             let weighted = state.clone().reweighted(&self.problem);
             let moved = weighted.weight_change(&state, &self.problem) > SAME_WEIGHT;

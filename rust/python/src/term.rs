@@ -114,6 +114,19 @@ impl SaeManifoldTerm {
         Ok(seeds.map_err(value_error)?.into_iter().map(wrap).collect())
     }
 
+    /// This term with decoders of the given ranks, in the span of their leading right singular vectors; None leaves a
+    /// decoder as it is. What lies outside is dropped.
+    fn with_decoder_ranks(&self, ranks: Vec<Option<usize>>) -> PyResult<Self> {
+        let state = self.core.state.clone().with_ranks(&self.core.problem, &ranks).map_err(value_error)?;
+        Ok(Self { core: Core::new(self.core.problem.clone(), state) })
+    }
+
+    /// Per atom the rank of its decoder's frame; None where it has all output channels.
+    #[getter]
+    fn decoder_ranks(&self) -> Vec<Option<usize>> {
+        self.core.state.ranks(&self.core.problem)
+    }
+
     /// This term with every row re-encoded by its own decoders, and the number of rows that changed.
     #[pyo3(signature = (rho, *, threads=None))]
     fn refreshed(&self, py: Python<'_>, rho: &SaeManifoldRho, threads: Option<usize>) -> PyResult<(Self, usize)> {

@@ -31,10 +31,10 @@ impl Elimination {
     }
 
     /// The channels it works in.
-    pub fn frame(self, decoders: &Array2<f64>) -> Frame {
+    pub fn frame(self, problem: &Problem, state: &State) -> Frame {
         match self {
-            Self::Primal => Frame::full(decoders),
-            Self::Complement | Self::Dual => Frame::span(decoders),
+            Self::Primal => Frame::full(&state.decoders),
+            Self::Complement | Self::Dual => Frame::span(problem, state),
         }
     }
 }
@@ -165,7 +165,7 @@ impl Factored {
         elimination: Elimination,
         curvature: Curvature,
     ) -> Option<Self> {
-        let system = System::new(problem, state, rho, elimination.frame(&state.decoders))?;
+        let system = System::new(problem, state, rho, elimination.frame(problem, state))?;
         Self::from_system(problem, state, rho, elimination, curvature, system)
     }
 

@@ -5,7 +5,9 @@
 //! `G_lambda` on each of the p - r remaining channels, exactly.
 
 use crate::linalg::{product, row_space, Op};
-use ndarray::Array2;
+use crate::problem::Problem;
+use crate::state::State;
+use ndarray::{Array2, Axis};
 
 /// Output channels in which the arrow is eliminated.
 #[derive(Clone, Debug)]
@@ -24,9 +26,20 @@ impl Frame {
         Self { basis: None, reduced: decoders.clone(), complement: 0 }
     }
 
-    /// The span of the decoder's rows.
-    pub fn span(decoders: &Array2<f64>) -> Self {
-        let basis = row_space(decoders.view());
+    /// The span of the decoder's rows; of a decoder with a frame of its own, all that it may move in.
+    pub fn span(problem: &Problem, state: &State) -> Self {
+        let decoders = &state.decoders;
+        let (framed, full): (Vec<usize>, Vec<usize>) =
+            (0..problem.n_atoms()).partition(|&k| state.frames.of(k).is_some());
+        let mut rows = Array2::zeros((0, decoders.ncols()));
+        for k in framed {
+            let frame = state.frames.of(k).expect("framed atoms have one");
+            rows.append(Axis(0), frame.t()).expect("as many columns as outputs");
+        }
+        for k in full {
+            rows.append(Axis(0), state.decoder(problem, k)).expect("as many columns as outputs");
+        }
+        let basis = row_space(rows.view());
         if basis.ncols() == decoders.ncols() || basis.ncols() == 0 {
             return Self::full(decoders);
         }
@@ -38,6 +51,14 @@ impl Frame {
     /// Number of channels r.
     pub fn rank(&self) -> usize {
         self.reduced.ncols()
+    }
+
+    /// Directions of the output space (p x k) in the frame's channels (r x k).
+    pub fn channels_of(&self, directions: &Array2<f64>) -> Array2<f64> {
+        match &self.basis {
+            None => directions.clone(),
+            Some(basis) => product((basis.view(), Op::Transposed), (directions.view(), Op::Plain)),
+        }
     }
 
     /// Splits stacked border columns (M x p) into their part in the frame (M x r) and the rest (M x p).

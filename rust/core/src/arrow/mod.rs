@@ -10,6 +10,7 @@
 //! [`System`] holds these blocks at one state; [`Factor`] eliminates rows first or decoders first, and answers a
 //! solve, a log-determinant and the traces that the evidence's gradient needs. Nothing here knows an atom kind or a gate.
 
+mod border;
 mod conjugate_gradients;
 mod coupling;
 mod decoders_first;

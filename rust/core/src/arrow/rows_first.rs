@@ -4,6 +4,7 @@
 //! product of packed `phi phi'` against packed `K`. In a frame of r < p channels the other p - r contribute
 //! `ln |G|` each.
 
+use super::border::Border;
 use super::factor::{Curvature, RowTraces};
 use super::spectral::{ln_held, Nulls};
 use super::{Step, System};
@@ -21,7 +22,7 @@ pub struct RowsFirst {
     /// Cholesky factors of the rows' blocks, laid end to end per chunk.
     blocks: Vec<Vec<f64>>,
     schur: Cholesky,
-    gram: Cholesky,
+    border: Border,
     pub(super) nulls: Nulls,
     pub(super) log_det: f64,
 }
@@ -108,11 +109,11 @@ impl RowsFirst {
                 axpy(value, &u, schur.row_mut(i).as_slice_mut().expect("standard layout"));
             }
         }
-        let schur = Cholesky::new(schur.view())?;
-        let gram = Cholesky::new(system.lin.gram.view())?;
-        log_det += schur.log_det() + system.lin.frame.complement as f64 * gram.log_det();
+        let border = Border::new(problem, state, system)?;
+        let schur = Cholesky::new(border.restrict(schur).view())?;
+        log_det += schur.log_det() + border.log_det();
         log_det += decoupled_logits(problem, state, |row| nulls.logits(problem, system, row), ln_held);
-        log_det.is_finite().then_some(Self { blocks, schur, gram, nulls, log_det })
+        log_det.is_finite().then_some(Self { blocks, schur, border, nulls, log_det })
     }
 
     /// `A^-1 b` over all local variables, and `C' A^-1 b` in the frame.
@@ -202,20 +203,19 @@ impl RowsFirst {
         let (mut inside, rest) = frame.split(&rhs.border);
         let (local, coupled) = self.forward(problem, state, rho, system, &rhs.local);
         inside -= &coupled;
-        self.schur.solve_vec(inside.as_slice_mut().expect("standard layout"));
+        self.border.solve_inside(&self.schur, &mut inside);
         let local = self.backward(problem, state, rho, system, &local, &inside);
         let mut border = frame.lift(&inside);
-        if let Some(mut rest) = rest {
-            self.gram.solve(&mut rest.view_mut());
-            border += &rest;
+        if let Some(rest) = rest {
+            self.border.add_rest(&rest, &mut border);
         }
         Step { local, border }
     }
 
     pub(super) fn inverse(&self, problem: &Problem, system: &System) -> BorderInverse {
         let (m, r) = (problem.width(), system.lin.frame.rank());
-        let schur = self.schur.inverse();
-        let mut trace = self.gram.inverse() * system.lin.frame.complement as f64;
+        let schur = self.border.lift(self.schur.inverse());
+        let mut trace = self.border.rest_trace(m);
         for a in 0..m {
             for b in 0..m {
                 trace[[a, b]] += (0..r).map(|c| schur[[a * r + c, b * r + c]]).sum::<f64>();

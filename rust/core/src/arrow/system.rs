@@ -56,7 +56,8 @@ pub struct System {
 impl System {
     /// `None` when the strengths or the state leave some block without a meaning in floating point.
     pub fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: Frame) -> Option<Self> {
-        let lin = linearise(problem, state, rho, frame)?;
+        let mut lin = linearise(problem, state, rho, frame)?;
+        state.frames.project(problem, &mut lin.border_gradient);
         let pins = Gauge::new(problem, state, rho, &lin.gram)?;
         let gauge = if problem.is_proper() { pins.clone() } else { Gauge::default() };
         lin.loss.total().is_finite().then_some(Self { lin, gauge, pins })
@@ -240,6 +241,7 @@ impl System {
         gemm(&mut border.view_mut(), true, 1.0, (crossed.view(), Op::Plain), (b.view(), Op::Plain));
         border -= &sums.slice(ndarray::s![.., m..]);
         self.pins.apply(problem, &x.border, &mut border);
+        state.frames.project(problem, &mut border);
         self.lin.columns.apply_coupling(problem, state, &x.local, &mut local);
         Step { local, border }
     }

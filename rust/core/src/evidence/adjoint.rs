@@ -96,6 +96,7 @@ pub fn log_det_adjoint(
     let inverse = Inverse::new(factored, &columns, &evidence.theta, false);
     let mut theta = half_traces(problem, state, rho, factored, &inverse).theta;
     theta.scale(2.0);
+    state.frames.project(problem, &mut theta.border);
     theta
 }
 
@@ -125,6 +126,7 @@ pub fn evidence_adjoint(
     add_velocity_terms(problem, state, rho, factored, evidence, &mut theta.local);
     add_orbit_roughness(problem, factored, evidence, &mut roughness);
     add_scales(problem, state, rho, factored, &evidence.scales, &mut theta, &mut by_rho, &mut roughness);
+    state.frames.project(problem, &mut theta.border);
     for (k, trace) in roughness.iter().enumerate() {
         by_rho[1 + k] += trace;
     }

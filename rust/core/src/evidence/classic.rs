@@ -7,19 +7,26 @@
 use super::value::EvidenceParts;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
+use crate::state::State;
 
-/// `-1/2 p sum_k rank(S_k) ln lambda_k`.
-fn occam(problem: &Problem, rho: &SaeManifoldRho) -> f64 {
-    let strengths = (0..problem.n_atoms()).map(|k| problem.rank(k) as f64 * rho.lambda_smooth(k).ln());
-    -0.5 * problem.n_outputs() as f64 * strengths.sum::<f64>()
+/// `-1/2 sum_k p_k rank(S_k) ln lambda_k`, p_k being the channels of decoder k.
+fn occam(problem: &Problem, state: &State, rho: &SaeManifoldRho) -> f64 {
+    let of_atom = |k: usize| (state.channels(problem, k) * problem.rank(k)) as f64 * rho.lambda_smooth(k).ln();
+    -0.5 * (0..problem.n_atoms()).map(of_atom).sum::<f64>()
 }
 
 /// The terms of V beyond those of L, from ln|H| and the energy of unsupported coordinates.
-pub(super) fn parts(problem: &Problem, rho: &SaeManifoldRho, ln_det: f64, ard_unsupported: f64) -> EvidenceParts {
+pub(super) fn parts(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    ln_det: f64,
+    ard_unsupported: f64,
+) -> EvidenceParts {
     EvidenceParts {
         log_det: 0.5 * ln_det,
         unsupported: -ard_unsupported,
-        occam: occam(problem, rho),
+        occam: occam(problem, state, rho),
         ..EvidenceParts::default()
     }
 }

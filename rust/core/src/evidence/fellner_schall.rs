@@ -78,7 +78,8 @@ pub fn fellner_schall(
         }
     }
     for k in 0..problem.n_atoms() {
-        let proposed = dispersion * (p * problem.rank(k) as f64 - traces.edf[k]) / traces.roughness[k];
+        let proposed =
+            dispersion * ((state.channels(problem, k) * problem.rank(k)) as f64 - traces.edf[k]) / traces.roughness[k];
         if proposed > 0.0 && proposed.is_finite() {
             flat[1 + k] = proposed.ln();
         }

@@ -81,7 +81,7 @@ fn explicit_loss(problem: &Problem, state: &State, rho: &SaeManifoldRho, factore
     for k in 0..problem.n_atoms() {
         let rows = s![problem.rows_of(k), ..];
         let quadratic: f64 = rough.slice(rows).iter().zip(state.decoders.slice(rows)).map(|(a, b)| a * b).sum();
-        let occam = 0.5 * p * lin.prior.ln_det_slope[k];
+        let occam = 0.5 * state.channels(problem, k) as f64 * lin.prior.ln_det_slope[k];
         out[1 + k] = 0.5 * quadratic - occam;
         roughness += 0.5 * quadratic - proper * occam;
     }

@@ -111,7 +111,7 @@ pub fn scales(
             stretch += f64::from(degrees[i] * degrees[j]) * value;
         }
         let total: u32 = degrees.iter().sum();
-        let kappa = f64::from(total) * problem.n_outputs() as f64 - (rows * lines.len()) as f64;
+        let kappa = f64::from(total) * state.channels(problem, k) as f64 - (rows * lines.len()) as f64;
         let f = |s: f64| {
             let shrunk = square * (-2.0 * s).exp();
             let mut f = [0.5 * shrunk, -shrunk, 2.0 * shrunk];

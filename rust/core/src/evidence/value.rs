@@ -103,7 +103,7 @@ impl Evidence {
         let ln_2pi = TAU.ln();
         let free = problem.n_free();
         let layout = state.layout_of_rows();
-        let dimension = problem.n_rows() * free + layout.n_active_coords() + state.decoders.len();
+        let dimension = problem.n_rows() * free + layout.n_active_coords() + state.n_decoder_variables(problem);
         let ln_volume: f64 = (0..problem.n_atoms())
             .filter(|k| columns.iter().any(|c| c.atom == *k))
             .map(|k| problem.atoms()[k].ln_group_volume())
@@ -128,7 +128,7 @@ impl Evidence {
         let parts = match problem.mode() {
             EvidenceMode::Laplace => proper(),
             EvidenceMode::QuasiLaplace => {
-                classic::parts(problem, rho, factored.log_det(), system.lin.loss.ard_unsupported)
+                classic::parts(problem, state, rho, factored.log_det(), system.lin.loss.ard_unsupported)
             }
         };
         let value = system.lin.loss.total() + parts.total();

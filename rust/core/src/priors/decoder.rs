@@ -17,7 +17,7 @@ pub struct DecoderPrior {
     pub roughness: Vec<Array2<f64>>,
     /// tr(P_k^-1 R_k), the derivative of `ln |P_k|` in `ln lambda_k`: the rank of S_k.
     pub ln_det_slope: Vec<f64>,
-    /// `-p/2 ln|P| + (Mp/2) ln 2 pi`; none in the classic mode, which counts the determinant's strengths apart.
+    /// `-p/2 ln|P| + (Mp/2) ln 2 pi`, over the channels p of each decoder; none in the classic mode, which counts the determinant's strengths apart.
     normaliser: f64,
 }
 
@@ -26,7 +26,6 @@ impl DecoderPrior {
     pub fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho) -> Option<Self> {
         let phi = rho.dispersion();
         let mut out = Self { precision: Vec::new(), roughness: Vec::new(), ln_det_slope: Vec::new(), normaliser: 0.0 };
-        let p = problem.n_outputs() as f64;
         for k in 0..problem.n_atoms() {
             let roughness = state.roughness(problem, k) * (rho.lambda_smooth(k) / phi);
             if !problem.is_proper() {
@@ -42,6 +41,7 @@ impl DecoderPrior {
             let factor = Cholesky::new(precision.view())?;
             let mut solved = roughness.clone();
             factor.solve(&mut solved.view_mut());
+            let p = state.channels(problem, k) as f64;
             out.normaliser += 0.5 * p * (roughness.nrows() as f64 * std::f64::consts::TAU.ln() - factor.log_det());
             out.ln_det_slope.push(solved.diag().sum());
             out.precision.push(precision);

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import sae_rs
 from reference import Problem, Rho, State, Variables, curvature, gauge, log_det
 from reference.atoms import Atom, Circle, Patch, Sphere, Torus
 from reference.compact import compact_total
@@ -136,6 +137,32 @@ def test_bad_ranks(ranks: Ranks, message: str) -> None:
     problem, start, _ = Recipe((Circle(2),), n=9, p=8, seed=2).build()
     with pytest.raises(ValueError, match=message):
         core_term(problem, start).with_decoder_ranks(ranks)
+
+
+def test_the_fit_of_a_circle_lies_in_a_plane() -> None:
+    rng = np.random.default_rng(0)
+    t = rng.uniform(0, 2 * np.pi, 300)
+    plane = np.linalg.qr(rng.standard_normal((16, 2)))[0].T
+    X = np.column_stack([np.cos(t), np.sin(t)]) @ plane + 0.05 * rng.standard_normal((300, 16))
+    model = sae_rs.ManifoldSAE(1, sae_rs.Circle(), decoder_rank=2).fit(X)
+    assert model.converged_
+    decoder = model.decoders_[0]
+    assert np.linalg.matrix_rank(decoder, tol=1e-8) == 2
+    # the plane is found to the noise of its estimate, about noise * sqrt(2 / n)
+    along = np.linalg.svd(decoder)[2][:2]
+    assert np.linalg.svd(along @ plane.T)[1].min() > np.cos(0.05)
+    assert np.sqrt(model.dispersion_) == pytest.approx(0.05, rel=0.05)
+    auto = sae_rs.ManifoldSAE(1, sae_rs.Circle(), decoder_rank="auto").fit(X)
+    assert auto.converged_
+    (rank,) = auto.term_.decoder_ranks
+    assert rank is not None and 2 <= rank <= 12
+
+
+@pytest.mark.parametrize("rank", [0, 17, 2.5, "low", True])
+def test_a_bad_rank_is_named(rank: Any) -> None:
+    X = np.random.default_rng(0).standard_normal((50, 16))
+    with pytest.raises(ValueError, match="decoder_rank must be None, 'auto' or a whole number from 1 to the 16"):
+        sae_rs.ManifoldSAE(1, decoder_rank=rank).fit(X)
 
 
 def test_patch_scale_counts_the_channels_that_are_left() -> None:

@@ -23,6 +23,7 @@ from .training import TrainingSummary, summarise_training
 from .validation import (
     as_matrix,
     check_choice,
+    check_decoder_rank,
     check_integer,
     check_n_atoms,
     check_n_jobs,
@@ -98,6 +99,11 @@ class ManifoldSAE(Parameters):
     roughness : {"coordinate", "arc_length"}, default "coordinate"
         What the bending of curves is measured against. With "arc_length" S is re-weighted by the speed of each basis
         function's rows, and the weights are renewed between searches.
+    decoder_rank : int, "auto" or None, default None
+        Rank r of every decoder, ``B_k = C_k U_kᵀ`` with an orthonormal frame U_k: an atom then lies in r output
+        directions, and counts as many in the evidence. "auto" takes the rank that the first guess shows, where p ≥ 12
+        and it is at most 3/4 p. Frames are chosen, not integrated over: compare evidences at one rank. None leaves
+        decoders full.
     random_state : int, numpy Generator or RandomState, or None, default 0
         Seed of the starting points; the same seed gives the same fit. None draws a fresh one.
     n_jobs : int or None
@@ -188,6 +194,7 @@ class ManifoldSAE(Parameters):
         tol: float = 1e-6,
         center: bool = True,
         roughness: str = "coordinate",
+        decoder_rank: int | str | None = None,
         random_state: int | np.random.Generator | np.random.RandomState | None = 0,
         n_jobs: int | None = None,
         memory_budget: int | str | None = None,
@@ -206,6 +213,7 @@ class ManifoldSAE(Parameters):
         self.tol = tol
         self.center = center
         self.roughness = roughness
+        self.decoder_rank = decoder_rank
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.memory_budget = memory_budget
@@ -258,6 +266,7 @@ class ManifoldSAE(Parameters):
         threads = check_n_jobs(self.n_jobs)
         seed = check_random_state(self.random_state)
         check_memory(self.memory_budget, array.shape[0], array.shape[1], atoms)
+        decoder_rank = check_decoder_rank(self.decoder_rank, array.shape[1])
         data = check_training_rows(array)
         check_rows_suffice(len(data.values), atoms)
         if atoms:
@@ -274,6 +283,7 @@ class ManifoldSAE(Parameters):
                 evidence=self.evidence,
                 outer=self.outer,
                 arc_length=self.roughness == "arc_length",
+                decoder_rank=decoder_rank,
                 weights=fitted.weights,
                 rho=rho,
                 n_init=n_init,

@@ -118,6 +118,7 @@ def fit_dictionary(
     evidence: str = "laplace",
     outer: str = "bfgs",
     arc_length: bool = False,
+    decoder_rank: int | str | None = None,
     weights: FloatArray | None = None,
     rho: _core.SaeManifoldRho | None = None,
     n_init: int = 4,
@@ -143,6 +144,8 @@ def fit_dictionary(
         Minimiser of V: L-BFGS-B, Fellner-Schall steps (`sae_rs.efs`), or steps first.
     arc_length : bool
         Whether the roughness of curves is measured along them.
+    decoder_rank : int, "auto" or None
+        Rank of every decoder's frame.
     weights : ndarray of shape (n,), optional
     rho : SaeManifoldRho, optional
         Where the search starts; from the seeds when None.
@@ -158,7 +161,7 @@ def fit_dictionary(
     """
     if not atoms:
         return _mean_only(X, weights, center, evidence, rho)
-    problem = Problem(X, atoms, gate, weights, center, evidence, arc_length)
+    problem = Problem(X, atoms, gate, weights, center, evidence, arc_length, decoder_rank)
     fit = Search(
         problem, outer=outer, max_outer=max_outer, max_inner=max_inner, tol=tol, threads=threads, progress=progress
     )
@@ -178,11 +181,12 @@ def _begin(fit: Search, rho: _core.SaeManifoldRho | None, n_init: int, random_st
         else None
     )
     if drawn is None:
-        return _start(fit, problem.seeds(n_init, random_state, fit.threads), rho)
+        return _in_frames(fit, _start(fit, problem.seeds(n_init, random_state, fit.threads), rho))
     sample = fit.on(drawn)
     stopped = False
     try:
-        _refine(sample, _start(sample, sample.problem.seeds(n_init, random_state, fit.threads), rho))
+        begin = _start(sample, sample.problem.seeds(n_init, random_state, fit.threads), rho)
+        _refine(sample, _in_frames(sample, begin))
     except Stopped:
         stopped = True
     best = sample.best
@@ -190,12 +194,22 @@ def _begin(fit: Search, rho: _core.SaeManifoldRho | None, n_init: int, random_st
         raise Stopped
     fit.n_evaluations = sample.n_evaluations
     term = problem.encoded(best.evaluation.term, best.rho, fit.threads)
+    term = term.with_decoder_ranks(best.evaluation.term.decoder_ranks)
     if stopped:
         # the sample's end, seen on all rows: nobody is asked again
         fit.progress = None
         fit.keep(fit.coarse(term, best.rho, COARSE_INNER))
         raise Stopped
     return fit.coarse(term, best.rho, COARSE_INNER)
+
+
+def _in_frames(fit: Search, point: Point) -> Point:
+    """The point with decoders of the rank that was asked for, loosely converged."""
+    term = point.evaluation.term
+    ranks = fit.problem.decoder_ranks(term)
+    if all(rank is None for rank in ranks):
+        return point
+    return fit.coarse(term.with_decoder_ranks(ranks), point.rho, COARSE_INNER)
 
 
 def _refine(fit: Search, point: Point) -> str:

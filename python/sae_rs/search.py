@@ -45,6 +45,13 @@ MAX_LINE_SEARCH = 8
 STALLED = 1e-2
 
 
+# Directions in which a decoder is shorter than this part of its longest one are not counted in its rank.
+LOW_RANK = 1e-3
+# Frames are worth their while from this many outputs on, up to this share of them.
+FRAME_OUTPUTS = 12
+FRAME_SHARE = 0.75
+
+
 @dataclass(frozen=True)
 class FitProgress:
     """Where a fit is.
@@ -105,6 +112,19 @@ class Problem:
     center: bool
     evidence: str = "laplace"
     arc_length: bool = False
+    decoder_rank: int | str | None = None
+
+    def decoder_ranks(self, term: _core.SaeManifoldTerm) -> list[int | None]:
+        """Per atom the rank of its decoder's frame, None where it has none."""
+        n_outputs = self.X.shape[1]
+        if self.decoder_rank is None:
+            return [None] * len(self.atoms)
+        if self.decoder_rank != "auto":
+            return [min(int(self.decoder_rank), atom.width, n_outputs) for atom in self.atoms]
+        lengths = [np.linalg.svd(decoder, compute_uv=False) for decoder in term.decoders]
+        ranks = [int((values > LOW_RANK * values[0]).sum()) for values in lengths]
+        worth = [n_outputs >= FRAME_OUTPUTS and 1 <= rank <= FRAME_SHARE * n_outputs for rank in ranks]
+        return [rank if yes else None for rank, yes in zip(ranks, worth, strict=True)]
 
     def seeds(
         self, n_init: int, random_state: int, threads: int | None

@@ -212,6 +212,17 @@ def check_choice(value: object, name: str, known: Sequence[str]) -> None:
         raise ValueError(f"{name} must be {' or '.join(repr(k) for k in known)}, got {value!r}")
 
 
+def check_decoder_rank(value: object, n_outputs: int) -> int | str | None:
+    """Check the rank of decoders in p output channels: "auto", None, or a number of channels."""
+    if value is None or value == "auto":
+        return "auto" if value == "auto" else None
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or not 1 <= value <= n_outputs:
+        raise ValueError(
+            f"decoder_rank must be None, 'auto' or a whole number from 1 to the {n_outputs} columns, got {value!r}"
+        )
+    return int(value)
+
+
 def check_random_state(value: object) -> int:
     """Turn a seed, None (fresh entropy) or a NumPy generator into the integer seed of one fit."""
     if value is None:

@@ -155,7 +155,8 @@ def test_the_fit_of_a_circle_lies_in_a_plane() -> None:
     auto = sae_rs.ManifoldSAE(1, sae_rs.Circle(), decoder_rank="auto").fit(X)
     assert auto.converged_
     (rank,) = auto.term_.decoder_ranks
-    assert rank is not None and 2 <= rank <= 12
+    assert rank is not None
+    assert 2 <= rank <= 12
 
 
 @pytest.mark.parametrize("rank", [0, 17, 2.5, "low", True])

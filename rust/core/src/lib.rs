@@ -26,6 +26,7 @@ mod gates;
 mod jets;
 mod layout;
 mod linalg;
+mod metric;
 mod newton;
 mod priors;
 mod problem;

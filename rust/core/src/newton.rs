@@ -15,6 +15,7 @@ use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{Columns, RowSolver, RowState};
 use crate::state::State;
+use ndarray::ArrayView1;
 use rayon::prelude::*;
 
 /// What numerical work can end in.
@@ -250,14 +251,26 @@ fn relaxed(
 ) -> Option<(State, Factored)> {
     let gate = problem.shared_gate().clone();
     let scores = Columns::new(problem, state, rho).scores();
-    let solver = RowSolver::new(problem.atoms().to_vec(), gate, rho.clone(), scores, state.decoders.clone()).ok()?;
-    let rows: Vec<RowState> = (0..problem.n_rows())
-        .into_par_iter()
-        .map(|i| {
-            let target = solver.target(problem.data().row(i), problem.weight(i));
-            solver.polish(&target, state.row(i), false)
-        })
-        .collect();
+    let with = |decoders| RowSolver::new(problem.atoms().to_vec(), gate.clone(), rho.clone(), scores.clone(), decoders);
+    let polish = |solver: &RowSolver, z: ArrayView1<'_, f64>, i: usize| {
+        solver.polish(&solver.target(z, problem.weight(i)), state.row(i), false)
+    };
+    let rows = 0..problem.n_rows();
+    let rows: Vec<RowState> = match problem.metric() {
+        None => {
+            let solver = with(state.decoders.clone()).ok()?;
+            rows.into_par_iter().map(|i| polish(&solver, problem.data().row(i), i)).collect()
+        }
+        // a row in a metric is a plain row of whitened decoders
+        Some(metric) => rows
+            .into_par_iter()
+            .map(|i| {
+                let solver = with(metric.whiten(i, state.decoders.view())).ok()?;
+                let z = metric.whiten(i, problem.rows(i..i + 1));
+                Some(polish(&solver, z.row(0), i))
+            })
+            .collect::<Option<_>>()?,
+    };
     let mut next = state.clone();
     rows.iter().enumerate().for_each(|(i, row)| next.set_row(i, row));
     let system = System::new(problem, &next, rho, options.elimination.frame(problem, &next))?;
@@ -310,8 +323,8 @@ fn polished(
     system: System,
     least_gain: f64,
 ) -> Option<(State, System)> {
-    // decoders in frames of their own are not one linear system in their channels
-    if !state.frames.is_empty() && problem.n_atoms() > 1 {
+    // with a metric, or in frames of their own, decoders are not one linear system for all channels
+    if problem.metric().is_some() || (!state.frames.is_empty() && problem.n_atoms() > 1) {
         return Some((state, system));
     }
     let gram = Cholesky::new(system.lin.gram.view())?;

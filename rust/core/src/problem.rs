@@ -3,8 +3,9 @@
 use crate::atoms::Atom;
 use crate::errors::{check_finite, ShapeError};
 use crate::gates::Gate;
+use crate::metric::RowMetric;
 use crate::rho::SaeManifoldRho;
-use ndarray::{s, Array1, Array2, ArrayView2, Axis as NdAxis};
+use ndarray::{s, Array1, Array2, Array3, ArrayView2, Axis as NdAxis};
 use std::sync::Arc;
 
 /// Curvature added to every compact coordinate axis of H, so that a coordinate without data still has a curvature.
@@ -51,6 +52,7 @@ pub struct Problem {
     ranks: Vec<usize>,
     mode: EvidenceMode,
     arc_length: bool,
+    metric: Option<RowMetric>,
 }
 
 impl Problem {
@@ -93,13 +95,29 @@ impl Problem {
         let ranks = atoms.iter().map(|a| a.width() - a.null_projector().diag().sum().round() as usize).collect();
         let mode = EvidenceMode::Laplace;
         let arc_length = false;
-        Ok(Self { data, mean, weights, atoms, gate, offsets, mean_column_variance, ranks, mode, arc_length })
+        let metric = None;
+        Ok(Self { data, mean, weights, atoms, gate, offsets, mean_column_variance, ranks, mode, arc_length, metric })
     }
 
     /// The same problem with the roughness of curves measured along them, or in their coordinates.
     pub fn with_arc_length(mut self, arc_length: bool) -> Self {
         self.arc_length = arc_length;
         self
+    }
+
+    /// The same problem with factors U_i (n x p x m) on the rows' residuals.
+    pub fn with_metric(mut self, factors: &Array3<f64>) -> Result<Self, ShapeError> {
+        self.metric = Some(RowMetric::new(factors, self.n_rows(), self.n_outputs())?);
+        Ok(self)
+    }
+
+    pub fn metric(&self) -> Option<&RowMetric> {
+        self.metric.as_ref()
+    }
+
+    /// Entries of the data that the likelihood counts: those of the whitened rows where there is a metric.
+    pub fn n_entries(&self) -> usize {
+        self.n_rows() * self.metric.as_ref().map_or(self.n_outputs(), RowMetric::rank)
     }
 
     /// Whether states re-weight the roughness of curves by their speed.
@@ -202,6 +220,16 @@ impl Problem {
 
     pub fn weight(&self, row: usize) -> f64 {
         self.weights.as_ref().map_or(1.0, |w| w[row])
+    }
+
+    /// Takes rows r_i of the output space to `P_i r_i w_i` times a factor; without a metric P_i is one.
+    pub fn weigh(&self, range: std::ops::Range<usize>, factor: f64, rows: &mut Array2<f64>) {
+        for (mut row, i) in rows.rows_mut().into_iter().zip(range) {
+            if let Some(metric) = &self.metric {
+                metric.apply(i, row.as_slice_mut().expect("standard layout"));
+            }
+            row *= self.weight(i) * factor;
+        }
     }
 
     pub fn weights(&self) -> Option<&[f64]> {

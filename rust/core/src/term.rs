@@ -78,8 +78,9 @@ impl SaeManifoldTerm {
         };
         // the elimination of decoders first works in all channels
         let framed = (!self.state.frames.is_empty()).then_some(Elimination::Complement);
+        let metric = p.metric().map(|_| Elimination::Primal);
         let coupled = coupled_logits + layout.n_active_coords();
-        plan(p.n_rows(), p.n_outputs(), coupled, p.width(), framed.or(elimination))
+        plan(p.n_rows(), p.n_outputs(), coupled, p.width(), metric.or(framed).or(elimination))
     }
 
     fn check(&self, rho: &SaeManifoldRho) -> Result<(), ShapeError> {

@@ -3,7 +3,7 @@ use crate::evaluation::{all_parts, loss_parts, ArrowSchur, Evaluation};
 use crate::layout::SaeRowLayout;
 use crate::rho::SaeManifoldRho;
 use crate::specs;
-use numpy::{PyArray1, PyArray2, PyReadonlyArray2, PyReadonlyArrayDyn};
+use numpy::{PyArray1, PyArray2, PyReadonlyArray2, PyReadonlyArray3, PyReadonlyArrayDyn};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -29,6 +29,13 @@ fn elimination(name: &str) -> PyResult<Option<Elimination>> {
     }
 }
 
+fn with_metric(problem: Problem, metric: Option<&PyReadonlyArray3<'_, f64>>) -> PyResult<Problem> {
+    match metric {
+        None => Ok(problem),
+        Some(factors) => problem.with_metric(&factors.as_array().to_owned()).map_err(value_error),
+    }
+}
+
 fn support_lists(support: &PyReadonlyArray2<'_, bool>, n: usize, k: usize) -> PyResult<Vec<Vec<u32>>> {
     let mask = support.as_array();
     if mask.shape() != [n, k] {
@@ -42,7 +49,7 @@ fn support_lists(support: &PyReadonlyArray2<'_, bool>, n: usize, k: usize) -> Py
 #[pymethods]
 impl SaeManifoldTerm {
     #[new]
-    #[pyo3(signature = (X, atoms, gate, logits, coords, decoders, *, support=None, weights=None, center=true, evidence="laplace", arc_length=false))]
+    #[pyo3(signature = (X, atoms, gate, logits, coords, decoders, *, support=None, weights=None, center=true, evidence="laplace", arc_length=false, metric=None))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn new(
         X: PyReadonlyArray2<'_, f64>,
@@ -56,6 +63,7 @@ impl SaeManifoldTerm {
         center: bool,
         evidence: &str,
         arc_length: bool,
+        metric: Option<PyReadonlyArray3<'_, f64>>,
     ) -> PyResult<Self> {
         let mode = specs::evidence(evidence)?;
         let atoms = specs::atoms(&atoms)?;
@@ -77,7 +85,7 @@ impl SaeManifoldTerm {
             ndarray::concatenate(ndarray::Axis(0), &views).map_err(|e| PyValueError::new_err(e.to_string()))?;
         let problem =
             Problem::new(matrix(&X), weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
-        let problem = problem.with_mode(mode).with_arc_length(arc_length);
+        let problem = with_metric(problem.with_mode(mode).with_arc_length(arc_length), metric.as_ref())?;
         let coords = coords.iter().map(matrix).collect();
         let state = State::new(&problem, matrix(&logits), coords, stacked, lists).map_err(value_error)?;
         Ok(Self { core: Core::new(Arc::new(problem), state) })
@@ -85,7 +93,7 @@ impl SaeManifoldTerm {
 
     /// First guesses for a problem, most promising first: a list of (term, rho).
     #[staticmethod]
-    #[pyo3(signature = (X, atoms, gate, *, weights=None, center=true, evidence="laplace", arc_length=false, n_init=4, random_state=0, routing=None, threads=None))]
+    #[pyo3(signature = (X, atoms, gate, *, weights=None, center=true, evidence="laplace", arc_length=false, metric=None, n_init=4, random_state=0, routing=None, threads=None))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn seeds(
         py: Python<'_>,
@@ -96,6 +104,7 @@ impl SaeManifoldTerm {
         center: bool,
         evidence: &str,
         arc_length: bool,
+        metric: Option<PyReadonlyArray3<'_, f64>>,
         n_init: usize,
         random_state: u64,
         routing: Option<PyReadonlyArray2<'_, f64>>,
@@ -107,6 +116,7 @@ impl SaeManifoldTerm {
         let problem =
             Problem::new(matrix(&X), weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
         let problem = problem.with_mode(specs::evidence(evidence)?).with_arc_length(arc_length);
+        let problem = with_metric(problem, metric.as_ref())?;
         let seeds = detached(py, threads, |interrupted| {
             Core::seeds(Arc::new(problem), n_init, random_state, routing.as_ref(), interrupted)
         })?;

@@ -54,9 +54,25 @@ impl ArrowSchur {
             gb: Array1::from_iter(lin.border_gradient.iter().copied()),
             columns: lin.columns.terms.iter().map(|t| (t.slope, Vec::new())).collect(),
         };
+        let own_border = lin.border_gram(problem);
         let mut start = 0;
         for (a, b) in (0..m).flat_map(|a| (0..m).map(move |b| (a, b))) {
-            (0..p).for_each(|c| out.hbb[[a * p + c, b * p + c]] = lin.gram[[a, b]]);
+            (0..p).for_each(|c| out.hbb[[a * p + c, b * p + c]] = own_border[[a, b]]);
+        }
+        if let Some(metric) = problem.metric() {
+            for chunk in &lin.chunks {
+                for (phi, row) in chunk.phi.rows().into_iter().zip(chunk.rows.clone()) {
+                    let factor = problem.weight(row) / rho.dispersion();
+                    for c in 0..p {
+                        let mut column = vec![0.0; p];
+                        column[c] = factor;
+                        metric.apply(row, &mut column);
+                        for (a, b) in (0..m).flat_map(|a| (0..m).map(move |b| (a, b))) {
+                            (0..p).for_each(|d| out.hbb[[a * p + c, b * p + d]] += phi[a] * phi[b] * column[d]);
+                        }
+                    }
+                }
+            }
         }
         let (of_state, free) = (state.layout_of_rows(), problem.n_free());
         for chunk in &lin.chunks {

@@ -29,6 +29,10 @@ impl Frame {
     /// The span of the decoder's rows; of a decoder with a frame of its own, all that it may move in.
     pub fn span(problem: &Problem, state: &State) -> Self {
         let decoders = &state.decoders;
+        if problem.metric().is_some() {
+            // a metric mixes all channels
+            return Self::full(decoders);
+        }
         let (framed, full): (Vec<usize>, Vec<usize>) =
             (0..problem.n_atoms()).partition(|&k| state.frames.of(k).is_some());
         let mut rows = Array2::zeros((0, decoders.ncols()));

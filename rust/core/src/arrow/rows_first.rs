@@ -89,6 +89,8 @@ impl RowsFirst {
             log_det += ln;
         }
 
+        // with a metric the rows' share of the border is among what they have added
+        let own_border = system.lin.border_gram(problem);
         let mut schur = Array2::zeros((m * r, m * r));
         for a in 0..m {
             for b in 0..m {
@@ -97,7 +99,7 @@ impl RowsFirst {
                     for d in 0..r {
                         schur[[a * r + c, b * r + d]] = -row[packed(c, d)];
                     }
-                    schur[[a * r + c, b * r + c]] += system.lin.gram[[a, b]];
+                    schur[[a * r + c, b * r + c]] += own_border[[a, b]];
                 }
             }
         }
@@ -289,6 +291,17 @@ fn eliminate_chunk(
                 axpy(scale * w[c], &w[..=c], &mut inner[from..=from + c]);
             }
         }
+        if let Some(metric) = problem.metric() {
+            let factor = problem.weight(view.row) * inverse;
+            let mut column = vec![0.0; r];
+            for c in 0..r {
+                column.fill(0.0);
+                column[c] = 1.0;
+                metric.apply(view.row, &mut column);
+                let from = packed_len(c);
+                axpy(-factor, &column[..=c], &mut inner[from..=from + c]);
+            }
+        }
         groups.entry(view.support).or_default().push(index);
     }
     // rows of one support touch the same columns of the border: one product for each support
@@ -431,6 +444,12 @@ impl BorderInverse {
                 }
             }
 
+            if let Some(metric) = problem.metric() {
+                traces.against_phi.chunks_exact_mut(r).for_each(|row| {
+                    metric.apply(view.row, row);
+                });
+            }
+
             // K = L' A^-1 L against R, and the border's own part
             let mut k = vec![0.0; r * r];
             for u in 0..q {
@@ -440,6 +459,19 @@ impl BorderInverse {
             }
             traces.border.clear();
             traces.border.extend_from_slice(diagonal.row(index).as_slice().expect("standard layout"));
+            if let Some(metric) = problem.metric() {
+                // R's trace against P_i in place of its plain one
+                own.columns.iter().for_each(|&a| traces.border[a] = 0.0);
+                let mut column = vec![0.0; r];
+                for (c, row) in seen.chunks_exact(m * r).enumerate() {
+                    column.fill(0.0);
+                    column[c] = 1.0;
+                    metric.apply(view.row, &mut column);
+                    for (&a, block) in own.columns.iter().zip(row.chunks_exact(r)) {
+                        traces.border[a] += dot(&column, block);
+                    }
+                }
+            }
             for (c, row) in seen.chunks_exact(m * r).enumerate() {
                 let k = &k[c * r..(c + 1) * r];
                 for (&a, block) in own.columns.iter().zip(row.chunks_exact(r)) {

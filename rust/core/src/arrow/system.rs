@@ -197,6 +197,9 @@ impl System {
         let mixed = &bv + &bv.t();
         let inverse = 1.0 / rho.dispersion();
         let layout = state.layout_of_rows();
+        if problem.metric().is_some() {
+            return self.apply_exact_in_metric(problem, state, rho, x);
+        }
         let (mut local, sums) = self.map_rows(problem, state, (m, m + p), |chunk, out, sum| {
             let origin = layout.block(chunk.rows.start).start;
             let mut moved = Array2::<f64>::zeros((chunk.len(), m));
@@ -240,6 +243,56 @@ impl System {
         let mut border = product((self.lin.gram.view(), Op::Plain), (x.border.view(), Op::Plain));
         gemm(&mut border.view_mut(), true, 1.0, (crossed.view(), Op::Plain), (b.view(), Op::Plain));
         border -= &sums.slice(ndarray::s![.., m..]);
+        self.pins.apply(problem, &x.border, &mut border);
+        state.frames.project(problem, &mut border);
+        self.lin.columns.apply_coupling(problem, state, &x.local, &mut local);
+        Step { local, border }
+    }
+
+    /// The same product where rows have a metric: with `y_i = P_i (V' phi_i + B' E_i) w/phi` and the residual's
+    /// `rho_i = P_i r_i w/phi`, rows get `D_i (B y_i + V rho_i)` and the border `phi_i y_i' + E_i rho_i'`.
+    fn apply_exact_in_metric(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, x: &Step) -> Step {
+        let (m, p) = state.decoders.dim();
+        let b = &state.decoders;
+        let inverse = 1.0 / rho.dispersion();
+        let layout = state.layout_of_rows();
+        let (mut local, mut border) = self.map_rows(problem, state, (m, p), |chunk, out, sum| {
+            let origin = layout.block(chunk.rows.start).start;
+            let mut moved = Array2::<f64>::zeros((chunk.len(), m));
+            let mut v = Vec::new();
+            for (index, view, block) in Self::rows_of(problem, state, chunk) {
+                let block = &x.local[origin + block.start..origin + block.end];
+                v.clear();
+                v.extend((0..view.q).map(|u| block[view.position(u)]));
+                view.push(&v, 1.0, moved.row_mut(index).as_slice_mut().expect("standard layout"));
+            }
+            let mut y = product((chunk.phi.view(), Op::Plain), (x.border.view(), Op::Plain));
+            gemm(&mut y.view_mut(), true, 1.0, (moved.view(), Op::Plain), (b.view(), Op::Plain));
+            let mut residual = product((chunk.phi.view(), Op::Plain), (b.view(), Op::Plain));
+            residual -= &problem.rows(chunk.rows.clone());
+            for rows in [&mut y, &mut residual] {
+                problem.weigh(chunk.rows.clone(), inverse, rows);
+            }
+            let mut against = product((y.view(), Op::Plain), (b.view(), Op::Transposed));
+            gemm(&mut against.view_mut(), true, 1.0, (residual.view(), Op::Plain), (x.border.view(), Op::Transposed));
+            let mut pulled = Vec::new();
+            for (index, view, at) in Self::rows_of(problem, state, chunk) {
+                let block = &x.local[origin + at.start..origin + at.end];
+                let out = &mut out[at];
+                v.clear();
+                v.extend((0..view.q).map(|u| block[view.position(u)]));
+                pulled.clear();
+                pulled.resize(view.q, 0.0);
+                view.pull(against.row(index).as_slice().expect("standard layout"), 1.0, &mut pulled);
+                for u in 0..view.q {
+                    out[view.position(u)] = pulled[u] + dot(&view.second[u * view.q..(u + 1) * view.q], &v);
+                }
+                apply_row_priors(problem, state, rho, &self.lin.columns, &view, block, out);
+            }
+            gemm(&mut sum.view_mut(), true, 1.0, (chunk.phi.view(), Op::Transposed), (y.view(), Op::Plain));
+            gemm(&mut sum.view_mut(), true, 1.0, (moved.view(), Op::Transposed), (residual.view(), Op::Plain));
+        });
+        border += &self.lin.prior.apply(problem, &x.border);
         self.pins.apply(problem, &x.border, &mut border);
         state.frames.project(problem, &mut border);
         self.lin.columns.apply_coupling(problem, state, &x.local, &mut local);

@@ -17,7 +17,7 @@ use crate::linalg::dot;
 use crate::rho::SaeManifoldRho;
 use crate::row::{RowSolver, RowState, Target};
 use crate::state::SUPPORT_CUTOFF;
-use ndarray::{Array2, ArrayView1, ArrayView2};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 use nearest::Grid;
 use rayon::prelude::*;
 use shares::Alone;
@@ -44,6 +44,21 @@ pub struct Encoding {
     pub supports: Vec<Vec<u32>>,
     pub objective: Vec<f64>,
     pub converged: Vec<bool>,
+}
+
+impl Encoding {
+    /// Puts further rows under these.
+    fn append(&mut self, other: Self) {
+        let rows = "rows of one dictionary";
+        self.gates.append(Axis(0), other.gates.view()).expect(rows);
+        self.logits.append(Axis(0), other.logits.view()).expect(rows);
+        for (block, more) in self.coords.iter_mut().zip(&other.coords) {
+            block.append(Axis(0), more.view()).expect(rows);
+        }
+        self.supports.extend(other.supports);
+        self.objective.extend(other.objective);
+        self.converged.extend(other.converged);
+    }
 }
 
 /// Frozen decoders and strengths.

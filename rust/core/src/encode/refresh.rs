@@ -1,6 +1,6 @@
 //! Keeping a fit's rows in agreement with how the same rows would be encoded.
 
-use super::Encoder;
+use super::{Encoder, Encoding};
 use crate::errors::ShapeError;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
@@ -64,13 +64,38 @@ pub fn refresh(
 ) -> Result<Option<(State, usize)>, ShapeError> {
     let gate = problem.shared_gate().clone();
     let scores = Columns::new(problem, state, rho).scores();
-    let encoder = Encoder::new(problem.atoms().to_vec(), gate, rho.clone(), scores, state.decoders.clone())?;
+    let with = |decoders| Encoder::new(problem.atoms().to_vec(), gate.clone(), rho.clone(), scores.clone(), decoders);
     let current = |i: usize| Some(state.row(i));
     let weight = |i: usize| problem.weight(i);
-    let zero = Array1::zeros(problem.n_outputs());
-    let Some(encoded) = encoder.encode_from(problem.data(), zero.view(), current, weight, interrupted) else {
-        return Ok(None);
+    let encoded = match problem.metric() {
+        None => {
+            let zero = Array1::zeros(problem.n_outputs());
+            let encoder = with(state.decoders.clone())?;
+            encoder.encode_from(problem.data(), zero.view(), current, weight, interrupted)
+        }
+        // a row in a metric is a plain row of whitened decoders
+        Some(metric) => {
+            let zero = Array1::zeros(metric.rank());
+            let one = |i: usize| {
+                let encoder = with(metric.whiten(i, state.decoders.view()))?;
+                let z = metric.whiten(i, problem.rows(i..i + 1));
+                Ok(encoder.encode_from(z.view(), zero.view(), |_| current(i), |_| weight(i), &|| false))
+            };
+            let mut all: Option<Encoding> = None;
+            for i in 0..problem.n_rows() {
+                if interrupted() {
+                    return Ok(None);
+                }
+                let Some(row) = one(i)? else { return Ok(None) };
+                match &mut all {
+                    None => all = Some(row),
+                    Some(all) => all.append(row),
+                }
+            }
+            all
+        }
     };
+    let Some(encoded) = encoded else { return Ok(None) };
     let mut changed = 0;
     let mut next = state.clone().with_lambda(rho.lambda_sparse());
     /// A gate, or a basis row, that moves by less than this has stayed in its basin.

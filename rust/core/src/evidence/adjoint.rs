@@ -161,8 +161,16 @@ fn half_traces(
         };
         for c in chunks {
             let chunk = &system.lin.chunks[c];
-            let moved: Vec<Array2<f64>> =
-                inverse.border.iter().map(|y| product((chunk.phi.view(), Op::Plain), (y.view(), Op::Plain))).collect();
+            let seen = |y: &Array2<f64>| {
+                let mut seen = product((chunk.phi.view(), Op::Plain), (y.view(), Op::Plain));
+                if let Some(metric) = problem.metric() {
+                    for (mut row, i) in seen.rows_mut().into_iter().zip(chunk.rows.clone()) {
+                        metric.apply(i, row.as_slice_mut().expect("standard layout"));
+                    }
+                }
+                seen
+            };
+            let moved: Vec<Array2<f64>> = inverse.border.iter().map(seen).collect();
             let mut work = RowWork {
                 problem,
                 state,
@@ -224,7 +232,7 @@ struct RowWork<'a> {
     factored: &'a Factored,
     inverse: &'a Inverse<'a>,
     chunk: &'a Chunk,
-    /// phi_i against the generators' solved columns: per generator, rows x r.
+    /// phi_i against the generators' solved columns, times P_i where rows have a metric: per generator, rows x r.
     moved: Vec<Array2<f64>>,
     /// Whether the sparsity strength sets the scale of any gate.
     follows_strength: bool,
@@ -237,6 +245,7 @@ struct Scratch {
     prior: GatePrior,
     x: Vec<f64>,
     k: Vec<f64>,
+    plain: Vec<f64>,
     kappa: Vec<f64>,
     gradient: Vec<f64>,
     omega: Vec<f64>,
@@ -251,12 +260,22 @@ impl RowWork<'_> {
         let scratch = &mut self.scratch;
         let phi = self.chunk.phi.row(index);
         let phi = phi.as_slice().expect("standard layout");
-        sums.data_trace += factor * (dot(&scratch.k, view.jacobian) + dot(&scratch.kappa, phi));
+        // K has the metric already
+        scratch.plain.clear();
+        match self.problem.metric() {
+            None => scratch.plain.extend_from_slice(view.jacobian),
+            Some(_) => {
+                scratch.plain.resize(view.q * r, 0.0);
+                view.write_jacobian(&self.factored.system.lin.frame.reduced, &mut scratch.plain);
+            }
+        }
+        let jacobian = &scratch.plain;
+        sums.data_trace += factor * (dot(&scratch.k, jacobian) + dot(&scratch.kappa, phi));
         if self.follows_strength {
             // every Jacobian column of an atom carries its gate's scale once
             let lambda = self.rho.lambda_sparse();
             for (s, atom) in view.atoms().enumerate() {
-                let own = |u: usize| dot(&scratch.k[u * r..(u + 1) * r], &view.jacobian[u * r..(u + 1) * r]);
+                let own = |u: usize| dot(&scratch.k[u * r..(u + 1) * r], &jacobian[u * r..(u + 1) * r]);
                 let coordinates = atom.slot..atom.slot + self.problem.atoms()[atom.atom].dim();
                 let border = dot(&scratch.kappa[atom.rows.clone()], &phi[atom.rows.clone()]);
                 let trace = border + own(s) + coordinates.map(own).sum::<f64>();

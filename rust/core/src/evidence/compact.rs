@@ -87,9 +87,7 @@ pub(super) fn add_second_terms(
     let mut residual = product((chunk.phi.view(), Op::Plain), (decoders.view(), Op::Plain));
     residual -= &problem.rows(chunk.rows.clone());
     let scaled = |mut rows: Array2<f64>| {
-        for (mut row, i) in rows.rows_mut().into_iter().zip(chunk.rows.clone()) {
-            row *= problem.weight(i) * inverse;
-        }
+        problem.weigh(chunk.rows.clone(), inverse, &mut rows);
         rows
     };
     let residual = scaled(residual);

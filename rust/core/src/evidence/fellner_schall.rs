@@ -66,12 +66,12 @@ pub fn fellner_schall(
     traces: &Traces,
 ) -> Vec<f64> {
     let mut flat = rho.to_flat();
-    let (n, p) = (problem.n_rows() as f64, problem.n_outputs() as f64);
+    let n = problem.n_rows() as f64;
     let loss = &factored.system.lin.loss;
     let mut dispersion = rho.dispersion();
     // the classic criterion falls without bound as the dispersion grows: it has none of its own
     if let Some(slot) = rho.dispersion_slot().filter(|_| problem.is_proper()) {
-        let proposed = loss.residual / (n * p - traces.data);
+        let proposed = loss.residual / (problem.n_entries() as f64 - traces.data);
         if proposed > 0.0 && proposed.is_finite() {
             dispersion = proposed;
             flat[slot] = proposed.ln();

@@ -65,7 +65,7 @@ pub fn gradient(
 fn explicit_loss(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Factored) -> Vec<f64> {
     let lin = &factored.system.lin;
     let mut out = vec![0.0; rho.len()];
-    let (n, p) = (problem.n_rows() as f64, problem.n_outputs() as f64);
+    let n = problem.n_rows() as f64;
     if problem.n_free() > 0 {
         let (ln_z, slope) = problem.gate().ln_normaliser(rho.lambda_sparse(), problem.n_atoms());
         out[0] = (lin.loss.sparsity - n * ln_z) + n * slope;
@@ -87,7 +87,7 @@ fn explicit_loss(problem: &Problem, state: &State, rho: &SaeManifoldRho, factore
     }
     ard_slopes(problem, state, rho, &mut out);
     if let Some(slot) = rho.dispersion_slot() {
-        out[slot] = proper * 0.5 * n * p - 0.5 * lin.loss.residual / rho.dispersion() - roughness;
+        out[slot] = proper * 0.5 * problem.n_entries() as f64 - 0.5 * lin.loss.residual / rho.dispersion() - roughness;
     }
     out
 }

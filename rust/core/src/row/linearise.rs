@@ -74,6 +74,19 @@ struct Sums {
     logit_curvature: Vec<f64>,
 }
 
+impl Linearised {
+    /// The part of the border that is the same in every channel (M x M): `G = sum w phi phi' / phi_0 + P`, or P alone where
+    /// rows have a metric.
+    pub fn border_gram(&self, problem: &Problem) -> Array2<f64> {
+        if problem.metric().is_none() {
+            return self.gram.clone();
+        }
+        let mut prior = Array2::zeros(self.gram.dim());
+        self.prior.add_to(problem, &mut prior);
+        prior
+    }
+}
+
 /// Buffers of a pass over one chunk, reused from chunk to chunk.
 #[derive(Default)]
 struct Scratch {
@@ -196,9 +209,9 @@ fn pin_unseen(problem: &Problem, state: &State, gram: &mut Array2<f64>) {
 /// The parts of L that no inner variable enters.
 fn add_normalisers(problem: &Problem, rho: &SaeManifoldRho, loss: &mut LossParts) {
     let ln_2pi = (2.0 * std::f64::consts::PI).ln();
-    let (n, p) = (problem.n_rows() as f64, problem.n_outputs() as f64);
+    let n = problem.n_rows() as f64;
     let free = problem.n_free() as f64;
-    loss.data_fit += 0.5 * n * p * (ln_2pi + rho.dispersion().ln());
+    loss.data_fit += 0.5 * problem.n_entries() as f64 * (ln_2pi + rho.dispersion().ln());
     if free > 0.0 {
         loss.sparsity += n * problem.gate().ln_normaliser(rho.lambda_sparse(), problem.n_atoms()).0;
         loss.logit_prior -= 0.5 * n * free * (problem.gate().logit_precision().ln() - ln_2pi);
@@ -229,7 +242,10 @@ fn linearise_chunk(
     for (index, row) in rows.clone().enumerate() {
         let w = problem.weight(row);
         let mut r = residual.row_mut(index);
-        sums.loss.residual += w * r.dot(&r);
+        sums.loss.residual += w * match problem.metric() {
+            None => r.dot(&r),
+            Some(metric) => metric.apply(row, r.as_slice_mut().expect("standard layout")),
+        };
         r *= w * phi_inverse;
         scaled_phi.row_mut(index).mapv_inplace(|v| v * w * phi_inverse);
     }
@@ -346,12 +362,20 @@ fn row_terms(
     scratch.jacobian.clear();
     scratch.jacobian.resize(q * r, 0.0);
     view.write_jacobian(&frame.reduced, &mut scratch.jacobian);
+    let metric = problem.metric();
+    let plain = metric.map(|_| scratch.jacobian.clone());
+    if let Some(metric) = metric {
+        scratch.jacobian.chunks_exact_mut(r).for_each(|l| {
+            metric.apply(view.row, l);
+        });
+    }
+    let plain = plain.as_deref().unwrap_or(&scratch.jacobian);
     let factor = problem.weight(view.row) * phi_inverse;
     scratch.curvature.clear();
     scratch.curvature.resize(q * q, 0.0);
     for u in 0..q {
         for v in 0..=u {
-            let inner = factor * dot(&scratch.jacobian[u * r..(u + 1) * r], &scratch.jacobian[v * r..(v + 1) * r]);
+            let inner = factor * dot(&plain[u * r..(u + 1) * r], &scratch.jacobian[v * r..(v + 1) * r]);
             scratch.curvature[u * q + v] = inner;
             scratch.curvature[v * q + u] = inner;
         }

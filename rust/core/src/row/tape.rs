@@ -99,7 +99,7 @@ pub struct RowView<'a> {
     gate_d1: &'a [f64],
     /// Curvature block A_i of H over the coupled variables (q x q).
     pub curvature: &'a [f64],
-    /// Local Jacobian L_i = D_i B in the frame's channels (q x r).
+    /// Local Jacobian L_i = D_i B in the frame's channels (q x r); L_i P_i where rows have a metric.
     pub jacobian: &'a [f64],
     /// Second derivatives of the reconstruction against the residual, times w/phi (q x q).
     pub second: &'a [f64],
@@ -290,7 +290,7 @@ impl<'a> RowView<'a> {
     }
 
     /// Writes `L = D B` (q x r) for a decoder of any number of columns.
-    pub(super) fn write_jacobian(&self, decoders: &Array2<f64>, out: &mut [f64]) {
+    pub fn write_jacobian(&self, decoders: &Array2<f64>, out: &mut [f64]) {
         let r = decoders.ncols();
         out[..self.q * r].fill(0.0);
         let table = decoders.as_slice().expect("standard layout");

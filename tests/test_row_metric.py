@@ -1,0 +1,133 @@
+"""Metrics of the residual that differ from row to row: against dense algebra, against differences, and in fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from reference import Problem, Rho, State, Variables, curvature, gauge, log_det
+from reference.atoms import Atom, Circle, Patch, Sphere
+from reference.compact import compact_parts
+from reference.curvature import data_curvature, exact_hessian, log_group_volume
+from reference.evidence import log_symmetries
+from reference.factors import COMPACT_STIFFNESS, LN_2PI
+from reference.gates import IBP, Gate, Softmax, Threshold
+from reference.jets import all_row_jets
+from reference.objective import gradient_theta, loss_parts
+from sae_rs import _core
+from strategies import Recipe
+from test_core_against_reference import INNER_TOL, core_rho, state_of
+
+Array = NDArray[np.float64]
+
+CASES: dict[str, tuple[tuple[Atom, ...], Gate, int]] = {
+    "one circle, full rank": ((Circle(2),), Softmax(), 6),
+    "two circles, low rank": ((Circle(1), Circle(2)), Softmax(), 4),
+    "sphere and circle": ((Sphere(1), Circle(1)), Threshold(0.2, 0.8), 5),
+    "coupled columns": ((Circle(1), Patch(1, 2)), IBP(logit_precision=0.5), 6),
+}
+
+
+def case(name: str, evidence: str = "laplace") -> tuple[Problem, State, Rho, Array]:
+    atoms, gate, rank = CASES[name]
+    recipe = Recipe(atoms, gate, n=18, p=6, weighted=True, log_noise=-2.5, log_lambda_sparse=-1.0, seed=4)
+    problem, start, rho = recipe.build()
+    factors = np.random.default_rng(1).standard_normal((18, 6, rank)) / np.sqrt(6) + np.eye(6)[:, :rank]
+    return problem, start, rho, factors
+
+
+def metric_term(problem: Problem, state: State, factors: Array | None) -> Any:
+    return _core.SaeManifoldTerm(
+        np.ascontiguousarray(problem.data),
+        [atom.spec() for atom in problem.atoms],
+        problem.gate.spec(problem.n_atoms),
+        state.logits,
+        list(state.coords),
+        list(state.decoders),
+        support=state.support,
+        weights=problem.weights,
+        metric=factors,
+    )
+
+
+def whitened(problem: Problem, state: State, rho: Rho, factors: Array) -> tuple[float, Array, Array, Array]:
+    """Data fit without its normaliser, its gradient, its Gauss-Newton curvature and its exact Hessian."""
+    size = Variables(problem, state.support).size
+    value, gradient, gauss, exact = 0.0, np.zeros(size), np.zeros((size, size)), np.zeros((size, size))
+    for i, jets in enumerate(all_row_jets(problem, state, rho)):
+        scale, seen = problem.row_weights[i] / rho.dispersion(), factors[i].T
+        residual, first = seen @ (jets.value - problem.data[i]), seen @ jets.first
+        at = np.ix_(jets.index, jets.index)
+        value += 0.5 * scale * residual @ residual
+        gradient[jets.index] += scale * first.T @ residual
+        gauss[at] += scale * first.T @ first
+        exact[at] += scale * (first.T @ first + np.tensordot(residual, np.tensordot(seen, jets.second, 1), 1))
+    return value, gradient, gauss, exact
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_against_dense_algebra(name: str) -> None:
+    problem, state, rho, factors = case(name)
+    term = metric_term(problem, state, factors)
+    value, gradient, gauss, exact = whitened(problem, state, rho, factors)
+    plain = whitened(problem, state, rho, np.broadcast_to(np.eye(6), (18, 6, 6)))
+    entries = factors.shape[0] * factors.shape[2]
+    loss = loss_parts(problem, state, rho)
+    loss["data_fit"] = value + entries / 2 * (LN_2PI + rho.log_dispersion)
+    actual = term.loss(core_rho(rho))
+    for part, expected in loss.items():
+        assert actual[part] == pytest.approx(expected, rel=1e-10, abs=1e-10), part
+    system = term.assemble_arrow_schur(core_rho(rho))
+    slope = np.concatenate([*[np.asarray(system.gt(i)) for i in range(18)], np.asarray(system.gb).ravel()])
+    expected_slope = gradient_theta(problem, state, rho) - plain[1] + gradient
+    np.testing.assert_allclose(slope, expected_slope, atol=1e-10 * np.abs(gradient).max())
+    matrix = curvature(problem, state, rho) - data_curvature(problem, state, rho) + gauss
+    np.testing.assert_allclose(np.asarray(system.dense()), matrix, atol=1e-10 * np.abs(matrix).max())
+    generators = gauge(problem, state, rho)
+    np.testing.assert_allclose(gauss @ generators, 0.0, atol=1e-10 * np.abs(gauss).max())
+    if "coupled" in name:
+        return  # the scale of the patch is integrated as well; its gradient below sees all of V
+    whole = exact_hessian(problem, state, rho) - plain[3] + exact
+    compact = 0.0
+    for part in compact_parts(problem, state, rho):
+        block = np.ix_(part.index, part.index)
+        compact += part.charge(whole[block] + COMPACT_STIFFNESS * np.eye(len(part.index)))
+        compact -= 0.5 * np.linalg.slogdet(matrix[block])[1]
+    total = sum(loss.values()) + 0.5 * log_det(matrix) - 0.5 * log_det(generators.T @ matrix @ generators) + compact
+    total -= log_group_volume(problem, state, rho) + log_symmetries(problem, state, rho)
+    total -= (len(matrix) - generators.shape[1]) / 2 * LN_2PI
+    parts = term.criterion_as_atoms(core_rho(rho))
+    assert sum(v for part, v in parts.items() if part != "total") == pytest.approx(total, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradient(name: str) -> None:
+    problem, start, rho, factors = case(name)
+    found = metric_term(problem, start, factors).evaluate(core_rho(rho), tol=INNER_TOL, max_inner=1000)
+    assert found.inner.status == "converged"
+    flat, step = rho.to_flat(), 1e-3
+
+    def value(at: Array) -> float:
+        result = found.term.evaluate(core_rho(rho.from_flat(at)), tol=INNER_TOL, gradient=False)
+        assert result.inner.status == "converged"
+        return float(result.value)
+
+    slope = np.zeros(len(flat))
+    for j, move in enumerate(step * np.eye(len(flat))):
+        narrow, wide = value(flat + move) - value(flat - move), value(flat + 2 * move) - value(flat - 2 * move)
+        slope[j] = (8 * narrow - wide) / (12 * step)
+    np.testing.assert_allclose(found.gradient, slope, atol=1e-6 * np.abs(slope).max())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_identity_is_no_metric(name: str) -> None:
+    problem, start, rho, _ = case(name)
+    identity = np.broadcast_to(np.eye(6), (18, 6, 6))
+    same = metric_term(problem, start, identity).evaluate(core_rho(rho), tol=INNER_TOL, max_inner=1000)
+    # from one start the two solves may go to different minima
+    plain = metric_term(problem, state_of(same.term), None).evaluate(core_rho(rho), tol=INNER_TOL)
+    assert same.value == pytest.approx(plain.value, rel=1e-10)
+    np.testing.assert_allclose(same.gradient, plain.gradient, atol=1e-7 * np.abs(plain.gradient).max())

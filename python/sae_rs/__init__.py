@@ -40,6 +40,7 @@ from .encoding import Encoding
 from .exceptions import ConvergenceWarning, NotFittedError
 from .gates import IBP, FrozenRouting, Softmax, ThresholdGate
 from .io import load
+from .metrics import RowMetric
 from .model import Curve, ManifoldSAE
 from .reml import Certificate, FitProgress
 from .weights import huber_weights
@@ -67,6 +68,7 @@ __all__ = [
     "Poincare",
     "Precomputed",
     "ProjectivePlane",
+    "RowMetric",
     "SaeManifoldRho",
     "SaeManifoldTerm",
     "SaeReconstructionRowProgram",

@@ -205,6 +205,7 @@ class SaeManifoldTerm:
         center: bool = ...,
         evidence: str = ...,
         arc_length: bool = ...,
+        metric: _Floats | None = ...,
     ) -> SaeManifoldTerm: ...
     @property
     def evidence(self) -> str: ...
@@ -238,6 +239,7 @@ class SaeManifoldTerm:
         center: bool = ...,
         evidence: str = ...,
         arc_length: bool = ...,
+        metric: _Floats | None = ...,
         n_init: int = ...,
         random_state: int = ...,
         routing: _Floats | None = ...,

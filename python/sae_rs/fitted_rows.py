@@ -44,6 +44,10 @@ class FittedRows:
         own = weights[used] / weights[used].mean()
         return cls(np.ascontiguousarray(values[used]), None if np.all(own == own[0]) else own, used)
 
+    def part(self, values: FloatArray | None) -> FloatArray | None:
+        """The entries of an array over all rows that belong to these."""
+        return values if values is None or self.used is None else np.ascontiguousarray(values[self.used])
+
     def all_rows(
         self,
         term: _core.SaeManifoldTerm,

@@ -76,6 +76,7 @@ def save(model: ManifoldSAE, path: str | os.PathLike[str]) -> None:
         "converged": model.converged_,
         "certificate": _encode(dataclasses.asdict(model.certificate_)),
         "explained_variance": model.explained_variance_,
+        "metric_explained_variance": model.metric_explained_variance_,
     }
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     text = json.dumps(body)
@@ -184,6 +185,8 @@ def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Ma
         converged_=bool(body["converged"]),
         certificate_=Certificate(**{**body["certificate"], "at_bounds": tuple(body["certificate"]["at_bounds"])}),
         explained_variance_=training.explained_variance,
+        # files of before there were metrics have none
+        metric_explained_variance_=body.get("metric_explained_variance"),
         n_features_in_=n_columns,
         _atoms=atoms,
         _gate=gate_from_fields(body["gate"]),

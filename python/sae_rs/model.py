@@ -17,9 +17,10 @@ from .exceptions import ConvergenceWarning, NotFittedError
 from .fitted_rows import FittedRows
 from .gates import Gate, resolve_gate
 from .memory import check_memory
+from .metrics import RowMetric
 from .parameters import Parameters
 from .progress import listening
-from .training import TrainingSummary, summarise_training
+from .training import TrainingSummary, metric_explained_variance, summarise_training
 from .validation import (
     as_matrix,
     check_choice,
@@ -143,6 +144,8 @@ class ManifoldSAE(Parameters):
         The numbers behind ``converged_``.
     explained_variance_ : float
         ``1 − Σ‖x − x̂‖² / Σ‖x − column mean‖²`` on the training rows.
+    metric_explained_variance_ : float or None
+        The same with ``‖U_iᵀ ·‖²`` of the metric that was given to ``fit``; None without one.
     n_features_in_ : int
         p.
     term_ : SaeManifoldTerm
@@ -169,6 +172,7 @@ class ManifoldSAE(Parameters):
     converged_: bool
     certificate_: reml.Certificate
     explained_variance_: float
+    metric_explained_variance_: float | None
     n_features_in_: int
     _atoms: tuple[Atom, ...]
     _gate: Gate
@@ -222,7 +226,7 @@ class ManifoldSAE(Parameters):
 
     # Fitting ---------------------------------------------------------------------------------------------------------
 
-    def fit(self, X: ArrayLike, weights: ArrayLike | None = None) -> ManifoldSAE:
+    def fit(self, X: ArrayLike, weights: ArrayLike | None = None, *, metric: RowMetric | None = None) -> ManifoldSAE:
         """Fit the dictionary to rows.
 
         Parameters
@@ -232,6 +236,10 @@ class ManifoldSAE(Parameters):
         weights : array-like of shape (n,), optional
             Non-negative row weights; only their ratios matter. A row of weight 0 plays no part in the fit and is
             encoded after it, as a new row would be.
+        metric : RowMetric, optional
+            A metric of each row's residual. In mode "whitened" it stands in the likelihood; new rows, rows of weight 0
+            and the standard deviations of curves do not know it. In either mode ``metric_explained_variance_`` is the
+            explained variance as it measures it.
 
         Returns
         -------
@@ -272,6 +280,9 @@ class ManifoldSAE(Parameters):
         if atoms:
             gate.check(len(data.values), n_atoms)
         row_weights = check_weights(weights, len(data.values))
+        if metric is not None and not isinstance(metric, RowMetric):
+            raise ValueError(f"metric must be a sae_rs.RowMetric or None, got {type(metric).__name__}")
+        factors = None if metric is None else metric.checked(*data.values.shape)
         fitted = FittedRows.of(data.values, row_weights, gate)
         check_rows_suffice(len(fitted.values), atoms)
 
@@ -285,6 +296,7 @@ class ManifoldSAE(Parameters):
                 arc_length=self.roughness == "arc_length",
                 decoder_rank=decoder_rank,
                 weights=fitted.weights,
+                metric=fitted.part(factors) if metric is not None and metric.mode == "whitened" else None,
                 rho=rho,
                 n_init=n_init,
                 max_outer=max_outer,
@@ -348,6 +360,9 @@ class ManifoldSAE(Parameters):
             converged_=bool(result.converged),
             certificate_=result.certificate,
             explained_variance_=training.explained_variance,
+            metric_explained_variance_=None
+            if factors is None
+            else metric_explained_variance(data.values, mean, atoms, decoders, gates, coords, row_weights, factors),
             n_features_in_=n_columns,
             _atoms=atoms,
             _gate=gate,

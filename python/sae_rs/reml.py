@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from . import _core
 from .atoms import Atom
 from .gates import Gate
+from .metrics import whitened_squares
 from .search import BLOCK_ROWS, FitProgress, Point, Problem, Search, Stopped, blocks
 
 __all__ = ["Certificate", "FitProgress", "FitResult", "fit_dictionary"]
@@ -120,6 +121,7 @@ def fit_dictionary(
     arc_length: bool = False,
     decoder_rank: int | str | None = None,
     weights: FloatArray | None = None,
+    metric: FloatArray | None = None,
     rho: _core.SaeManifoldRho | None = None,
     n_init: int = 4,
     max_outer: int = 100,
@@ -147,6 +149,8 @@ def fit_dictionary(
     decoder_rank : int, "auto" or None
         Rank of every decoder's frame.
     weights : ndarray of shape (n,), optional
+    metric : ndarray of shape (n, p, m), optional
+        Factors that whiten the rows.
     rho : SaeManifoldRho, optional
         Where the search starts; from the seeds when None.
     tol : float
@@ -160,8 +164,8 @@ def fit_dictionary(
         Always the best state found; `converged` says whether it passed every test.
     """
     if not atoms:
-        return _mean_only(X, weights, center, evidence, rho)
-    problem = Problem(X, atoms, gate, weights, center, evidence, arc_length, decoder_rank)
+        return _mean_only(X, weights, center, evidence, rho, metric)
+    problem = Problem(X, atoms, gate, weights, center, evidence, arc_length, decoder_rank, metric)
     fit = Search(
         problem, outer=outer, max_outer=max_outer, max_inner=max_inner, tol=tol, threads=threads, progress=progress
     )
@@ -342,7 +346,12 @@ def _result(fit: Search, status: str) -> FitResult:
 
 
 def _mean_only(
-    X: FloatArray, weights: FloatArray | None, center: bool, evidence: str, rho: _core.SaeManifoldRho | None
+    X: FloatArray,
+    weights: FloatArray | None,
+    center: bool,
+    evidence: str,
+    rho: _core.SaeManifoldRho | None,
+    metric: FloatArray | None,
 ) -> FitResult:
     """The model without atoms: every entry N(mean, φ), φ at its maximum likelihood or, classic, as given."""
     n, p = X.shape
@@ -351,14 +360,17 @@ def _mean_only(
     total = 0.0
     for i in blocks(X):
         rows = slice(i, i + BLOCK_ROWS)
-        total += float(w[rows] @ np.square(X[rows] - mean).sum(axis=1))
+        left = X[rows] - mean
+        squares = np.square(left).sum(axis=1) if metric is None else whitened_squares(left, metric[rows])
+        total += float(w[rows] @ squares)
     if not total > 0.0:
         raise ValueError("the rows with positive weight do not vary; the mean-only model needs a positive variance")
     if evidence == "quasi_laplace":
         held = _core.SaeManifoldRho(0.0, [], [], "per_atom", None if rho is None else rho.log_dispersion, True)
         return _without_atoms(held, 0.5 * total / held.dispersion())
-    phi = total / X.size
-    value = 0.5 * n * p * (np.log(2.0 * np.pi * phi) + 1.0)
+    entries = n * (p if metric is None else metric.shape[2])
+    phi = total / entries
+    value = 0.5 * entries * (np.log(2.0 * np.pi * phi) + 1.0)
     return _without_atoms(_core.SaeManifoldRho(0.0, [], [], "per_atom", float(np.log(phi))), value)
 
 

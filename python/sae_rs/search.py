@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 from . import _core, efs
 from .atoms import Atom
 from .gates import Gate
+from .metrics import whitened_squares
 
 FloatArray = NDArray[np.float64]
 
@@ -113,6 +114,21 @@ class Problem:
     evidence: str = "laplace"
     arc_length: bool = False
     decoder_rank: int | str | None = None
+    # (n, p, m) factors of the rows' metrics
+    metric: FloatArray | None = None
+
+    @property
+    def n_entries(self) -> int:
+        """Entries of the data that the likelihood counts."""
+        counted = self.X if self.metric is None else self.metric[:, 0]
+        return int(counted.size)
+
+    @property
+    def variance(self) -> float:
+        """Mean square of an entry of the data less their column means, as the likelihood sees it."""
+        if self.metric is None:
+            return column_variance(self.X)
+        return float(whitened_squares(self.X - self.X.mean(axis=0), self.metric).sum()) / self.n_entries
 
     def decoder_ranks(self, term: _core.SaeManifoldTerm) -> list[int | None]:
         """Per atom the rank of its decoder's frame, None where it has none."""
@@ -129,7 +145,7 @@ class Problem:
     def seeds(
         self, n_init: int, random_state: int, threads: int | None
     ) -> list[tuple[_core.SaeManifoldTerm, _core.SaeManifoldRho]]:
-        return _core.SaeManifoldTerm.seeds(
+        seeds = _core.SaeManifoldTerm.seeds(
             self.X,
             [atom.spec() for atom in self.atoms],
             self.gate.spec(len(self.atoms)),
@@ -137,11 +153,17 @@ class Problem:
             center=self.center,
             evidence=self.evidence,
             arc_length=self.arc_length,
+            metric=self.metric,
             n_init=n_init,
             random_state=random_state,
             routing=self.gate.routing,
             threads=threads,
         )
+        if self.metric is None:
+            return seeds
+        # seeds see plain rows: their noise level, and strengths relative to it, are in the data's unit
+        shift = float(np.log(self.variance / column_variance(self.X)))
+        return [(term, in_unit(rho, shift)) for term, rho in seeds]
 
     def sample(self, size: int, random_state: int) -> Problem | None:
         """Some of the rows, or None when they show nothing of what the others do.
@@ -161,7 +183,8 @@ class Problem:
         if len(rows) <= max(2, len(self.atoms)) or not share > REPRESENTATIVE:
             return None
         weights = None if self.weights is None else self.weights[rows]
-        return replace(self, X=X, weights=weights)
+        metric = None if self.metric is None else np.ascontiguousarray(self.metric[rows])
+        return replace(self, X=X, weights=weights, metric=metric)
 
     def encoded(
         self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho, threads: int | None
@@ -192,7 +215,16 @@ class Problem:
             center=self.center,
             evidence=self.evidence,
             arc_length=self.arc_length,
+            metric=self.metric,
         )
+
+
+def in_unit(rho: _core.SaeManifoldRho, shift: float) -> _core.SaeManifoldRho:
+    """ρ with ln φ moved by `shift`, and the priors of the decoders where they were."""
+    flat = np.array(rho.to_flat())
+    flat[1 : 1 + len(rho.log_lambda_smooth)] += shift
+    flat[-1] += 0.0 if rho.fixed_dispersion else shift
+    return rho.from_flat(flat)
 
 
 def blocks(X: FloatArray) -> range:
@@ -217,7 +249,7 @@ class Search:
         self.problem = problem
         self.n_rows, self.n_outputs = problem.X.shape
         self.ranks = [int(np.linalg.matrix_rank(atom.roughness())) for atom in problem.atoms]
-        self.variance = column_variance(problem.X)
+        self.variance = problem.variance
         self.outer, self.max_outer, self.max_inner, self.tol = outer, max_outer, max_inner, tol
         self.threads, self.progress = threads, progress
         self.n_evaluations = 0
@@ -249,7 +281,7 @@ class Search:
         """Typical curvature of V in each entry of the flat ρ, in nats."""
         # where nothing is rough the strength has no effect: V's gradient in it is exactly zero, and any unit will do
         smooth = [0.5 * self.n_outputs * rank if rank else 1.0 for rank in self.ranks]
-        dispersion = [] if rho.fixed_dispersion else [0.5 * self.n_rows * self.n_outputs]
+        dispersion = [] if rho.fixed_dispersion else [0.5 * self.problem.n_entries]
         # all rows share one sparsity strength, but each says little about it
         return np.array([0.1 * self.n_rows, *smooth, *[0.5 * self.n_rows] * self.n_ard(rho), *dispersion])
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from . import _core
 from .atoms import Atom
 from .encoding import decode_atom
+from .metrics import whitened_squares
 from .validation import row_chunks
 
 FloatArray = NDArray[np.float64]
@@ -149,3 +150,25 @@ def principal_directions(atom: Atom, decoder: FloatArray, coords: FloatArray) ->
     largest = found[np.arange(len(found)), np.argmax(np.abs(found), axis=1)]
     view[: len(found)] = found * np.where(largest < 0.0, -1.0, 1.0)[:, None]
     return view
+
+
+def metric_explained_variance(
+    X: FloatArray,
+    mean: FloatArray,
+    atoms: Sequence[Atom],
+    decoders: Sequence[FloatArray],
+    gates: FloatArray,
+    coords: Sequence[FloatArray],
+    weights: FloatArray | None,
+    factors: FloatArray,
+) -> float:
+    """``1 − Σ w‖U_iᵀ(x − x̂)‖² / Σ w‖U_iᵀ(x − mean)‖²`` of rows with a metric."""
+    w = np.ones(len(X)) if weights is None else weights
+    left = total = 0.0
+    for rows in row_chunks(len(X), 8 * X.shape[1]):
+        residual = X[rows] - mean
+        total += float(w[rows] @ whitened_squares(residual, factors[rows]))
+        for k, atom in enumerate(atoms):
+            residual = residual - gates[rows, k, None] * decode_atom(atom, decoders[k], coords[k][rows])
+        left += float(w[rows] @ whitened_squares(residual, factors[rows]))
+    return 1.0 - left / total if total > 0.0 else float("nan")

@@ -49,8 +49,8 @@ pub use evidence::{
     Gradient, Traces,
 };
 pub use gates::{
-    ColumnEnergy, ColumnPrior, ColumnTerm, EntropyNodes, FrozenRouting, Gate, GatePrior, GateRow, Ibp, SigmoidNodes,
-    Softmax, ThresholdGate,
+    ColumnEnergy, ColumnPrior, ColumnTerm, EntropyNodes, FrozenRouting, Gate, GatePrior, GateRow, Ibp, RowGate,
+    SigmoidNodes, Softmax, ThresholdGate,
 };
 pub use jets::{F64x4, HeapOrder1, HeapOrder2, HeapTower4, Jet, Laned, Lanes4, Number, Order1, Order2, Stack, Tower4};
 pub use layout::SaeRowLayout;
@@ -60,7 +60,7 @@ pub use priors::{coordinate_prior, coordinate_priors, CoordinatePrior, DecoderPr
 pub use problem::{EvidenceMode, Problem, COMPACT_RIDGE};
 pub use rho::{ArdSharing, SaeManifoldRho};
 pub use row::{
-    AtomView, Chunk, Columns, Linearised, LossParts, PackedBatch4, PackedJets, RowAtom, RowDecoder, RowGate, RowSlots,
+    AtomView, Chunk, Columns, Linearised, LossParts, PackedBatch4, PackedJets, RowAtom, RowDecoder, RowSlots,
     RowSolver, RowState, RowView, SaeReconstructionRowProgram,
 };
 pub use seeds::{seeds, Seed};

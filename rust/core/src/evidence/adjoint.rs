@@ -11,15 +11,14 @@ use super::orbit::{for_each_velocity, tangent_rows};
 use super::scale::add_scales;
 use super::value::Evidence;
 use crate::arrow::{Factored, GaugeColumn, RowTraces, Step};
-use crate::atoms::BasisJet;
-use crate::gates::{GatePrior, GateRow};
+use crate::gates::GatePrior;
 use crate::linalg::{axpy, dot, product, Op};
 use crate::priors::coordinate_priors;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::{Chunk, RowView};
+use crate::row::{row_program, Chunk, PackedJets, RowView};
 use crate::state::State;
-use ndarray::{s, Array2};
+use ndarray::{s, Array2, ArrayView2};
 
 /// Derivatives of E.
 pub struct Adjoint {
@@ -241,14 +240,13 @@ struct RowWork<'a> {
 
 #[derive(Default)]
 struct Scratch {
-    gate: GateRow,
+    packed: PackedJets,
     prior: GatePrior,
     x: Vec<f64>,
     k: Vec<f64>,
     plain: Vec<f64>,
     kappa: Vec<f64>,
     gradient: Vec<f64>,
-    omega: Vec<f64>,
     weights: Vec<f64>,
 }
 
@@ -355,51 +353,24 @@ impl RowWork<'_> {
         }
     }
 
-    /// Adds `w/phi sum_a <d2 phi_i / da du, B K_a>` over local pairs.
+    /// Adds `w/phi sum_a <d2 x_i / da du, K_a>` over local pairs, x_i being the reconstruction.
+    ///
+    /// Seen along K_a the reconstruction is one output column, whose decoder is `B K_a`: a row program of q columns has all
+    /// the second derivatives that are asked for.
     fn second_derivatives(&mut self, view: &RowView<'_>, factor: f64, r: usize) {
+        let q = view.q;
+        if q == 0 {
+            return;
+        }
         let frame = &self.factored.system.lin.frame;
-        let Scratch { gate, k, gradient, omega, .. } = &mut self.scratch;
-        let logits = self.state.logits.row(view.row);
-        let logits = logits.as_slice().expect("standard layout");
-        self.problem.gate().row(self.rho.lambda_sparse(), logits, view.support, gate);
-        let free = view.free;
-        let mut jet = BasisJet::new(0, 0);
-        for (s, atom) in view.atoms().enumerate() {
-            let kind = &self.problem.atoms()[atom.atom];
-            let (width, dim) = (kind.width(), kind.dim());
-            if (jet.phi.len(), jet.d1.len()) != (width, width * dim) {
-                jet = BasisJet::new(dim, width);
-            }
-            kind.jet(self.state.point(atom.atom, view.row), &mut jet);
-            let mut against = |k: &[f64]| {
-                omega.clear();
-                let rows = frame.reduced.slice(s![atom.rows.clone(), ..]);
-                omega.extend(rows.rows().into_iter().map(|b| dot(b.as_slice().expect("standard layout"), k)));
-                omega.clone()
-            };
-            for a in 0..free {
-                let omega = against(&k[a * r..(a + 1) * r]);
-                let value = factor * dot(&jet.phi, &omega);
-                for u in 0..free {
-                    gradient[u] += gate.d2a[(s * free + a) * free + u] * value;
-                }
-                for j in 0..dim {
-                    gradient[atom.slot + j] +=
-                        factor * atom.gate_d1[a] * dot(&jet.d1[j * width..(j + 1) * width], &omega);
-                }
-            }
-            for j in 0..dim {
-                let a = atom.slot + j;
-                let omega = against(&k[a * r..(a + 1) * r]);
-                let slope = factor * dot(&jet.d1[j * width..(j + 1) * width], &omega);
-                for u in 0..free {
-                    gradient[u] += atom.gate_d1[u] * slope;
-                }
-                for l in 0..dim {
-                    let at = (j * dim + l) * width;
-                    gradient[atom.slot + l] += factor * atom.gate * dot(&jet.d2[at..at + width], &omega);
-                }
-            }
+        let along = ArrayView2::from_shape((q, r), &self.scratch.k).expect("K has a row for each variable");
+        let program = row_program(self.problem, self.state, self.rho, view, |rows| {
+            frame.reduced.slice(s![rows, ..]).dot(&along.t())
+        });
+        program.reconstruction_all_columns_packed_into(&mut self.scratch.packed);
+        let hessians = self.scratch.packed.derivatives(2);
+        for (a, hessian) in hessians.chunks_exact(q * q).enumerate() {
+            axpy(factor, &hessian[a * q..(a + 1) * q], &mut self.scratch.gradient);
         }
     }
 

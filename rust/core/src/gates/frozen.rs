@@ -1,6 +1,7 @@
 //! Frozen routing: every gate keeps the value it was given.
 
-use super::{Gate, GatePrior, GateRow};
+use super::formula::LogisticAtom;
+use super::{Gate, GatePrior, GateRow, RowFormula};
 use std::sync::Arc;
 
 /// Which atoms a list names, as a mask that ends with the last of them.
@@ -40,6 +41,10 @@ impl Gate for FrozenRouting {
     fn row(&self, lambda: f64, logits: &[f64], support: &[u32], out: &mut GateRow) {
         out.clear(0);
         self.values(lambda, logits, support, &mut out.a);
+    }
+
+    fn formula(&self, _: f64, logits: &[f64], support: &[u32]) -> RowFormula {
+        RowFormula::logistic(1.0, logits, support, |k| LogisticAtom::Still(logits[k]))
     }
 
     fn significant(&self, logits: &[f64], _: &[u32], _: f64, support: &mut Vec<u32>) {

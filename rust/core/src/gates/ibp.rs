@@ -5,8 +5,9 @@
 //! concentration `ln lambda` is its offset: `alpha = alpha_0 lambda`, and the column energies have strength one; with a fixed
 //! one they have strength lambda.
 
+use super::formula::LogisticAtom;
 use super::logistic::{independent_row, logistic};
-use super::{check_positive, ColumnEnergy, ColumnPrior, ColumnTerm, Gate, GatePrior, GateRow};
+use super::{check_positive, ColumnEnergy, ColumnPrior, ColumnTerm, Gate, GatePrior, GateRow, RowFormula};
 use crate::errors::ShapeError;
 use std::sync::Arc;
 
@@ -140,6 +141,13 @@ impl Gate for Ibp {
 
     fn always_on(&self, atom: usize) -> bool {
         self.ungated.get(atom).copied().unwrap_or(false)
+    }
+
+    fn formula(&self, lambda: f64, logits: &[f64], support: &[u32]) -> RowFormula {
+        RowFormula::logistic(self.inverse_temperature, logits, support, |k| match self.always_on(k) {
+            true => LogisticAtom::Still(1.0),
+            false => LogisticAtom::Moves { scale: self.shrinkage(lambda, k), shift: 0.0 },
+        })
     }
 
     fn significant(&self, logits: &[f64], current: &[u32], cutoff: f64, support: &mut Vec<u32>) {

@@ -1,6 +1,7 @@
 //! Gates: one file a gate, behind one trait.
 
 mod columns;
+mod formula;
 mod frozen;
 mod ibp;
 mod logistic;
@@ -8,6 +9,7 @@ mod softmax;
 mod threshold;
 
 pub use columns::{ColumnEnergy, ColumnPrior, ColumnTerm};
+pub use formula::{RowFormula, RowGate};
 pub use frozen::FrozenRouting;
 pub use ibp::Ibp;
 pub use softmax::{EntropyNodes, Softmax};
@@ -79,6 +81,8 @@ pub trait Gate: Send + Sync + std::fmt::Debug {
     fn values(&self, lambda: f64, logits: &[f64], support: &[u32], a: &mut Vec<f64>);
     /// Values over the support with first and second derivatives.
     fn row(&self, lambda: f64, logits: &[f64], support: &[u32], out: &mut GateRow);
+    /// The same as a formula of the logits of the support.
+    fn formula(&self, lambda: f64, logits: &[f64], support: &[u32]) -> RowFormula;
     /// Derivative of `ln a_k` in `ln lambda`.
     fn value_slope(&self, _lambda: f64, _atom: usize) -> f64 {
         0.0

@@ -6,7 +6,7 @@
 //! curvature used in its place is the diagonal of Gershgorin row sums `D_kk = sum_j |H_kj|`.
 //! The last logit is pinned at zero, since a common shift changes nothing.
 
-use super::{check_positive, Gate, GatePrior, GateRow};
+use super::{check_positive, Gate, GatePrior, GateRow, RowFormula, RowGate};
 use crate::errors::ShapeError;
 use crate::jets::{HeapOrder2, Jet, Order2};
 use ndarray::ArrayView2;
@@ -170,6 +170,12 @@ impl Gate for Softmax {
             8 => self.fill::<Order2<8>>((), logits, support, out),
             free => self.fill::<HeapOrder2>(free, logits, support, out),
         }
+    }
+
+    fn formula(&self, _: f64, logits: &[f64], support: &[u32]) -> RowFormula {
+        let logits: Vec<f64> = support.iter().map(|&k| logits[k as usize]).collect();
+        let moves = vec![true; logits.len()];
+        RowFormula { gate: RowGate::Softmax, inverse_temperature: self.inverse_temperature, logits, moves }
     }
 
     fn significant(&self, logits: &[f64], _: &[u32], cutoff: f64, support: &mut Vec<u32>) {

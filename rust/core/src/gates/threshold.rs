@@ -6,8 +6,9 @@
 //! An open gate is at least 1/2. Its logit has a wall there: without it a common scale could slide from the gates of an atom
 //! to its decoder, at a gain of the prior's, until every gate is closed.
 
+use super::formula::LogisticAtom;
 use super::logistic::{independent_row, logistic};
-use super::{check_positive, Gate, GatePrior, GateRow};
+use super::{check_positive, Gate, GatePrior, GateRow, RowFormula};
 use crate::errors::ShapeError;
 use std::sync::Arc;
 
@@ -140,6 +141,18 @@ impl Gate for ThresholdGate {
     /// Just above the threshold: below it a gate is closed.
     fn wall(&self, atom: usize) -> Option<f64> {
         (!self.always_on(atom)).then(|| self.threshold.next_up())
+    }
+
+    fn formula(&self, _: f64, logits: &[f64], support: &[u32]) -> RowFormula {
+        RowFormula::logistic(self.inverse_temperature, logits, support, |k| {
+            if self.always_on(k) {
+                LogisticAtom::Still(1.0)
+            } else if self.held(k, logits[k]) {
+                LogisticAtom::Still(logistic(self.scaled(logits[k]))[0])
+            } else {
+                LogisticAtom::Moves { scale: 1.0, shift: self.threshold }
+            }
+        })
     }
 
     fn significant(&self, logits: &[f64], current: &[u32], _: f64, support: &mut Vec<u32>) {

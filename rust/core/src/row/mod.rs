@@ -9,12 +9,14 @@
 
 mod columns;
 mod linearise;
+mod production;
 mod program;
 mod solver;
 mod tape;
 
 pub use columns::Columns;
 pub use linearise::{held, held_curvature, linearise, Linearised, LossParts};
-pub use program::{PackedBatch4, PackedJets, RowAtom, RowDecoder, RowGate, RowSlots, SaeReconstructionRowProgram};
+pub use production::row_program;
+pub use program::{PackedBatch4, PackedJets, RowAtom, RowDecoder, RowSlots, SaeReconstructionRowProgram};
 pub use solver::{RowSolver, RowState, Target};
 pub use tape::{AtomView, Chunk, Chunks, RowView};

@@ -14,20 +14,12 @@ pub use packed::{PackedBatch4, PackedJets};
 
 use crate::atoms::BasisJet;
 use crate::errors::ShapeError;
+use crate::gates::RowGate;
 use crate::jets::HeapTower4;
 use ndarray::{Array1, Array2, Array3, ArrayView2, Dimension};
 use pass::{order1, order2, tower4, Border, Columns, Pass};
 use std::ops::Range;
 use std::sync::Arc;
-
-/// How a row's logits become gates.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RowGate {
-    /// `exp(l_k / tau) / sum_j exp(l_j / tau)`.
-    Softmax,
-    /// `scale_k / (1 + exp(-(l_k - shift_k) / tau))`, one scale and one shift an atom.
-    Logistic { scale: Vec<f64>, shift: Vec<f64> },
-}
 
 /// One atom of a row: its basis at the row's coordinate, with derivatives there, and its decoder.
 #[derive(Clone, Debug)]
@@ -245,12 +237,24 @@ impl SaeReconstructionRowProgram {
         }
         let dims: Vec<usize> = atoms.iter().map(|a| a.d_phi.ncols()).collect();
         slots.check(&dims)?;
+        Ok(Self::from_checked(atoms, logits, gate, inverse_temperature, slots))
+    }
+
+    /// The same from parts that fit together; numbers that are not finite go through to the results.
+    pub(super) fn from_checked(
+        atoms: Vec<RowAtom>,
+        logits: Vec<f64>,
+        gate: RowGate,
+        inverse_temperature: f64,
+        slots: RowSlots,
+    ) -> Self {
+        let (n_atoms, n_outputs) = (atoms.len(), atoms.first().map_or(0, |atom| atom.decoder.n_outputs));
         let groups = match gate {
             RowGate::Softmax => vec![Group::new(0..n_atoms, &slots.logits)],
             RowGate::Logistic { .. } => (0..n_atoms).map(|k| Group::new(k..k + 1, &slots.logits)).collect(),
         };
         let curves = slots.coords.iter().map(|axes| FreeAxes::new(axes)).collect();
-        Ok(Self { atoms, logits, gate, inverse_temperature, slots, n_outputs, groups, curves })
+        Self { atoms, logits, gate, inverse_temperature, slots, n_outputs, groups, curves }
     }
 
     /// Number of atoms K.

@@ -2,7 +2,8 @@
 
 use super::assembly::Assembly;
 use super::packed::PackedJets;
-use super::{Group, RowGate, SaeReconstructionRowProgram};
+use super::{Group, SaeReconstructionRowProgram};
+use crate::gates::RowGate;
 use crate::jets::{F64x4, HeapOrder1, HeapOrder2, HeapTower4, Jet, Number, Order1, Order2, Tower4};
 use std::marker::PhantomData;
 use std::ops::Range;

@@ -1,0 +1,49 @@
+"""How well found coordinates agree with true ones, up to the motions of a chart that change no fit."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+# An axis has two signs, so the best rotation of axes is found by turns from several starts.
+STARTS, TURNS = 40, 30
+
+
+def turned(found: FloatArray, true: FloatArray) -> float:
+    """R² of the points on the unit circle, after the best rotation and perhaps a reflection."""
+    return 2.0 * max(abs(np.exp(1j * (found - true)).mean()), abs(np.exp(1j * (found + true)).mean())) - 1.0
+
+
+def affine(found: FloatArray, true: FloatArray) -> float:
+    """R² of the best affine map from found to true coordinates."""
+    design = np.column_stack([np.ones(len(found)), found])
+    residual = true - design @ np.linalg.lstsq(design, true, rcond=None)[0]
+    return float(1.0 - np.square(residual).sum() / np.square(true - true.mean(axis=0)).sum())
+
+
+def rotated(found: FloatArray, true: FloatArray) -> float:
+    """R² of unit vectors after the best rotation and perhaps a reflection (Procrustes)."""
+    residual = found @ _procrustes(found, true) - true
+    return float(1.0 - np.square(residual).sum() / len(true))
+
+
+def rotated_axes(found: FloatArray, true: FloatArray) -> float:
+    """As `rotated`, where t and −t are one point."""
+    rng = np.random.default_rng(0)
+    best = -np.inf
+    for _ in range(STARTS):
+        turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+        for _ in range(TURNS):
+            signed = np.where(np.sum(found @ turn * true, axis=1) < 0.0, -1.0, 1.0)[:, None] * found
+            turn = _procrustes(signed, true)
+        best = max(best, rotated(signed, true))
+    return best
+
+
+def _procrustes(found: FloatArray, true: FloatArray) -> FloatArray:
+    """The orthogonal matrix that brings `found` closest to `true`."""
+    left, _, right = np.linalg.svd(found.T @ true)
+    turn: FloatArray = left @ right
+    return turn

@@ -264,7 +264,7 @@ class ManifoldSAE(Parameters):
             gate.check(len(data.values), n_atoms)
         row_weights = check_weights(weights, len(data.values))
         fitted = FittedRows.of(data.values, row_weights, gate)
-        check_rows_suffice(len(fitted.values), atoms)
+        check_rows_suffice(len(fitted.values), atoms, "rows of positive weight")
 
         with listening(self.progress, self.callback) as listener:
             result = reml.fit_dictionary(

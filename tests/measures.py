@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 FloatArray = NDArray[np.float64]
 
@@ -27,6 +28,21 @@ def rotated(found: FloatArray, true: FloatArray) -> float:
     """R² of unit vectors after the best rotation and perhaps a reflection (Procrustes)."""
     residual = found @ _procrustes(found, true) - true
     return float(1.0 - np.square(residual).sum() / len(true))
+
+
+def conformal(found: FloatArray, true: FloatArray) -> float:
+    """As `rotated`, after the best conformal map of the sphere.
+
+    A boost by a small v moves t by v − (v·t) t, which degree two of a decoder makes up for to first order: no noise is
+    needed to let a sphere of degree two choose its boost, and its roughness holds it only weakly.
+    """
+
+    def boosted(v: FloatArray) -> FloatArray:
+        apart = found + v
+        return v + (1.0 - v @ v) * apart / np.square(apart).sum(axis=1, keepdims=True)
+
+    best = minimize(lambda v: 1.0 - rotated(boosted(v), true), np.zeros(3), method="Nelder-Mead")
+    return float(1.0 - best.fun)
 
 
 def rotated_axes(found: FloatArray, true: FloatArray) -> float:

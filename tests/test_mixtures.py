@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from charts import frame
-from measures import affine, rotated, turned
+from measures import affine, conformal, rotated, turned
 from sae_rs import Circle, Line, ManifoldSAE, Sphere
 
 FloatArray = NDArray[np.float64]
@@ -21,7 +21,6 @@ FloatArray = NDArray[np.float64]
 slow = pytest.mark.skipif(os.environ.get("SAE_RS_SLOW") != "1", reason="takes minutes; SAE_RS_SLOW=1 runs it")
 
 N, P, NOISE = 900, 24, 0.05
-KINDS = (Circle(), Line(), Sphere())
 CIRCLE, LINE, SPHERE = range(3)
 
 
@@ -73,15 +72,16 @@ class Mixture:
         return float(1.0 - np.square(residual).sum() / np.square(rows - rows.mean(axis=0)).sum())
 
 
-def check(seed: int, rigid: bool, order: tuple[int, ...] = (CIRCLE, LINE, SPHERE)) -> None:
+def check(seed: int, rigid: bool, sphere: Sphere, order: tuple[int, ...] = (CIRCLE, LINE, SPHERE)) -> None:
     data = Mixture(seed, rigid)
-    model = ManifoldSAE(3, [KINDS[k] for k in order]).fit(data.X)
+    kinds = (Circle(), Line(), sphere)
+    model = ManifoldSAE(3, [kinds[k] for k in order]).fit(data.X)
     assert model.converged_
     assert np.sqrt(model.dispersion_) == pytest.approx(NOISE, rel=0.05)
     chosen = np.array(order)[model.gates_.argmax(axis=1)]
     assert np.mean(chosen == data.which) >= 0.98
     rows = model.reconstruct()
-    for k, measure in ((CIRCLE, turned), (LINE, affine), (SPHERE, rotated)):
+    for k, measure in ((CIRCLE, turned), (LINE, affine), (SPHERE, rotated if sphere.degree == 1 else conformal)):
         own = data.which == k
         X = data.X[own]
         explained = 1.0 - np.square(X - rows[own]).sum() / np.square(X - X.mean(axis=0)).sum()
@@ -91,12 +91,13 @@ def check(seed: int, rigid: bool, order: tuple[int, ...] = (CIRCLE, LINE, SPHERE
 
 
 @pytest.mark.parametrize("rigid", [True, False], ids=["orthonormal", "generic"])
+@pytest.mark.parametrize("sphere", [Sphere(), Sphere(degree=1)], ids=["bent", "ellipsoid"])
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=slow), pytest.param(2, marks=slow)])
-def test_circle_line_and_sphere(seed: int, rigid: bool) -> None:
-    check(seed, rigid)
+def test_circle_line_and_sphere(seed: int, sphere: Sphere, rigid: bool) -> None:
+    check(seed, rigid, sphere)
 
 
 @slow
 @pytest.mark.parametrize("order", list(permutations(range(3)))[1:])
 def test_the_order_of_the_kinds_does_not_matter(order: tuple[int, ...]) -> None:
-    check(0, True, order)
+    check(0, True, Sphere(), order)

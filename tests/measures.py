@@ -17,6 +17,19 @@ def turned(found: FloatArray, true: FloatArray) -> float:
     return 2.0 * max(abs(np.exp(1j * (found - true)).mean()), abs(np.exp(1j * (found + true)).mean())) - 1.0
 
 
+def unsided(found: FloatArray, true: FloatArray) -> list[float]:
+    """R² of θ and of φ on a Klein bottle, where (θ + π, −φ) is (θ, φ) and φ has no side and two origins."""
+    first = turned(2.0 * found[:, 0], 2.0 * true[:, 0])
+    second = -1.0
+    for theta in (found[:, 0], -found[:, 0]):
+        shift = 0.5 * np.angle(np.exp(2j * (true[:, 0] - theta)).mean())
+        half_turns = np.round((theta + shift - true[:, 0]) / np.pi)
+        phi = np.where(half_turns % 2.0 == 1.0, -found[:, 1], found[:, 1])
+        # the other origin is half a turn away
+        second = max(second, *(2.0 * abs(np.cos(s * phi - true[:, 1]).mean()) - 1.0 for s in (1.0, -1.0)))
+    return [first, second]
+
+
 def affine(found: FloatArray, true: FloatArray) -> float:
     """R² of the best affine map from found to true coordinates."""
     design = np.column_stack([np.ones(len(found)), found])

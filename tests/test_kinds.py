@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import sae_rs
 from kinds import ATOMS, CASES, TURN, circle_and_line, fitted, planted
-from measures import affine, rotated, rotated_axes, turned
+from measures import affine, rotated, rotated_axes, turned, unsided
 from sae_rs import Circle, Cylinder, KleinBottle, Line, ManifoldSAE, Patch, SaeManifoldRho, Torus, _core, check_gradient
 from sae_rs.atoms import ATOM_KINDS, Atom, atom_from_spec
 from sae_rs.atoms.factors import Angle
@@ -224,9 +224,11 @@ def recovery(name: str, found: FloatArray, true: FloatArray) -> list[float]:
         angle, height = found.T
         sheared = np.column_stack([height, np.cos(angle), np.sin(angle)])
         return [turned(angle, true[:, 0]), affine(sheared, true[:, 1:])]
-    if name in ("klein_bottle", "forms"):
-        # theta of period pi is twice that of a circle; phi is known up to theta's rotation by pi, which reflects it
-        return [turned(2.0 * found[:, 0], 2.0 * true[:, 0])]
+    if name == "forms":
+        return unsided(found, true)
+    if name == "klein_bottle":
+        # phi goes round a tube whose inside is shorter than its outside, at a speed of its own as on the ring
+        return unsided(found, true)[:1]
     if name == "sphere":
         return [rotated(found, true)]
     if name == "projective_plane":

@@ -1,4 +1,4 @@
-"""Planted rows near atoms of every kind on a flat chart, with the truth about them."""
+"""Planted rows near atoms of every kind, with the truth about them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sae_rs import Circle, Cylinder, KleinBottle, Line, ManifoldSAE, Patch, Torus
+from sae_rs import (
+    Circle,
+    Cylinder,
+    Duchon,
+    KleinBottle,
+    Line,
+    ManifoldSAE,
+    Patch,
+    Poincare,
+    ProjectivePlane,
+    Sphere,
+    Torus,
+)
 from sae_rs.atoms import Atom
 
 FloatArray = NDArray[np.float64]
@@ -26,6 +38,7 @@ class Planted:
     coords: FloatArray
     functions: FloatArray
     atom: Atom
+    noise: float
 
     def ceiling(self) -> float:
         """Explained variance of least squares on the true functions at the true coordinates."""
@@ -66,6 +79,22 @@ def bottle(t: FloatArray) -> FloatArray:
     )
 
 
+def squares(t: FloatArray) -> FloatArray:
+    """A Veronese surface: the same at t and −t, and round in its five dimensions."""
+    x, y, z = t.T
+    return np.column_stack([x * y, y * z, x * z, (x**2 - y**2) / 2.0, (3.0 * z**2 - 1.0) / np.sqrt(12.0)])
+
+
+def bow(t: FloatArray) -> FloatArray:
+    """Nearly half a circle: no polynomial."""
+    return np.column_stack([np.cos(1.5 * t), np.sin(1.5 * t)])
+
+
+def saddle(t: FloatArray) -> FloatArray:
+    u, v = t.T
+    return np.column_stack([u, v, u**2, u * v, v**2])
+
+
 def forms(t: FloatArray) -> FloatArray:
     """A linear form and a square of two variables, mixed in all ratios at all orientations: edges and ridges."""
     theta, phi = t.T
@@ -84,7 +113,10 @@ ANGLE, HALF, SPAN = (0.0, TURN), (0.0, np.pi), (-1.0, 1.0)
 
 @dataclass(frozen=True)
 class Case:
-    """How rows are planted; a rigid map keeps angles and lengths, another one is random."""
+    """How rows are planted; a rigid map keeps angles and lengths, another one is random.
+
+    Coordinates are uniform: each over a range, or unit vectors where there are no ranges.
+    """
 
     atom: Atom
     functions: Callable[[FloatArray], FloatArray]
@@ -93,6 +125,14 @@ class Case:
     p: int
     scale: float
     rigid: bool = False
+    noise: float = NOISE
+
+    def draw(self, rng: np.random.Generator) -> FloatArray:
+        """Coordinates (n, ambient)."""
+        if self.ranges:
+            return np.column_stack([rng.uniform(low, high, self.n) for low, high in self.ranges])
+        vectors = rng.standard_normal((self.n, 3))
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 CASES = {
@@ -105,21 +145,25 @@ CASES = {
     "ring": Case(Torus(), ring, (ANGLE, ANGLE), 600, 32, 2.0, rigid=True),
     "klein_bottle": Case(KleinBottle(), bottle, (HALF, ANGLE), 800, 32, 4.0, rigid=True),
     "forms": Case(KleinBottle(), forms, (HALF, ANGLE), 800, 32, 1.0),
+    "sphere": Case(Sphere(), flat, (), 400, 32, 1.0, noise=0.02),
+    "projective_plane": Case(ProjectivePlane(), squares, (), 400, 32, 1.0, noise=0.02),
+    "poincare": Case(Poincare(2), saddle, (SPAN, SPAN), 400, 24, 1.0),
+    "duchon": Case(Duchon(), bow, (SPAN,), 300, 16, 1.0, noise=0.02),
 }
 
 
 @functools.cache
 def planted(name: str, seed: int = 0) -> Planted:
-    """One of the cases, with coordinates uniform over their ranges."""
+    """One of the cases."""
     case = CASES[name]
     rng = np.random.default_rng(seed)
-    coords = np.column_stack([rng.uniform(low, high, case.n) for low, high in case.ranges])
+    coords = case.draw(rng)
     values = case.functions(coords)
     directions = rng.standard_normal((values.shape[1], case.p))
     if case.rigid:
         directions = np.linalg.qr(directions.T)[0].T
-    noise = NOISE * rng.standard_normal((case.n, case.p))
-    return Planted(case.scale * values @ directions + noise, coords, values, case.atom)
+    noise = case.noise * rng.standard_normal((case.n, case.p))
+    return Planted(case.scale * values @ directions + noise, coords, values, case.atom, case.noise)
 
 
 @functools.cache
@@ -142,7 +186,7 @@ def circle_and_line(seed: int, offset: float) -> tuple[FloatArray, NDArray[np.in
     return X + 0.05 * rng.standard_normal((n, p)), which
 
 
-# Atoms of all sizes that the tests of bases go through.
+# Atoms on flat charts, of all sizes that the tests of bases go through.
 ATOMS: tuple[Atom, ...] = (
     Circle(harmonics=2),
     Line(),

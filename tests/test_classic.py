@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,24 @@ class TestFit:
         encoded = model.encode(X / NOISE)
         np.testing.assert_array_equal(encoded.support, model.support_)
         np.testing.assert_allclose(encoded.gates, model.gates_, atol=1e-6)
+
+    def test_threshold_gates_stay_open(self) -> None:
+        """Two circles that may both be on a row; the fit may stop early, as V is not smooth in closed logits."""
+        rng = np.random.default_rng(0)
+        n, width = 120, 12
+        active = rng.random((n, 2)) < 0.5
+        angle = rng.uniform(0.0, 2.0 * np.pi, (n, 2))
+        amplitude = active * rng.uniform(0.8, 1.2, (n, 2))
+        planes = [np.linalg.qr(rng.standard_normal((width, 2)))[0].T for _ in range(2)]
+        turn = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+        X = sum(amplitude[:, [k]] * turn[:, k] @ planes[k] for k in range(2))
+        X = X + NOISE * rng.standard_normal((n, width))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", sae_rs.ConvergenceWarning)
+            model = ManifoldSAE(2, Circle(1), "threshold", evidence="quasi_laplace").fit(X / NOISE)
+        right = max(np.mean(model.support_[:, order] == active) for order in ([0, 1], [1, 0]))
+        assert right >= 0.95
+        assert model.gates_[model.support_].min() >= 0.5
 
     def test_the_dispersion_of_rho_is_kept(self, tmp_path: Path) -> None:
         X, _ = one_circle()

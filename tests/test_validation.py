@@ -13,15 +13,24 @@ from scipy import sparse
 
 from planted import fitted_one, one_circle
 from sae_rs import (
+    IBP,
     Circle,
     Cylinder,
+    Duchon,
+    FiniteSet,
+    FrozenRouting,
     KleinBottle,
     Line,
     ManifoldSAE,
     NotFittedError,
     Patch,
+    Poincare,
+    Precomputed,
+    ProjectivePlane,
     SaeManifoldRho,
     Softmax,
+    Sphere,
+    ThresholdGate,
     Torus,
 )
 from sae_rs.memory import check_memory, estimate_bytes, format_bytes, parse_memory_budget
@@ -202,10 +211,15 @@ class TestOptions:
         refuses("atom must be an object, not the class Circle: write Circle()", atom=Circle)
         refuses("atom must be a kind name or an atom object such as Circle(), got int", atom=3)
         refuses("atom is a list of 2 but n_atoms is 1", atom=["circle", Circle()])
+        refuses(
+            "atom is a list of 2 but n_atoms is 3: give one entry for each atom", n_atoms=3, atom=["circle", "line"]
+        )
+        refuses("atom is a list of 0 but n_atoms is 1", atom=[])
         refuses("unknown atom kind 'ring'", n_atoms=2, atom=["circle", "ring"])
 
     def test_unknown_gate(self) -> None:
         refuses("unknown gate 'sofmax': did you mean 'softmax'?", gate="sofmax")
+        refuses("Known gates: 'softmax', 'ibp', 'threshold', 'frozen'", gate="relu")
         refuses("gate must be an object, not the class Softmax: write Softmax()", gate=Softmax)
         refuses("gate must be a name or a gate object such as Softmax(), got NoneType", gate=None)
 
@@ -223,6 +237,10 @@ class TestOptions:
             (KleinBottle, "harmonics", 2),
             (Patch, "dim", 1),
             (Patch, "degree", 1),
+            (Sphere, "degree", 1),
+            (ProjectivePlane, "degree", 2),
+            (Poincare, "dim", 1),
+            (FiniteSet, "size", 2),
         ],
     )
     def test_fields_of_kinds(self, kind: Any, name: str, least: int) -> None:
@@ -239,6 +257,11 @@ class TestOptions:
             (Patch, {"dim": 9}, "Patch: dim must be an integer from 1 to 8, got 9"),
             (Patch, {"dim": 8, "degree": 9}, "would have 24310 basis functions, more than 8192"),
             (Cylinder, {"harmonics": 2000, "degree": 4}, "would have 20005 basis functions, more than 8192"),
+            (Sphere, {"degree": 33}, "Sphere: degree must be an integer from 1 to 32, got 33"),
+            (ProjectivePlane, {"degree": 34}, "ProjectivePlane: degree must be an integer from 2 to 32, got 34"),
+            (ProjectivePlane, {"degree": 3}, "ProjectivePlane: degree must be even, got 3"),
+            (Poincare, {"dim": 7}, "Poincare: dim must be an integer from 1 to 6, got 7"),
+            (FiniteSet, {"size": 1025}, "FiniteSet: size must be an integer from 2 to 1024, got 1025"),
         ]:
             with pytest.raises(ValueError, match=re.escape(message)):
                 kind(**fields)
@@ -290,11 +313,183 @@ class TestOptions:
     def test_too_few_rows(self) -> None:
         refuses("X has 5 rows, too few for 8 atoms: at least 8 are needed", X[:5], n_atoms=8)
         refuses("X has 5 rows, too few for the basis of atom 0, Circle(harmonics=3): at least 7 are needed", X[:5])
-        for atom, width in [(Torus(), 25), (Cylinder(), 10), (KleinBottle(), KleinBottle().width), (Patch(2), 6)]:
+        light = np.r_[np.ones(6), np.zeros(54)]
+        refuses("X has 6 rows of positive weight, too few for the basis of atom 0, Circle(harmonics=3)", weights=light)
+        for atom, width in [
+            (Torus(), 25),
+            (Cylinder(), 10),
+            (KleinBottle(), 13),
+            (Patch(2), 6),
+            (Sphere(degree=3), 16),
+            (ProjectivePlane(), 6),
+            (Poincare(3), 10),
+            (Duchon.spread(12, 2), 12),
+            (FiniteSet(5), 5),
+            (table(), 3),
+        ]:
             few = X[: width - 1]
             refuses(
                 f"X has {width - 1} rows, too few for the basis of atom 0, {atom}: at least {width}", few, atom=atom
             )
+
+
+class TestSplines:
+    @pytest.mark.parametrize(
+        ("centers", "message"),
+        [
+            ([-1.0, 0.0, 0.0, 1.0], "centers 1 and 2 coincide"),
+            ([[0.0, 1.0], [1.0, 0.0], [0.5, 0.2]] * 4, "centers 0 and 3 coincide"),
+            ([0.0, 1.0], "centers has 2 rows: in 1 dimensions the 2 polynomials need at least 3 centres"),
+            ([0.0, 1.0, np.nan], "centers must be finite; entry [2, 0] is NaN"),
+            (
+                np.column_stack([np.arange(8.0)] * 2),
+                "centers lie on a curve on which some polynomial of degree 2 vanishes",
+            ),
+            (np.eye(9)[:, :7], "centers need between 1 and 6 columns, got 7"),
+            (np.zeros((2, 2, 2)), "centers must have shape (C, d), got (2, 2, 2)"),
+            ([], "centers must have shape (C, d), got (0, 1)"),
+            (None, "centers must have shape (C, d), got ()"),
+            ("ten", "centers cannot be read as an array"),
+            (2, "centers must be an integer of at least 3, got 2"),
+            (True, "centers must be an integer of at least 3, got True"),
+        ],
+    )
+    def test_centers(self, centers: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=re.escape(f"Duchon: {message}")):
+            Duchon(centers)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((0, 1), "n_centers must be an integer of at least 1, got 0"),
+            ((2.5, 1), "n_centers must be an integer of at least 1, got 2.5"),
+            ((10, 0), "dim must be an integer of at least 1, got 0"),
+            ((10, 7), "centers need between 1 and 6 columns, got 7"),
+        ],
+    )
+    def test_spread(self, arguments: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=re.escape(f"Duchon: {message}")):
+            Duchon.spread(*arguments)
+
+
+GRID = np.linspace(-4.0, 4.0, 33)
+VALUES = np.column_stack([np.ones_like(GRID), np.tanh(GRID), np.tanh(GRID) ** 2])
+
+
+def table(**changes: Any) -> Precomputed:
+    """Three functions on a line, with some arguments changed."""
+    return Precomputed(**{"axes": [GRID], "values": VALUES, **changes})
+
+
+class Straight:
+    """1 and t with their derivatives, in the form that `Precomputed.tabulated` reads."""
+
+    dim = 1
+
+    def basis(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.column_stack([np.ones(len(t)), t])
+
+    def jacobian(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.tile([[0.0], [1.0]], (len(t), 1, 1))
+
+    def hessian(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.zeros((len(t), 2, 1, 1))
+
+
+def straight(**changes: Any) -> Straight:
+    """Such an object with some attributes changed."""
+    source = Straight()
+    vars(source).update(changes)
+    return source
+
+
+class TestTables:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                {"roughness": np.diag([0.0, 1.0, -1.0])},
+                "roughness must be positive semi-definite; its smallest eigenvalue is -1",
+            ),
+            (
+                {"roughness": [[0.0, 0.0, 0.0], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]]},
+                "roughness must be symmetric; entry (2, 1) is 0 and (1, 2) is 0.5",
+            ),
+            ({"roughness": np.eye(2)}, "roughness must have shape (3, 3), got (2, 2)"),
+            ({"roughness": np.diag([0.0, np.nan, 1.0])}, "roughness must be finite; entry (1, 1) is nan"),
+            ({"values": VALUES[:-1]}, "values must have shape (33, M), got (32, 3)"),
+            ({"values": VALUES[:, :0]}, "values must have shape (33, M), got (33, 0)"),
+            ({"values": np.full((33, 3), np.inf)}, "values must be finite; entry (0, 0) is inf"),
+            ({"axes": [GRID[::-1]]}, "axes[0] must increase"),
+            ({"axes": [GRID[:5]], "values": VALUES[:5]}, "axes[0] needs at least 6 points, got 5"),
+            ({"axes": [GRID[:, None]]}, "axes[0] must have 1 dimensions, got shape (33, 1)"),
+            ({"axes": [GRID] * 4}, "axes must list 1 to 3 grids, one for each coordinate, got 4"),
+            ({"axes": 5}, "axes must list 1 to 3 grids, one for each coordinate, got 5"),
+            ({"periods": [0.0]}, "a period must be a positive number or None, got 0.0"),
+            ({"periods": ["turn"]}, "a period must be a positive number or None, got 'turn'"),
+            ({"periods": [8.0]}, "axes[0] spans 8, not less than its period 8: leave out the end"),
+            ({"periods": [8.0, None]}, "periods must list 1 numbers or None, one for each coordinate"),
+        ],
+    )
+    def test_grids(self, changes: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=re.escape(f"Precomputed: {message}")):
+            table(**changes)
+
+    @pytest.mark.parametrize(
+        ("changes", "options", "message"),
+        [
+            ({"hessian": None}, {}, "the object needs hessian(t) -> (n, M, d, d) for coordinates t (n, d); second"),
+            ({"jacobian": None}, {}, "the object needs jacobian(t) -> (n, M, d)"),
+            ({"basis": None}, {}, "the object needs basis(t) -> (n, M)"),
+            ({"dim": 4}, {}, "the object's dim must be an integer from 1 to 3, got 4"),
+            ({"hessian": lambda t: np.ones((len(t), 2, 1, 1))}, {}, "hessian(t) is off by 1 at t = "),
+            ({"hessian": lambda t: np.ones((len(t), 2))}, {}, "hessian(t) must have shape (64, M, 1, 1)"),
+            ({"basis": lambda t: np.full((len(t), 2), np.nan)}, {}, "basis(t) has values that are not finite"),
+            ({"roughness": np.diag([0.0, -1.0])}, {}, "roughness must be positive semi-definite"),
+            ({}, {"n_points": 5}, "n_points must be an integer of at least 6, got 5"),
+            ({}, {"n_points": 30.0}, "n_points must be an integer of at least 6, got 30.0"),
+            ({}, {"lower": np.nan}, "lower must be a finite number or 1 of them, got nan"),
+            ({}, {"upper": [1.0, 2.0]}, "upper must be a finite number or 1 of them, got [1.0, 2.0]"),
+            ({}, {"lower": 3, "upper": -3}, "lower must be below upper in every coordinate, got 3 and -3"),
+        ],
+    )
+    def test_objects(self, changes: Any, options: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=re.escape(f"Precomputed: {message}")):
+            Precomputed.tabulated(straight(**changes), **options)
+
+    def test_an_object_that_is_complete(self) -> None:
+        assert Precomputed.tabulated(straight()).width == 2
+
+
+class TestGates:
+    @pytest.mark.parametrize(
+        ("gate", "name"),
+        [
+            (IBP, "alpha"),
+            (IBP, "temperature"),
+            (IBP, "logit_precision"),
+            (ThresholdGate, "temperature"),
+            (ThresholdGate, "logit_precision"),
+        ],
+    )
+    @pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf, True, "1", None])
+    def test_positive_numbers(self, gate: Any, name: str, value: Any) -> None:
+        message = f"{gate.__name__}: {name} must be a positive finite number, got {value!r}"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            gate(**{name: value})
+
+    @pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])
+    def test_top_k(self, value: Any) -> None:
+        message = f"Softmax: top_k must be None or an integer of at least 1, got {value!r}"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            Softmax(top_k=value)
+
+    def test_gates_that_do_not_suit_the_atoms(self) -> None:
+        refuses("top_k must be at most the number of atoms, 2, got 3", n_atoms=2, gate=Softmax(top_k=3))
+        for gate in (IBP, ThresholdGate):
+            refuses("ungated names atom 2, but there are 2 atoms", n_atoms=2, gate=gate(ungated=(2,)))
+        frozen = FrozenRouting(np.ones((59, 2)))
+        refuses("gates must have shape (60, 2) for these rows and atoms, got (59, 2)", n_atoms=2, gate=frozen)
 
 
 class TestMemory:

@@ -284,7 +284,7 @@ class ManifoldSAE(Parameters):
             raise ValueError(f"metric must be a sae_rs.RowMetric or None, got {type(metric).__name__}")
         factors = None if metric is None else metric.checked(*data.values.shape)
         fitted = FittedRows.of(data.values, row_weights, gate)
-        check_rows_suffice(len(fitted.values), atoms)
+        check_rows_suffice(len(fitted.values), atoms, "rows of positive weight")
 
         with listening(self.progress, self.callback) as listener:
             result = reml.fit_dictionary(

@@ -246,14 +246,14 @@ def check_n_jobs(value: object) -> int | None:
     return int(value)
 
 
-def check_rows_suffice(n_rows: int, atoms: Sequence[Atom]) -> None:
-    """Refuse fewer rows than atoms, or fewer rows than the widest basis has functions."""
+def check_rows_suffice(n_rows: int, atoms: Sequence[Atom], rows: str = "rows") -> None:
+    """Refuse fewer rows than atoms, or fewer than the widest basis has functions; `rows` says which rows count."""
     if n_rows < len(atoms):
-        raise ValueError(f"X has {n_rows} rows, too few for {len(atoms)} atoms: at least {len(atoms)} are needed")
+        raise ValueError(f"X has {n_rows} {rows}, too few for {len(atoms)} atoms: at least {len(atoms)} are needed")
     for k, atom in enumerate(atoms):
         if n_rows < atom.width:
             raise ValueError(
-                f"X has {n_rows} rows, too few for the basis of atom {k}, {atom}: at least {atom.width} are needed"
+                f"X has {n_rows} {rows}, too few for the basis of atom {k}, {atom}: at least {atom.width} are needed"
             )
 
 

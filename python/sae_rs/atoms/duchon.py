@@ -16,7 +16,7 @@ from .factors import Real
 from .flat import FlatAtom, lattice
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Duchon(FlatAtom):
     """A curve or surface of d real coordinates: a spline with a knot at every centre.
 
@@ -58,6 +58,9 @@ class Duchon(FlatAtom):
     @classmethod
     def spread(cls, n_centers: int, dim: int = 1) -> Duchon:
         """A spline with `n_centers` centres in `dim` dimensions, spread as the standard normal prior is."""
+        for name, value in (("n_centers", n_centers), ("dim", dim)):
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"Duchon: {name} must be an integer of at least 1, got {value!r}")
         return cls(normal_points(n_centers, dim))
 
     @property
@@ -71,6 +74,9 @@ class Duchon(FlatAtom):
     @property
     def width(self) -> int:
         return len(self._array)
+
+    def __repr__(self) -> str:
+        return f"Duchon(dim={self.dim}, width={self.width})"
 
     def roughness(self) -> FloatArray:
         """Energy of the kernels, scaled to a unit mean diagonal; zero on the polynomials."""

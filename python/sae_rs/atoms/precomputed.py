@@ -110,6 +110,8 @@ class Precomputed(FlatAtom):
         *,
         periods: Sequence[float | None] | None = None,
     ) -> None:
+        if not isinstance(axes, (Sequence, np.ndarray)):
+            raise ValueError(f"Precomputed: axes must list 1 to {MAX_DIM} grids, one for each coordinate, got {axes!r}")
         grid = [_array(f"axes[{k}]", axis, 1) for k, axis in enumerate(axes)]
         if not 1 <= len(grid) <= MAX_DIM:
             raise ValueError(
@@ -212,9 +214,14 @@ class Precomputed(FlatAtom):
         dim: object = getattr(source, "dim", None)
         if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or not 1 <= dim <= MAX_DIM:
             raise ValueError(f"Precomputed: the object's dim must be an integer from 1 to {MAX_DIM}, got {dim!r}")
-        count = TABLE_POINTS[dim - 1] if n_points is None else n_points
+        count: object = TABLE_POINTS[dim - 1] if n_points is None else n_points
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count <= DEGREE:
+            raise ValueError(f"Precomputed: n_points must be an integer of at least {DEGREE + 1}, got {count!r}")
         turns = _periods(periods, int(dim))
-        low, high = (np.broadcast_to(np.asarray(v, dtype=np.float64), (int(dim),)) for v in (lower, upper))
+        low, high = _corner("lower", lower, int(dim)), _corner("upper", upper, int(dim))
+        # an angle runs over its period instead
+        if any(p is None and not low[k] < high[k] for k, p in enumerate(turns)):
+            raise ValueError(f"Precomputed: lower must be below upper in every coordinate, got {lower} and {upper}")
         axes = [
             np.linspace(low[k], high[k], count) if p is None else np.linspace(0.0, p, count, endpoint=False)
             for k, p in enumerate(turns)
@@ -318,6 +325,14 @@ def _array(name: str, value: object, ndim: int) -> FloatArray:
     return array
 
 
+def _corner(name: str, value: float | Sequence[float], dim: int) -> FloatArray:
+    """A corner of the box of coordinates, from a number for each or one for all."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu" or array.shape not in ((), (dim,)) or not np.isfinite(array).all():
+        raise ValueError(f"Precomputed: {name} must be a finite number or {dim} of them, got {value!r}")
+    return np.broadcast_to(array.astype(np.float64), (dim,))
+
+
 def _periods(periods: Sequence[float | None] | None, dim: int) -> tuple[float | None, ...]:
     if periods is None:
         return (None,) * dim
@@ -326,7 +341,7 @@ def _periods(periods: Sequence[float | None] | None, dim: int) -> tuple[float | 
             f"Precomputed: periods must list {dim} numbers or None, one for each coordinate, got {periods!r}"
         )
     for period in periods:
-        if period is not None and not 0.0 < float(period) < np.inf:
+        if period is not None and not (isinstance(period, (int, float, np.number)) and 0.0 < float(period) < np.inf):
             raise ValueError(f"Precomputed: a period must be a positive number or None, got {period!r}")
     return tuple(None if period is None else float(period) for period in periods)
 

@@ -18,6 +18,7 @@ from sae_rs import (
     KleinBottle,
     Line,
     ManifoldSAE,
+    Mobius,
     NotFittedError,
     Patch,
     SaeManifoldRho,
@@ -221,6 +222,8 @@ class TestOptions:
             (Cylinder, "harmonics", 1),
             (Cylinder, "degree", 1),
             (KleinBottle, "harmonics", 2),
+            (Mobius, "harmonics", 2),
+            (Mobius, "degree", 1),
             (Patch, "dim", 1),
             (Patch, "degree", 1),
         ],
@@ -239,6 +242,7 @@ class TestOptions:
             (Patch, {"dim": 9}, "Patch: dim must be an integer from 1 to 8, got 9"),
             (Patch, {"dim": 8, "degree": 9}, "would have 24310 basis functions, more than 8192"),
             (Cylinder, {"harmonics": 2000, "degree": 4}, "would have 20005 basis functions, more than 8192"),
+            (Mobius, {"harmonics": 4096, "degree": 1}, "would have 8193 basis functions, more than 8192"),
         ]:
             with pytest.raises(ValueError, match=re.escape(message)):
                 kind(**fields)

@@ -161,6 +161,12 @@ class TestBases:
                 assert np.abs(line[:, axis]).max() <= 1.0
         assert bool(atom.wires(rows)) == (atom.dim <= 2)
 
+    def test_wires_of_a_band_go_on_on_its_other_side(self) -> None:
+        atom, rows = Mobius(), np.column_stack([np.linspace(0.0, 3.0, 20), np.linspace(-0.3, 1.0, 20)])
+        around = [line for line in atom.wires(rows) if np.ptp(line[:, 1]) == 0.0]
+        ends, starts = (_core.basis(atom.spec(), np.array([line[at] for line in around])) for at in (-1, 0))
+        np.testing.assert_allclose(ends, starts[::-1], atol=1e-12)
+
 
 # Motions that change no fit
 

@@ -72,6 +72,10 @@ class Mobius(FlatAtom):
         theta, flipped = half_turned(coords[:, 0])
         return np.column_stack([theta, np.where(flipped, -coords[:, 1], coords[:, 1])])
 
+    def wires(self, coords: FloatArray) -> list[FloatArray]:
+        """A net as wide to either side, since (θ + π, −w) is (θ, w): the line at w goes on as that at −w."""
+        return super().wires(np.vstack([coords, coords * [1.0, -1.0]]))
+
     def roughness(self) -> FloatArray:
         """Mean squared second derivatives in each coordinate, over the circle and N(0, 1); the constant has none."""
         around, along, columns = harmonic_gram, power_gram, self._columns()

@@ -39,7 +39,15 @@ from .atoms import (
 from .diagnostics import GradientCheck, check_gradient
 from .encoding import Encoding
 from .exceptions import ConvergenceWarning, NotFittedError
-from .gates import IBP, FrozenRouting, Softmax, ThresholdGate
+from .gates import (
+    IBP,
+    FrozenRouting,
+    GeometricSchedule,
+    LinearSchedule,
+    ReciprocalSchedule,
+    Softmax,
+    ThresholdGate,
+)
 from .io import load
 from .model import Curve, ManifoldSAE
 from .reml import Certificate, FitProgress
@@ -57,9 +65,11 @@ __all__ = [
     "FiniteSet",
     "FitProgress",
     "FrozenRouting",
+    "GeometricSchedule",
     "GradientCheck",
     "KleinBottle",
     "Line",
+    "LinearSchedule",
     "ManifoldSAE",
     "Mobius",
     "NotFittedError",
@@ -69,6 +79,7 @@ __all__ = [
     "Poincare",
     "Precomputed",
     "ProjectivePlane",
+    "ReciprocalSchedule",
     "SaeManifoldRho",
     "SaeManifoldTerm",
     "SaeReconstructionRowProgram",

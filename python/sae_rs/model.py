@@ -300,7 +300,7 @@ class ManifoldSAE(Parameters):
                     rows,
                     mean,
                     atoms,
-                    gate,
+                    gate.settled,
                     decoders,
                     result.rho,
                     term.column_scores(result.rho),
@@ -340,7 +340,8 @@ class ManifoldSAE(Parameters):
             explained_variance_=training.explained_variance,
             n_features_in_=n_columns,
             _atoms=atoms,
-            _gate=gate,
+            # the temperature of an annealed gate is now the last of its schedule
+            _gate=gate.settled,
             _evidence=self.evidence,
             _dtype=data.dtype,
             _logits=logits,

@@ -14,7 +14,7 @@ is particular to the problem is stated once each:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,8 @@ COARSE_INNER = 15
 GLANCE_INNER = 5
 # Outer iterations that each start gets before the best goes on.
 GLANCE_OUTER = 3
+# Outer iterations at each temperature before the last.
+ROUND_OUTER = 5
 # A start is given up when its V is behind by this many nats an entry of the data: the noise level would have to be off
 # by half to explain it.
 HOPELESS = 0.1
@@ -158,18 +160,18 @@ def fit_dictionary(
     """
     if not atoms:
         return _mean_only(X, weights, center, evidence, rho)
-    problem = Problem(X, atoms, gate, weights, center, evidence, arc_length)
+    problem = Problem(X, atoms, gate.settled, weights, center, evidence, arc_length)
     fit = Search(
         problem, outer=outer, max_outer=max_outer, max_inner=max_inner, tol=tol, threads=threads, progress=progress
     )
     try:
-        status = _refine(fit, _begin(fit, rho, n_init, random_state))
+        status = _refine(fit, _begin(fit, gate, rho, n_init, random_state))
     except Stopped:
         status = "stopped"
     return _result(fit, status)
 
 
-def _begin(fit: Search, rho: _core.SaeManifoldRho | None, n_init: int, random_state: int) -> Point:
+def _begin(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init: int, random_state: int) -> Point:
     """A first point, loosely converged; of many rows a sample finds it, and its decoders encode the others."""
     problem = fit.problem
     drawn = (
@@ -178,11 +180,11 @@ def _begin(fit: Search, rho: _core.SaeManifoldRho | None, n_init: int, random_st
         else None
     )
     if drawn is None:
-        return _start(fit, problem.seeds(n_init, random_state, fit.threads), rho)
+        return _annealed(fit, gate, rho, n_init, random_state)
     sample = fit.on(drawn)
     stopped = False
     try:
-        _refine(sample, _start(sample, sample.problem.seeds(n_init, random_state, fit.threads), rho))
+        _refine(sample, _annealed(sample, gate, rho, n_init, random_state))
     except Stopped:
         stopped = True
     best = sample.best
@@ -196,6 +198,33 @@ def _begin(fit: Search, rho: _core.SaeManifoldRho | None, n_init: int, random_st
         fit.keep(fit.coarse(term, best.rho, COARSE_INNER))
         raise Stopped
     return fit.coarse(term, best.rho, COARSE_INNER)
+
+
+def _annealed(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init: int, random_state: int) -> Point:
+    """A first point from the seeds, by way of the gate's earlier temperatures where it has any.
+
+    Each of them gets a short search, and the next one starts from its end with the same gates.
+    """
+    *earlier, _ = gate.stages()
+    if not gate.free_logits(len(fit.problem.atoms)):
+        earlier = []
+    rounds = [*(fit.on(replace(fit.problem, gate=stage)) for stage in earlier), fit]
+    here = rounds[0]
+    try:
+        point = _start(here, here.problem.seeds(n_init, random_state, here.threads), rho)
+        for following in rounds[1:]:
+            point = _glance(here, point, ROUND_OUTER)
+            term = following.problem.carried(point.evaluation.term, here.problem.gate)
+            here = following.after(here)
+            point = here.settled(term, here.admitted(point.rho), COARSE_INNER)
+    except Stopped:
+        if here is not fit and here.best is not None:
+            # where the fit stood, seen at its last temperature: nobody is asked again
+            fit.after(here).progress = None
+            term = fit.problem.carried(here.best.evaluation.term, here.problem.gate)
+            fit.keep(fit.coarse(term, here.best.rho, COARSE_INNER))
+        raise
+    return point
 
 
 def _refine(fit: Search, point: Point) -> str:
@@ -267,14 +296,20 @@ def _promising(fit: Search, found: list[Point]) -> Point:
     for start in found:
         if best is not None and not _value(start) < _value(best) + hopeless:
             continue
-        point = fit.above_floor(fit.fine(start.evaluation.term, start.rho)) if len(found) > 1 else start
-        if len(point.evaluation.gradient):
-            point, _ = fit.search(point, GLANCE_OUTER)
+        point = _glance(fit, start, GLANCE_OUTER) if len(found) > 1 else start
         if best is None or _value(point) < _value(best):
             best = point
     assert best is not None
     fit.best, fit.n_iterations = None, 0
     return best
+
+
+def _glance(fit: Search, start: Point, max_iterations: int) -> Point:
+    """A few steps of the search from a loosely converged point."""
+    point = fit.above_floor(fit.fine(start.evaluation.term, start.rho))
+    if len(point.evaluation.gradient):
+        point, _ = fit.search(point, max_iterations)
+    return point
 
 
 def _value(point: Point) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -35,6 +35,19 @@ class Gate(ABC):
     def routing(self) -> FloatArray | None:
         """Gates (n, K) that are given; None where they are found."""
         return None
+
+    def stages(self) -> Iterator[Gate]:
+        """The gates that the rounds of a fit are made with, the fit's own last; more than one where it is annealed."""
+        yield self
+
+    @property
+    def settled(self) -> Gate:
+        """The gate of the last round."""
+        return self
+
+    def carried(self, logits: FloatArray, before: Gate) -> FloatArray:
+        """Logits (n, K) with the gates that `logits` have under the gate of the round before."""
+        return logits
 
     def free_logits(self, n_atoms: int) -> int:
         """How many logits of a row are free."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .base import Gate, atom_indices, positive
+from .base import atom_indices, positive
+from .schedules import Schedule, check_temperature
+from .tempered import TemperedGate
 
 ENERGIES = ("ordered", "plug_in")
 
 
 @dataclass(frozen=True)
-class IBP(Gate):
+class IBP(TemperedGate):
     """Independent gates with a price on each atom's share of the rows (Indian buffet process).
 
     ``a = σ(ℓ/τ) π_k`` with ``π_k = (α/(α + 1))^(k + 1)``. The prior acts on the mass of a column, the sum of σ(ℓ/τ)
@@ -28,8 +30,8 @@ class IBP(Gate):
         Whether α is found by the evidence; ``log_lambda_sparse`` is then the offset of ln α.
     energy : {"ordered", "plug_in"}, default "ordered"
         Column energy: the integrated ordered Beta–Bernoulli, or the plug-in of a posterior mean.
-    temperature : float, default 1.0
-        τ.
+    temperature : float or Schedule, default 1.0
+        τ; a schedule anneals it between searches, down to its least.
     logit_precision : float, default 0.04
         Precision ε of the Gaussian prior of each logit.
     ungated : tuple of int, default ()
@@ -44,13 +46,14 @@ class IBP(Gate):
     alpha: float = 1.0
     learnable: bool = True
     energy: str = "ordered"
-    temperature: float = 1.0
+    temperature: float | Schedule = 1.0
     logit_precision: float = 0.04
     ungated: tuple[int, ...] = ()
     kind: ClassVar[str] = "ibp"
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "temperature", "logit_precision"):
+        object.__setattr__(self, "temperature", check_temperature("IBP", self.temperature))
+        for name in ("alpha", "logit_precision"):
             object.__setattr__(self, name, positive("IBP", name, getattr(self, name)))
         if not isinstance(self.learnable, bool):
             raise ValueError(f"IBP: learnable must be True or False, got {self.learnable!r}")
@@ -60,7 +63,7 @@ class IBP(Gate):
 
     def spec(self, n_atoms: int) -> dict[str, Any]:
         """Description for the compiled module."""
-        return self.fields()
+        return self._numbers()
 
     @property
     def sparsity_held(self) -> bool:

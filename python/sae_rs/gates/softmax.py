@@ -11,7 +11,9 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-from .base import FloatArray, Gate, positive
+from .base import FloatArray, positive
+from .schedules import Schedule, check_temperature
+from .tempered import TemperedGate
 
 # Nodes of the quasi-Monte-Carlo mean that normalises the gate prior. A power of two keeps the Sobol points balanced;
 # more nodes cost time in every evaluation of the evidence and change it by less than its Laplace error.
@@ -23,13 +25,13 @@ NODE_MARGIN = 1e-9
 
 
 @dataclass(frozen=True)
-class Softmax(Gate):
+class Softmax(TemperedGate):
     """Gates of a row are the softmax of its logits; the last logit is pinned at 0. They sum to one.
 
     Parameters
     ----------
-    temperature : float, default 1.0
-        Divides the logits.
+    temperature : float or Schedule, default 1.0
+        Divides the logits; a schedule anneals it between searches, down to its least.
     logit_precision : float, default 0.04
         Precision ε of the proper Gaussian prior of each free logit, which makes the evidence finite.
     top_k : int or None, default None
@@ -41,14 +43,14 @@ class Softmax(Gate):
         When a temperature or precision is not a positive finite number, or `top_k` not an integer of at least 1.
     """
 
-    temperature: float = 1.0
+    temperature: float | Schedule = 1.0
     logit_precision: float = 0.04
     top_k: int | None = None
     kind: ClassVar[str] = "softmax"
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "logit_precision"):
-            object.__setattr__(self, name, positive("Softmax", name, getattr(self, name)))
+        object.__setattr__(self, "temperature", check_temperature("Softmax", self.temperature))
+        object.__setattr__(self, "logit_precision", positive("Softmax", "logit_precision", self.logit_precision))
         value: object = self.top_k
         if value is not None:
             if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
@@ -68,7 +70,7 @@ class Softmax(Gate):
         """Description for the compiled module; ``node_logits`` is (4096, n_atoms − 1), float64, read-only."""
         if self.top_k is not None and self.top_k > max(n_atoms, 1):
             raise ValueError(f"Softmax: top_k must be at most the number of atoms, {n_atoms}, got {self.top_k}")
-        return {**self.fields(), "node_logits": _prior_nodes(max(n_atoms - 1, 0), self.logit_precision)}
+        return {**self._numbers(), "node_logits": _prior_nodes(max(n_atoms - 1, 0), self.logit_precision)}
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,4 +1,4 @@
-"""Temperatures that fall between searches."""
+"""Temperatures that fall between searches, and where the concentration of an Indian-buffet gate starts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.special import gammaln
 
 import sae_rs
 from sae_rs import (
@@ -24,6 +25,7 @@ from sae_rs import (
     ThresholdGate,
 )
 from sae_rs.gates import Gate, Schedule
+from sae_rs.gates.ibp import likeliest_concentration, mass_log_likelihood
 from sae_rs.search import Problem
 
 FloatArray = NDArray[np.float64]
@@ -182,3 +184,61 @@ class TestFits:
         assert again.gate == gate
         assert again._gate == model._gate == Softmax(temperature=1.0)
         assert again.encode(clustered()).gates.tobytes() == model.encode(clustered()).gates.tobytes()
+
+
+class TestConcentration:
+    """The start of a learnable α: empirical Bayes from the masses of a seed's columns."""
+
+    @staticmethod
+    def brute_force(mass: FloatArray, n_rows: int, positions: NDArray[np.int_]) -> tuple[float, float]:
+        """Maximum over a fine grid of ln α of the formula as it is written, and its place."""
+        places = np.linspace(-12.0, 16.0, 280001)
+        total = np.zeros(len(places))
+        for m, k in zip(mass, positions, strict=True):
+            a = 1.0 / np.expm1((k + 1) * np.log1p(np.exp(-places)))
+            total += gammaln(m + a) - gammaln(n_rows + a + 1.0) + np.log(a)
+        best = int(np.argmax(total))
+        return float(total[best]), float(places[best])
+
+    @pytest.mark.parametrize(
+        ("mass", "positions"),
+        [
+            ([20.0, 5.0], [0, 1]),
+            ([99.5, 80.0, 60.0, 31.0], [0, 1, 2, 3]),
+            ([3.3], [4]),
+            ([0.2, 0.01, 97.0], [0, 2, 5]),
+            ([50.0] * 12, list(range(12))),
+        ],
+    )
+    def test_against_a_grid(self, mass: list[float], positions: list[int]) -> None:
+        masses, at = np.array(mass), np.array(positions)
+        value, place = self.brute_force(masses, 100, at)
+        found = likeliest_concentration(masses, 100, at)
+        assert found == pytest.approx(place, abs=2e-4)
+        assert mass_log_likelihood(found, masses, 100, at) >= value - 1e-7
+
+    def test_columns_that_are_empty_or_full(self) -> None:
+        """The likelihood then falls or rises all the way."""
+        assert likeliest_concentration(np.zeros(3), 50, np.arange(3)) == pytest.approx(-12.0, abs=1e-3)
+        assert likeliest_concentration(np.full(3, 50.0), 50, np.arange(3)) > 10.0
+        assert np.isfinite(mass_log_likelihood(-12.0, np.zeros(1), 50, np.array([500])))
+
+    def test_where_a_seed_starts(self) -> None:
+        rng = np.random.default_rng(5)
+        logits, support = 3.0 * rng.standard_normal((60, 4)), rng.random((60, 4)) < 0.5
+        mass = np.where(support, 1.0 / (1.0 + np.exp(-logits / 0.8)), 0.0).sum(axis=0)
+        for gate in (IBP(alpha=1.0, temperature=0.8), IBP(alpha=0.5, temperature=0.8, ungated=(1,))):
+            gated = np.array([k for k in range(4) if k not in gate.ungated])
+            expected = likeliest_concentration(mass[gated], 60, gated) - np.log(gate.alpha)
+            assert 0.0 < abs(expected) < 2.0
+            assert gate.sparsity_start(logits, support) == pytest.approx(expected, abs=1e-9)
+        far = IBP(alpha=100.0, temperature=0.8)
+        assert far.sparsity_start(logits, support) == -2.0
+        for gate in (IBP(learnable=False), IBP(ungated=(0, 1, 2, 3))):
+            assert gate.sparsity_start(logits, support) == 0.0
+
+    @pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
+    def test_fits_converge(self, alpha: float) -> None:
+        model = fitted(overlapping(), IBP(alpha=alpha))
+        assert model.converged_
+        assert not model.certificate_.at_bounds

@@ -267,11 +267,15 @@ def _start(
     if not fit.problem.gate.free_logits(seeds[0][0].n_atoms):
         return min((fit.coarse(term, own, COARSE_INNER) for term, own in seeds), key=_value)
     # seeds are hard clusterings: they are compared where gates are sparse, which is also where rows are cheapest
-    sparsest, *others = fit.problem.gate.sparsity_starts
+    gate, others = fit.problem.gate, fit.problem.gate.sparsity_starts[1:]
     entries = fit.n_rows * fit.n_outputs
     least = min(_log_dispersion(own) for _, own in seeds)
     hopeful = [(term, own) for term, own in seeds if 0.5 * (_log_dispersion(own) - least) < HOPELESS]
-    found = [fit.settled(term, _with_sparsity(own, sparsest), COARSE_INNER) for term, own in hopeful]
+    starts = [
+        (term, _with_sparsity(own, gate.sparsity_start(np.asarray(term.logits), np.asarray(term.support))))
+        for term, own in hopeful
+    ]
+    found = [fit.settled(term, own, COARSE_INNER) for term, own in starts]
     tried = [_promising(fit, sorted(found, key=_value))]
     for log_sparse in others:
         best = tried[0]

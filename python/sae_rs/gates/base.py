@@ -58,6 +58,10 @@ class Gate(ABC):
         """Values of ``log_lambda_sparse`` from which a search may start, the sparsest first."""
         return (0.0,)
 
+    def sparsity_start(self, logits: FloatArray, support: NDArray[np.bool_]) -> float:
+        """Value of ``log_lambda_sparse`` at which a search from a seed starts, given its logits and support (n, K)."""
+        return self.sparsity_starts[0]
+
     @property
     def sparsity_held(self) -> bool:
         """Whether the sparsity strength is no free entry of a search, because V has no optimum in it."""

@@ -148,6 +148,29 @@ class TestRounds:
         assert gate.spec(2) == gate.settled.spec(2)
 
 
+class TestCeiling:
+    @pytest.mark.parametrize("temperature", [1.5, 2.0, 3.0])
+    def test_the_normaliser_is_right_below_it(self, temperature: float) -> None:
+        """Against quadrature over the one free logit of two atoms."""
+        gate = Softmax(temperature=temperature)
+
+        def energy(logits: FloatArray) -> FloatArray:
+            low = np.exp(-np.abs(logits) / temperature)
+            return np.log1p(low) + np.abs(logits) / temperature * low / (1.0 + low)
+
+        logits = np.linspace(-60.0, 60.0, 200001)
+        weights = np.exp(-0.5 * gate.logit_precision * logits**2)
+        strength = float(np.exp(gate.sparsity_ceiling(2)))
+        exact = np.sum(weights * np.exp(-strength * energy(logits))) / weights.sum()
+        nodes = np.exp(-strength * energy(gate.spec(2)["node_logits"][:, 0])).mean()
+        assert np.log(nodes) == pytest.approx(np.log(exact), abs=2e-3)
+
+    def test_cool_gates_and_others_have_none_in_reach(self) -> None:
+        assert Softmax(temperature=0.5).sparsity_ceiling(3) == 12.0
+        assert Softmax().sparsity_ceiling(2) < 12.0
+        assert IBP().sparsity_ceiling(3) == ThresholdGate().sparsity_ceiling(3) == np.inf
+
+
 class TestFits:
     @pytest.mark.parametrize(("kind", "rows"), [(Softmax, clustered), (ThresholdGate, overlapping), (IBP, overlapping)])
     def test_as_good_as_the_last_temperature_alone(self, kind: Any, rows: Any) -> None:
@@ -155,6 +178,8 @@ class TestFits:
         assert alone.converged_
         assert annealed.converged_
         assert annealed.evidence_ <= alone.evidence_ + NATS
+        # V falls without reason where the nodes of a warm softmax run out: no gain from there
+        assert annealed.rho_.log_lambda_sparse < 11.0
         assert annealed._gate == kind(temperature=1.0)
 
     def test_a_single_softmax_atom_has_nothing_to_anneal(self) -> None:

@@ -209,6 +209,9 @@ def _annealed(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init:
     if not gate.free_logits(len(fit.problem.atoms)):
         earlier = []
     rounds = [*(fit.on(replace(fit.problem, gate=stage)) for stage in earlier), fit]
+    for warm in rounds[:-1]:
+        # beyond, an error of V would send the strength to its bound, from where the later rounds start
+        warm.sparsity_ceiling = min(warm.sparsity_ceiling, warm.problem.gate.sparsity_ceiling(len(fit.problem.atoms)))
     here = rounds[0]
     try:
         point = _start(here, here.problem.seeds(n_init, random_state, here.threads), rho)
@@ -271,15 +274,16 @@ def _start(
     entries = fit.n_rows * fit.n_outputs
     least = min(_log_dispersion(own) for _, own in seeds)
     hopeful = [(term, own) for term, own in seeds if 0.5 * (_log_dispersion(own) - least) < HOPELESS]
-    starts = [
-        (term, _with_sparsity(own, gate.sparsity_start(np.asarray(term.logits), np.asarray(term.support))))
-        for term, own in hopeful
-    ]
-    found = [fit.settled(term, own, COARSE_INNER) for term, own in starts]
+    found = []
+    for term, own in hopeful:
+        start = gate.sparsity_start(np.asarray(term.logits), np.asarray(term.support))
+        found.append(fit.settled(term, _with_sparsity(own, min(start, fit.sparsity_ceiling)), COARSE_INNER))
     tried = [_promising(fit, sorted(found, key=_value))]
     for log_sparse in others:
         best = tried[0]
-        point = fit.settled(best.evaluation.term, _with_sparsity(best.rho, log_sparse), GLANCE_INNER)
+        point = fit.settled(
+            best.evaluation.term, _with_sparsity(best.rho, min(log_sparse, fit.sparsity_ceiling)), GLANCE_INNER
+        )
         tried.append(point)
         if _value(point) > _value(best) + WORSE * entries:
             break

@@ -219,7 +219,7 @@ class Search:
         self.n_iterations = 0
         self.n_rounds = 0
         self.support_changes = 0
-        self.sparsity_floor = SPARSITY_BOUNDS[0]
+        self.sparsity_floor, self.sparsity_ceiling = SPARSITY_BOUNDS
         self.best: Point | None = None
 
     def on(self, problem: Problem) -> Search:
@@ -257,7 +257,7 @@ class Search:
         """Least and largest value of each entry of the flat ρ."""
         level = float(np.log(self.variance))
         pairs = [
-            (0.0, 0.0) if self.problem.gate.sparsity_held else (self.sparsity_floor, SPARSITY_BOUNDS[1]),
+            (0.0, 0.0) if self.problem.gate.sparsity_held else (self.sparsity_floor, self.sparsity_ceiling),
             *[SMOOTH_BOUNDS] * len(self.ranks),
             *[(0.0, 0.0) if fixed else ARD_BOUNDS for fixed in self._fixed_precisions(rho)],
             *([] if rho.fixed_dispersion else [(level + DISPERSION_BOUNDS[0], level + DISPERSION_BOUNDS[1])]),
@@ -363,7 +363,7 @@ class Search:
     def above_floor(self, point: Point) -> Point:
         """Bound the sparsity strength by what the point's supports allow, and move the point up to it."""
         floor = point.evaluation.term.sparsity_floor(point.rho, *SPARSITY_BOUNDS)
-        self.sparsity_floor = SPARSITY_BOUNDS[0] if floor is None else floor
+        self.sparsity_floor = SPARSITY_BOUNDS[0] if floor is None else min(floor, self.sparsity_ceiling)
         flat = point.flat
         if flat[0] >= self.sparsity_floor:
             return point

@@ -62,6 +62,10 @@ class Gate(ABC):
         """Value of ``log_lambda_sparse`` at which a search from a seed starts, given its logits and support (n, K)."""
         return self.sparsity_starts[0]
 
+    def sparsity_ceiling(self, n_atoms: int) -> float:
+        """The largest ``log_lambda_sparse`` at which the normaliser of the prior can be trusted."""
+        return np.inf
+
     @property
     def sparsity_held(self) -> bool:
         """Whether the sparsity strength is no free entry of a search, because V has no optimum in it."""

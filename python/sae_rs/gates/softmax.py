@@ -8,7 +8,7 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import entr, ndtri, softmax
 from scipy.stats import qmc
 
 from .base import FloatArray, positive
@@ -18,6 +18,10 @@ from .tempered import TemperedGate
 # Nodes of the quasi-Monte-Carlo mean that normalises the gate prior. A power of two keeps the Sobol points balanced;
 # more nodes cost time in every evaluation of the evidence and change it by less than its Laplace error.
 N_NODES = 4096
+# With at least this many nodes in effect the normaliser of two atoms is right to about 1e-3 a row up to a temperature
+# of 3; strengths looked at for that.
+EFFECTIVE_NODES = 300
+CEILINGS = tuple(0.25 * j for j in range(-24, 49))
 # The nodes are a definition of the evidence, not a random draw: the same for every fit, so evidences can be compared.
 NODE_SEED = 0
 # Nodes at 0 or 1 would map to infinite logits.
@@ -65,6 +69,18 @@ class Softmax(TemperedGate):
     def sparsity_starts(self) -> tuple[float, ...]:
         """V has local optima in this strength: the search starts from the best of these."""
         return (4.0, 2.0, 0.0)
+
+    def sparsity_ceiling(self, n_atoms: int) -> float:
+        """Where the nodes that carry the normaliser become too few: sooner in warm gates, which are seldom sharp."""
+        nodes = _prior_nodes(max(n_atoms - 1, 0), self.logit_precision)
+        gates = softmax(np.column_stack([nodes, np.zeros(len(nodes))]) / self.least_temperature, axis=1)
+        entropies = entr(gates).sum(axis=1)
+
+        def effective(log_sparse: float) -> float:
+            weights = np.exp(-np.exp(log_sparse) * (entropies - entropies.min()))
+            return float(weights.sum() ** 2 / np.square(weights).sum())
+
+        return max((s for s in CEILINGS if effective(s) >= EFFECTIVE_NODES), default=CEILINGS[0])
 
     def spec(self, n_atoms: int) -> dict[str, Any]:
         """Description for the compiled module; ``node_logits`` is (4096, n_atoms − 1), float64, read-only."""

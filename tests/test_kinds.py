@@ -292,6 +292,12 @@ class TestPlanted:
         assert model.explained_variance_ == pytest.approx(case.ceiling(), abs=0.01)
         assert min(recovery(name, model.coords_[0], case.coords)) >= BOUNDS.get(name, 0.99)
 
+    def test_the_evidence_tells_a_band_from_a_cylinder(self) -> None:
+        X = planted("mobius").X
+        band, cylinder = (ManifoldSAE(n_atoms=1, atom=atom).fit(X) for atom in (Mobius(2, 1), Cylinder(2, 1)))
+        assert band.converged_
+        assert band.evidence_ < cylinder.evidence_ - 1000.0
+
     @pytest.mark.parametrize("offset", [0.0, 1.0])
     @pytest.mark.parametrize("seed", [0, *[pytest.param(seed, marks=slow) for seed in range(1, 6)]])
     def test_a_circle_and_a_line(self, seed: int, offset: float) -> None:

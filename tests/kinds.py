@@ -16,6 +16,7 @@ from sae_rs import (
     KleinBottle,
     Line,
     ManifoldSAE,
+    Mobius,
     Patch,
     Poincare,
     ProjectivePlane,
@@ -95,6 +96,19 @@ def saddle(t: FloatArray) -> FloatArray:
     return np.column_stack([u, v, u**2, u * v, v**2])
 
 
+def strip(t: FloatArray) -> FloatArray:
+    """A circle in one plane, and as wide at right angles to it a segment that turns half as fast in another."""
+    theta, w = t.T
+    return np.column_stack([np.cos(2.0 * theta), np.sin(2.0 * theta), w * np.cos(theta), w * np.sin(theta)])
+
+
+def paper(t: FloatArray) -> FloatArray:
+    """A strip of paper that is glued with a half twist."""
+    theta, w = t.T
+    out = 1.0 + 0.5 * w * np.cos(theta)
+    return np.column_stack([out * np.cos(2.0 * theta), out * np.sin(2.0 * theta), 0.5 * w * np.sin(theta)])
+
+
 def forms(t: FloatArray) -> FloatArray:
     """A linear form and a square of two variables, mixed in all ratios at all orientations: edges and ridges."""
     theta, phi = t.T
@@ -144,6 +158,8 @@ CASES = {
     "torus": Case(Torus(), two_planes, (ANGLE, ANGLE), 600, 32, 0.5),
     "ring": Case(Torus(), ring, (ANGLE, ANGLE), 600, 32, 2.0, rigid=True),
     "klein_bottle": Case(KleinBottle(), bottle, (HALF, ANGLE), 800, 32, 4.0, rigid=True),
+    "mobius": Case(Mobius(), strip, (HALF, SPAN), 600, 32, 1.0),
+    "paper": Case(Mobius(), paper, (HALF, SPAN), 600, 32, 2.0, rigid=True),
     "forms": Case(KleinBottle(), forms, (HALF, ANGLE), 800, 32, 1.0),
     "sphere": Case(Sphere(), flat, (), 400, 32, 1.0, noise=0.02),
     "projective_plane": Case(ProjectivePlane(), squares, (), 400, 32, 1.0, noise=0.02),
@@ -201,4 +217,6 @@ ATOMS: tuple[Atom, ...] = (
     Cylinder(harmonics=2, degree=3),
     KleinBottle(harmonics=2),
     KleinBottle(harmonics=3),
+    Mobius(harmonics=2, degree=2),
+    Mobius(harmonics=3, degree=3),
 )

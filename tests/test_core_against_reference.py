@@ -36,6 +36,7 @@ from reference.atoms import (
     FiniteSet,
     KleinBottle,
     Line,
+    Mobius,
     Patch,
     Poincare,
     ProjectivePlane,
@@ -49,6 +50,7 @@ from reference.gates.base import gated
 from reference.gates.softmax import entropy_hessian
 from reference.objective import data_gradient, gates, reconstruct
 from reference.priors import places
+from reference.scale import scale
 from sae_rs import _core
 from strategies import Evidence, Example, Recipe, duchon, recipes
 
@@ -65,6 +67,7 @@ KINDS = (
     "duchon",
     "poincare",
     "klein_bottle",
+    "mobius",
     "finite_set",
 )
 GATES = ("softmax", "threshold", "ibp", "frozen")
@@ -136,6 +139,7 @@ EXAMPLES = (
     Recipe((Poincare(2), ProjectivePlane(2)), Frozen(), n=9, p=6, log_noise=-3.0, seed=18),
     Recipe((FiniteSet(2), duchon(5, 1)), Softmax(), n=12, p=6, full_support=False, ard=(False, True), seed=22),
     Recipe((KleinBottle(2),), Frozen(), n=16, p=5, log_noise=-3.0, seed=20),
+    Recipe((Mobius(2, 1),), Frozen(), n=12, p=5, log_noise=-3.0, seed=21),
 )
 """Every kind and every gate, at states that lead to clear optima."""
 
@@ -217,6 +221,11 @@ def feasible(problem: Problem, state: State, rho: Rho, least_determined: float =
         # An atom that has collapsed, such as a sphere onto a disc, has orbits that do not move.
         stiffness = np.linalg.eigvalsh(orbits.T @ matrix @ orbits)
         assume(stiffness[0] > least_determined * stiffness[-1])
+    for k in range(problem.n_atoms):
+        # Nor does the scale of one that has collapsed to its middle, such as a band onto a circle: all widths are zero
+        # to rounding. Where it has not, a row's adds about one.
+        term = scale(problem, state, rho, k)
+        assume(term is None or term.stretch > least_determined * state.support[:, k].sum())
 
 
 @cache

@@ -34,9 +34,8 @@ from test_core_against_reference import (
     total,
 )
 
-BUILT = tuple(kind for kind in KINDS if kind != "mobius")
 SUPPORTS = pytest.mark.parametrize("full_support", [True, False], ids=["dense", "compact"])
-COMBINATIONS = [(kind, gate) for kind in BUILT for gate in GATES]
+COMBINATIONS = [(kind, gate) for kind in KINDS for gate in GATES]
 
 LEAST_DETERMINED = 1e-6
 """An adjoint sums products of two solves with H, so that rounding reaches ``ADJOINT`` at flatter ones."""

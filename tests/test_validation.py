@@ -22,6 +22,7 @@ from sae_rs import (
     KleinBottle,
     Line,
     ManifoldSAE,
+    Mobius,
     NotFittedError,
     Patch,
     Poincare,
@@ -235,6 +236,8 @@ class TestOptions:
             (Cylinder, "harmonics", 1),
             (Cylinder, "degree", 1),
             (KleinBottle, "harmonics", 2),
+            (Mobius, "harmonics", 2),
+            (Mobius, "degree", 1),
             (Patch, "dim", 1),
             (Patch, "degree", 1),
             (Sphere, "degree", 1),
@@ -262,6 +265,7 @@ class TestOptions:
             (ProjectivePlane, {"degree": 3}, "ProjectivePlane: degree must be even, got 3"),
             (Poincare, {"dim": 7}, "Poincare: dim must be an integer from 1 to 6, got 7"),
             (FiniteSet, {"size": 1025}, "FiniteSet: size must be an integer from 2 to 1024, got 1025"),
+            (Mobius, {"harmonics": 4096, "degree": 1}, "would have 8193 basis functions, more than 8192"),
         ]:
             with pytest.raises(ValueError, match=re.escape(message)):
                 kind(**fields)

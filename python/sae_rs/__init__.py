@@ -28,6 +28,7 @@ from .atoms import (
     FiniteSet,
     KleinBottle,
     Line,
+    Mobius,
     Patch,
     Poincare,
     Precomputed,
@@ -38,7 +39,15 @@ from .atoms import (
 from .diagnostics import GradientCheck, check_gradient
 from .encoding import Encoding
 from .exceptions import ConvergenceWarning, NotFittedError
-from .gates import IBP, FrozenRouting, Softmax, ThresholdGate
+from .gates import (
+    IBP,
+    FrozenRouting,
+    GeometricSchedule,
+    LinearSchedule,
+    ReciprocalSchedule,
+    Softmax,
+    ThresholdGate,
+)
 from .io import load
 from .metrics import RowMetric
 from .model import Curve, ManifoldSAE
@@ -57,10 +66,13 @@ __all__ = [
     "FiniteSet",
     "FitProgress",
     "FrozenRouting",
+    "GeometricSchedule",
     "GradientCheck",
     "KleinBottle",
     "Line",
+    "LinearSchedule",
     "ManifoldSAE",
+    "Mobius",
     "NotFittedError",
     "Order1",
     "Order2",
@@ -68,6 +80,7 @@ __all__ = [
     "Poincare",
     "Precomputed",
     "ProjectivePlane",
+    "ReciprocalSchedule",
     "RowMetric",
     "SaeManifoldRho",
     "SaeManifoldTerm",

@@ -322,7 +322,7 @@ class ManifoldSAE(Parameters):
                     rows,
                     mean,
                     atoms,
-                    gate,
+                    gate.settled,
                     decoders,
                     result.rho,
                     term.column_scores(result.rho),
@@ -365,7 +365,8 @@ class ManifoldSAE(Parameters):
             else metric_explained_variance(data.values, mean, atoms, decoders, gates, coords, row_weights, factors),
             n_features_in_=n_columns,
             _atoms=atoms,
-            _gate=gate,
+            # the temperature of an annealed gate is now the last of its schedule
+            _gate=gate.settled,
             _evidence=self.evidence,
             _dtype=data.dtype,
             _logits=logits,

@@ -14,7 +14,7 @@ is particular to the problem is stated once each:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ COARSE_INNER = 15
 GLANCE_INNER = 5
 # Outer iterations that each start gets before the best goes on.
 GLANCE_OUTER = 3
+# Outer iterations at each temperature before the last.
+ROUND_OUTER = 5
 # A start is given up when its V is behind by this many nats an entry of the data: the noise level would have to be off
 # by half to explain it.
 HOPELESS = 0.1
@@ -165,18 +167,18 @@ def fit_dictionary(
     """
     if not atoms:
         return _mean_only(X, weights, center, evidence, rho, metric)
-    problem = Problem(X, atoms, gate, weights, center, evidence, arc_length, decoder_rank, metric)
+    problem = Problem(X, atoms, gate.settled, weights, center, evidence, arc_length, decoder_rank, metric)
     fit = Search(
         problem, outer=outer, max_outer=max_outer, max_inner=max_inner, tol=tol, threads=threads, progress=progress
     )
     try:
-        status = _refine(fit, _begin(fit, rho, n_init, random_state))
+        status = _refine(fit, _begin(fit, gate, rho, n_init, random_state))
     except Stopped:
         status = "stopped"
     return _result(fit, status)
 
 
-def _begin(fit: Search, rho: _core.SaeManifoldRho | None, n_init: int, random_state: int) -> Point:
+def _begin(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init: int, random_state: int) -> Point:
     """A first point, loosely converged; of many rows a sample finds it, and its decoders encode the others."""
     problem = fit.problem
     drawn = (
@@ -185,12 +187,11 @@ def _begin(fit: Search, rho: _core.SaeManifoldRho | None, n_init: int, random_st
         else None
     )
     if drawn is None:
-        return _in_frames(fit, _start(fit, problem.seeds(n_init, random_state, fit.threads), rho))
+        return _in_frames(fit, _annealed(fit, gate, rho, n_init, random_state))
     sample = fit.on(drawn)
     stopped = False
     try:
-        begin = _start(sample, sample.problem.seeds(n_init, random_state, fit.threads), rho)
-        _refine(sample, _in_frames(sample, begin))
+        _refine(sample, _in_frames(sample, _annealed(sample, gate, rho, n_init, random_state)))
     except Stopped:
         stopped = True
     best = sample.best
@@ -214,6 +215,36 @@ def _in_frames(fit: Search, point: Point) -> Point:
     if all(rank is None for rank in ranks):
         return point
     return fit.coarse(term.with_decoder_ranks(ranks), point.rho, COARSE_INNER)
+
+
+def _annealed(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init: int, random_state: int) -> Point:
+    """A first point from the seeds, by way of the gate's earlier temperatures where it has any.
+
+    Each of them gets a short search, and the next one starts from its end with the same gates.
+    """
+    *earlier, _ = gate.stages()
+    if not gate.free_logits(len(fit.problem.atoms)):
+        earlier = []
+    rounds = [*(fit.on(replace(fit.problem, gate=stage)) for stage in earlier), fit]
+    for warm in rounds[:-1]:
+        # beyond, an error of V would send the strength to its bound, from where the later rounds start
+        warm.sparsity_ceiling = min(warm.sparsity_ceiling, warm.problem.gate.sparsity_ceiling(len(fit.problem.atoms)))
+    here = rounds[0]
+    try:
+        point = _start(here, here.problem.seeds(n_init, random_state, here.threads), rho)
+        for following in rounds[1:]:
+            point = _glance(here, point, ROUND_OUTER)
+            term = following.problem.carried(point.evaluation.term, here.problem.gate)
+            here = following.after(here)
+            point = here.settled(term, here.admitted(point.rho), COARSE_INNER)
+    except Stopped:
+        if here is not fit and here.best is not None:
+            # where the fit stood, seen at its last temperature: nobody is asked again
+            fit.after(here).progress = None
+            term = fit.problem.carried(here.best.evaluation.term, here.problem.gate)
+            fit.keep(fit.coarse(term, here.best.rho, COARSE_INNER))
+        raise
+    return point
 
 
 def _refine(fit: Search, point: Point) -> str:
@@ -256,15 +287,20 @@ def _start(
     if not fit.problem.gate.free_logits(seeds[0][0].n_atoms):
         return min((fit.coarse(term, own, COARSE_INNER) for term, own in seeds), key=_value)
     # seeds are hard clusterings: they are compared where gates are sparse, which is also where rows are cheapest
-    sparsest, *others = fit.problem.gate.sparsity_starts
+    gate, others = fit.problem.gate, fit.problem.gate.sparsity_starts[1:]
     entries = fit.n_rows * fit.n_outputs
     least = min(_log_dispersion(own) for _, own in seeds)
     hopeful = [(term, own) for term, own in seeds if 0.5 * (_log_dispersion(own) - least) < HOPELESS]
-    found = [fit.settled(term, _with_sparsity(own, sparsest), COARSE_INNER) for term, own in hopeful]
+    found = []
+    for term, own in hopeful:
+        start = gate.sparsity_start(np.asarray(term.logits), np.asarray(term.support))
+        found.append(fit.settled(term, _with_sparsity(own, min(start, fit.sparsity_ceiling)), COARSE_INNER))
     tried = [_promising(fit, sorted(found, key=_value))]
     for log_sparse in others:
         best = tried[0]
-        point = fit.settled(best.evaluation.term, _with_sparsity(best.rho, log_sparse), GLANCE_INNER)
+        point = fit.settled(
+            best.evaluation.term, _with_sparsity(best.rho, min(log_sparse, fit.sparsity_ceiling)), GLANCE_INNER
+        )
         tried.append(point)
         if _value(point) > _value(best) + WORSE * entries:
             break
@@ -285,14 +321,20 @@ def _promising(fit: Search, found: list[Point]) -> Point:
     for start in found:
         if best is not None and not _value(start) < _value(best) + hopeless:
             continue
-        point = fit.above_floor(fit.fine(start.evaluation.term, start.rho)) if len(found) > 1 else start
-        if len(point.evaluation.gradient):
-            point, _ = fit.search(point, GLANCE_OUTER)
+        point = _glance(fit, start, GLANCE_OUTER) if len(found) > 1 else start
         if best is None or _value(point) < _value(best):
             best = point
     assert best is not None
     fit.best, fit.n_iterations = None, 0
     return best
+
+
+def _glance(fit: Search, start: Point, max_iterations: int) -> Point:
+    """A few steps of the search from a loosely converged point."""
+    point = fit.above_floor(fit.fine(start.evaluation.term, start.rho))
+    if len(point.evaluation.gradient):
+        point, _ = fit.search(point, max_iterations)
+    return point
 
 
 def _value(point: Point) -> float:

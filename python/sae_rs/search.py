@@ -190,26 +190,39 @@ class Problem:
         self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho, threads: int | None
     ) -> _core.SaeManifoldTerm:
         """All rows, encoded by the decoders of a term that has seen some of them."""
-        specs, gate = [atom.spec() for atom in self.atoms], self.gate.spec(len(self.atoms))
         scores = term.column_scores(rho)
         _, coords, logits, support, _, _ = _core.encode_rows(
             self.X,
             term.mean,
-            specs,
-            gate,
+            [atom.spec() for atom in self.atoms],
+            self.gate.spec(len(self.atoms)),
             term.decoders,
             rho,
             evidence=self.evidence,
             column_scores=scores,
             threads=threads,
         )
+        return self._at_state(logits, coords, term.decoders, support)
+
+    def carried(self, term: _core.SaeManifoldTerm, before: Gate) -> _core.SaeManifoldTerm:
+        """The state of a term under another gate, its gates kept."""
+        logits = self.gate.carried(np.asarray(term.logits), before)
+        return self._at_state(logits, term.coords, term.decoders, term.support)
+
+    def _at_state(
+        self,
+        logits: FloatArray,
+        coords: Sequence[FloatArray],
+        decoders: Sequence[FloatArray],
+        support: NDArray[np.bool_],
+    ) -> _core.SaeManifoldTerm:
         return _core.SaeManifoldTerm(
             self.X,
-            specs,
-            gate,
+            [atom.spec() for atom in self.atoms],
+            self.gate.spec(len(self.atoms)),
             logits,
             coords,
-            term.decoders,
+            decoders,
             support=support,
             weights=self.weights,
             center=self.center,
@@ -253,10 +266,12 @@ class Search:
         self.outer, self.max_outer, self.max_inner, self.tol = outer, max_outer, max_inner, tol
         self.threads, self.progress = threads, progress
         self.n_evaluations = 0
+        # those made at earlier temperatures, which do not count against the budget
+        self.n_before = 0
         self.n_iterations = 0
         self.n_rounds = 0
         self.support_changes = 0
-        self.sparsity_floor = SPARSITY_BOUNDS[0]
+        self.sparsity_floor, self.sparsity_ceiling = SPARSITY_BOUNDS
         self.best: Point | None = None
 
     def on(self, problem: Problem) -> Search:
@@ -270,6 +285,11 @@ class Search:
             threads=self.threads,
             progress=self.progress,
         )
+
+    def after(self, earlier: Search) -> Search:
+        """This fit with the evaluations of an earlier one counted."""
+        self.n_evaluations = self.n_before = earlier.n_evaluations
+        return self
 
     # Units and limits of the search ----------------------------------------------------------------------------------
 
@@ -289,7 +309,7 @@ class Search:
         """Least and largest value of each entry of the flat ρ."""
         level = float(np.log(self.variance))
         pairs = [
-            (0.0, 0.0) if self.problem.gate.sparsity_held else (self.sparsity_floor, SPARSITY_BOUNDS[1]),
+            (0.0, 0.0) if self.problem.gate.sparsity_held else (self.sparsity_floor, self.sparsity_ceiling),
             *[SMOOTH_BOUNDS] * len(self.ranks),
             *[(0.0, 0.0) if fixed else ARD_BOUNDS for fixed in self._fixed_precisions(rho)],
             *([] if rho.fixed_dispersion else [(level + DISPERSION_BOUNDS[0], level + DISPERSION_BOUNDS[1])]),
@@ -395,7 +415,7 @@ class Search:
     def above_floor(self, point: Point) -> Point:
         """Bound the sparsity strength by what the point's supports allow, and move the point up to it."""
         floor = point.evaluation.term.sparsity_floor(point.rho, *SPARSITY_BOUNDS)
-        self.sparsity_floor = SPARSITY_BOUNDS[0] if floor is None else floor
+        self.sparsity_floor = SPARSITY_BOUNDS[0] if floor is None else min(floor, self.sparsity_ceiling)
         flat = point.flat
         if flat[0] >= self.sparsity_floor:
             return point
@@ -484,7 +504,7 @@ class Search:
             callback=on_iteration,
             options={
                 "maxiter": max(min(max_iterations, self.max_outer - self.n_iterations), 1),
-                "maxfun": max(EVALUATIONS_PER_ITERATION * self.max_outer - self.n_evaluations, 1),
+                "maxfun": max(EVALUATIONS_PER_ITERATION * self.max_outer + self.n_before - self.n_evaluations, 1),
                 # the projected gradient decides; this only ends a search that no longer gets anywhere
                 "maxls": MAX_LINE_SEARCH,
                 "ftol": STALLED * self.tol / max(abs(float(start.evaluation.value)), sigma),

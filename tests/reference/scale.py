@@ -53,9 +53,10 @@ def degrees(atom: Atom) -> Array | None:
 
 @dataclass(frozen=True)
 class Scale:
-    """One atom's term with its derivatives in T and in K."""
+    """One atom's term with its derivatives in T and in K; ``stretch`` is G'HG, how far the motion moves the atom."""
 
     value: float
+    stretch: float
     by_square: float
     by_product: Array
 
@@ -108,6 +109,7 @@ def scale(problem: Problem, state: State, rho: Rho, k: int) -> Scale | None:
     grown = np.vectorize(mean_of.get)(pair).astype(float)
     return Scale(
         value=float(0.5 * np.log(2 * np.pi / stretch) - log_integral),
+        stretch=stretch,
         by_square=0.5 * (mean_of[-2.0] - 1) - 0.5 / stretch,
         by_product=0.5 * (grown - 1) - 0.5 * np.outer(d, d) / stretch,
     )

@@ -17,6 +17,7 @@ from .duchon import Duchon
 from .finite_set import FiniteSet
 from .klein_bottle import KleinBottle
 from .line import Line
+from .mobius import Mobius
 from .patch import Patch
 from .poincare import Poincare
 from .precomputed import Precomputed
@@ -33,6 +34,7 @@ __all__ = [
     "FiniteSet",
     "KleinBottle",
     "Line",
+    "Mobius",
     "Patch",
     "Poincare",
     "Precomputed",
@@ -52,6 +54,7 @@ ATOM_KINDS: dict[str, type[Atom]] = {
     FiniteSet.kind: FiniteSet,
     KleinBottle.kind: KleinBottle,
     Line.kind: Line,
+    Mobius.kind: Mobius,
     Patch.kind: Patch,
     Poincare.kind: Poincare,
     Precomputed.kind: Precomputed,

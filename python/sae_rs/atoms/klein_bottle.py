@@ -56,14 +56,8 @@ class KleinBottle(FlatAtom):
 
     def wrap(self, coords: FloatArray) -> FloatArray:
         """θ in [0, π) and φ in [0, 2π), with φ → −φ for every half turn that is taken off θ."""
-        half_turn = 0.5 * TURN
-        count = np.floor(coords[:, 0] / half_turn)
-        rest = coords[:, 0] - count * half_turn
-        # what rounds to a whole half turn is one more of them
-        whole = (rest < 0.0) | (rest >= half_turn)
-        count, rest = count + whole, np.where(whole, 0.0, rest)
-        phi = np.where(np.mod(count, 2.0) == 1.0, -coords[:, 1], coords[:, 1])
-        return np.column_stack([rest, wrap_angles(phi, TURN)])
+        theta, flipped = half_turned(coords[:, 0])
+        return np.column_stack([theta, wrap_angles(np.where(flipped, -coords[:, 1], coords[:, 1]), TURN)])
 
     def roughness(self) -> FloatArray:
         """Mean squared Laplacian in the flat metric."""
@@ -76,3 +70,13 @@ class KleinBottle(FlatAtom):
         first, second = (grid.ravel()[columns] for grid in np.meshgrid(own, own, indexing="ij"))
         kept = kronecker(gram, gram)[np.ix_(columns, columns)]
         return part_energy(decoder, kept, angle_parts(("theta", "phi"), first, second))
+
+
+def half_turned(theta: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Angles in [0, π), and of which of them an odd number of half turns was taken off."""
+    half_turn = 0.5 * TURN
+    count = np.floor(theta / half_turn)
+    rest = theta - count * half_turn
+    # what rounds to a whole half turn is one more of them
+    whole = (rest < 0.0) | (rest >= half_turn)
+    return np.where(whole, 0.0, rest), np.mod(count + whole, 2.0) == 1.0

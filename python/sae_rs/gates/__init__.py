@@ -14,10 +14,24 @@ from ..atoms import nearest
 from .base import Gate
 from .frozen import FrozenRouting
 from .ibp import IBP
+from .schedules import GeometricSchedule, LinearSchedule, ReciprocalSchedule, Schedule
 from .softmax import Softmax
 from .threshold import ThresholdGate
 
-__all__ = ["GATE_KINDS", "IBP", "FrozenRouting", "Gate", "Softmax", "ThresholdGate", "gate_from_fields", "resolve_gate"]
+__all__ = [
+    "GATE_KINDS",
+    "IBP",
+    "FrozenRouting",
+    "Gate",
+    "GeometricSchedule",
+    "LinearSchedule",
+    "ReciprocalSchedule",
+    "Schedule",
+    "Softmax",
+    "ThresholdGate",
+    "gate_from_fields",
+    "resolve_gate",
+]
 
 GATE_KINDS: dict[str, type[Gate]] = {gate.kind: gate for gate in (Softmax, IBP, ThresholdGate, FrozenRouting)}
 

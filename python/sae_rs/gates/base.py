@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -36,6 +36,19 @@ class Gate(ABC):
         """Gates (n, K) that are given; None where they are found."""
         return None
 
+    def stages(self) -> Iterator[Gate]:
+        """The gates that the rounds of a fit are made with, the fit's own last; more than one where it is annealed."""
+        yield self
+
+    @property
+    def settled(self) -> Gate:
+        """The gate of the last round."""
+        return self
+
+    def carried(self, logits: FloatArray, before: Gate) -> FloatArray:
+        """Logits (n, K) with the gates that `logits` have under the gate of the round before."""
+        return logits
+
     def free_logits(self, n_atoms: int) -> int:
         """How many logits of a row are free."""
         return n_atoms
@@ -44,6 +57,14 @@ class Gate(ABC):
     def sparsity_starts(self) -> tuple[float, ...]:
         """Values of ``log_lambda_sparse`` from which a search may start, the sparsest first."""
         return (0.0,)
+
+    def sparsity_start(self, logits: FloatArray, support: NDArray[np.bool_]) -> float:
+        """Value of ``log_lambda_sparse`` at which a search from a seed starts, given its logits and support (n, K)."""
+        return self.sparsity_starts[0]
+
+    def sparsity_ceiling(self, n_atoms: int) -> float:
+        """The largest ``log_lambda_sparse`` at which the normaliser of the prior can be trusted."""
+        return np.inf
 
     @property
     def sparsity_held(self) -> bool:

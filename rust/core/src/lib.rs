@@ -39,7 +39,7 @@ mod term;
 
 pub use arrow::{plan, ArrowSchur, Curvature, Elimination, Ending, Factor, Factored, Frame, Plan, Step, System};
 pub use atoms::{
-    places, Atom, BasisJet, ChartFactor, Circle, Cylinder, Duchon, FiniteSet, KleinBottle, Line, Patch, Place,
+    places, Atom, BasisJet, ChartFactor, Circle, Cylinder, Duchon, FiniteSet, KleinBottle, Line, Mobius, Patch, Place,
     Poincare, Precomputed, ProjectivePlane, Sphere, Torus,
 };
 pub use encode::{refresh, sparsity_floor, Encoder, Encoding};

@@ -7,8 +7,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sae_core::{
     Atom, Circle, ColumnEnergy, Cylinder, Duchon, EntropyNodes, EvidenceMode, FiniteSet, FrozenRouting, Gate, Ibp,
-    KleinBottle, Line, Patch, Poincare, Precomputed, ProjectivePlane, SigmoidNodes, Softmax, Sphere, ThresholdGate,
-    Torus,
+    KleinBottle, Line, Mobius, Patch, Poincare, Precomputed, ProjectivePlane, SigmoidNodes, Softmax, Sphere,
+    ThresholdGate, Torus,
 };
 use std::sync::Arc;
 
@@ -57,6 +57,7 @@ pub fn atom(spec: &Bound<'_, PyDict>) -> PyResult<Arc<dyn Atom>> {
         "finite_set" => Ok(Arc::new(FiniteSet::new(size("size")?).map_err(value_error)?)),
         "klein_bottle" => Ok(Arc::new(KleinBottle::new(size("harmonics")?).map_err(value_error)?)),
         "line" => Ok(Arc::new(Line)),
+        "mobius" => Ok(Arc::new(Mobius::new(size("harmonics")?, size("degree")?).map_err(value_error)?)),
         "patch" => Ok(Arc::new(Patch::new(size("dim")?, size("degree")?).map_err(value_error)?)),
         "poincare" => Ok(Arc::new(Poincare::new(size("dim")?).map_err(value_error)?)),
         "precomputed" => {

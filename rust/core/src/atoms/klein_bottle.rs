@@ -30,13 +30,19 @@ impl KleinBottle {
     }
 }
 
-/// The pair of angles that stands for a point: theta in [0, pi), phi in [0, 2 pi).
-fn canonical(theta: f64, phi: f64) -> [f64; 2] {
+/// An angle in [0, pi), and whether an odd number of half turns was taken off.
+pub(super) fn half_turned(theta: f64) -> (f64, bool) {
     let half_turns = (theta / PI).floor();
     let rest = theta - half_turns * PI;
     // what rounds to a whole half turn is one more of them
     let (half_turns, rest) = if (0.0..PI).contains(&rest) { (half_turns, rest) } else { (half_turns + 1.0, 0.0) };
-    [rest, wrap(if half_turns.rem_euclid(2.0) == 1.0 { -phi } else { phi }, TAU)]
+    (rest, half_turns.rem_euclid(2.0) == 1.0)
+}
+
+/// The pair of angles that stands for a point: theta in [0, pi), phi in [0, 2 pi).
+fn canonical(theta: f64, phi: f64) -> [f64; 2] {
+    let (theta, flipped) = half_turned(theta);
+    [theta, wrap(if flipped { -phi } else { phi }, TAU)]
 }
 
 impl Atom for KleinBottle {
@@ -121,7 +127,7 @@ impl Atom for KleinBottle {
 
 /// Scores on a tube with the second pair turned, and reflected if need be, so that its angle is half that of the first: with
 /// both as complex numbers, `E second^2 / first` then is positive.
-fn aligned(scores: &Array2<f64>) -> Array2<f64> {
+pub(super) fn aligned(scores: &Array2<f64>) -> Array2<f64> {
     let moment = |sign: f64| {
         let (mut re, mut im) = (0.0, 0.0);
         for x in scores.rows() {

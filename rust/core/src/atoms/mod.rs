@@ -20,6 +20,7 @@ mod klein_bottle;
 #[cfg(test)]
 mod laws;
 mod line;
+mod mobius;
 mod patch;
 mod poincare;
 mod precomputed;
@@ -36,6 +37,7 @@ pub use factor::{places, ChartFactor, Place};
 pub use finite_set::FiniteSet;
 pub use klein_bottle::KleinBottle;
 pub use line::Line;
+pub use mobius::Mobius;
 pub use patch::Patch;
 pub use poincare::Poincare;
 pub use precomputed::Precomputed;

@@ -236,17 +236,17 @@ def optimum(recipe: Recipe) -> Example | None:
     return Example(problem, solution.state, rho) if solution.converged else None
 
 
-def clear(problem: Problem, state: State, rho: Rho) -> None:
+def clear(problem: Problem, state: State, rho: Rho, *, held: bool = False) -> None:
     """Turns an optimum down that is nearly flat, or where an open threshold gate would rather be closed.
 
-    The core stops such a gate at its wall.
+    The core stops such a gate at its wall, and its logit is no variable there: ``held`` lets that pass.
     """
     system = pin_orbits(problem, state, rho, exact_hessian(problem, state, rho))
     unit = 1 / np.sqrt(np.abs(np.diag(system)))
     least = np.linalg.eigvalsh(unit[:, None] * system * unit)[0]
     assume(least > LEAST_CURVATURE)
     feasible(problem, state, rho)
-    if isinstance(problem.gate, Threshold):
+    if isinstance(problem.gate, Threshold) and not held:
         is_gated = gated(problem.n_atoms, problem.gate.ungated)
         assume((state.logits > problem.gate.wall)[state.support & is_gated].all())
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from reference import Variables, curvature, evidence, gradient_theta, log_det, log_det_adjoint
 from reference.evidence import evidence_all_terms
-from reference.objective import data_gradient
+from reference.objective import data_gradient, held_logits
 from strategies import GATES, KINDS, Evidence, recipes
 from test_core_against_reference import (
     ADJOINT,
@@ -100,13 +100,16 @@ def test_slopes(kind: str, gate: str, full_support: bool, mode: Evidence, data: 
     found = core_term(problem, start).evaluate(core_rho(rho), tol=INNER_TOL, max_inner=1000, gradient=False)
     assume(found.inner.status == "converged")
     state = state_of(found.term)
-    clear(problem, state, rho)
+    clear(problem, state, rho, held=True)
+    walls = held_logits(problem, state)
     term, flat, step = core_term(problem, state), rho.to_flat(), 1e-3
     signs = kinks(problem, state, rho)
 
     def value(at: NDArray[np.float64]) -> float:
         result = term.evaluate(core_rho(rho.from_flat(at)), tol=INNER_TOL, gradient=False)
-        assume(result.inner.status == "converged" and kinks(problem, state_of(result.term), rho) == signs)
+        there = state_of(result.term)
+        assume(result.inner.status == "converged" and kinks(problem, there, rho) == signs)
+        assume((held_logits(problem, there) == walls).all())
         return float(result.value)
 
     slope = np.zeros(len(flat))

@@ -271,7 +271,10 @@ class Search:
         self.n_iterations = 0
         self.n_rounds = 0
         self.support_changes = 0
-        self.sparsity_floor, self.sparsity_ceiling = SPARSITY_BOUNDS
+        self.sparsity_floor = SPARSITY_BOUNDS[0]
+        # where the normaliser of the gate prior runs out of nodes V has no meaning; seeds are compared at these starts
+        trusted = problem.gate.sparsity_ceiling(len(problem.atoms))
+        self.sparsity_ceiling = min(SPARSITY_BOUNDS[1], max(trusted, *problem.gate.sparsity_starts))
         self.best: Point | None = None
 
     def on(self, problem: Problem) -> Search:

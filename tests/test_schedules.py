@@ -26,7 +26,7 @@ from sae_rs import (
 )
 from sae_rs.gates import Gate, Schedule
 from sae_rs.gates.ibp import likeliest_concentration, mass_log_likelihood
-from sae_rs.search import Problem
+from sae_rs.problem import Problem
 
 FloatArray = NDArray[np.float64]
 

@@ -23,7 +23,8 @@ from . import _core
 from .atoms import Atom
 from .gates import Gate
 from .metrics import whitened_squares
-from .search import BLOCK_ROWS, FitProgress, Point, Problem, Search, Stopped, blocks
+from .problem import BLOCK_ROWS, Problem, blocks
+from .search import FitProgress, Point, Search, Stopped
 
 __all__ = ["Certificate", "FitProgress", "FitResult", "fit_dictionary"]
 

@@ -5,6 +5,7 @@ mod classic;
 mod columns;
 mod compact;
 mod fellner_schall;
+mod gauge_terms;
 mod gradient;
 mod orbit;
 mod scale;

@@ -1,11 +1,12 @@
 //! Values, gradients and curvature of all rows in one pass over the data.
 
 use super::columns::Columns;
+use super::second::{add_second, SecondAtom};
 use super::tape::{Chunk, Chunks};
 use crate::arrow::Frame;
 use crate::atoms::BasisJet;
 use crate::gates::{GatePrior, GateRow};
-use crate::linalg::{axpy, dot, gemm, product, row_space, symmetric_eigen, Cholesky, Op};
+use crate::linalg::{dot, gemm, product, row_space, symmetric_eigen, Cholesky, Op};
 use crate::priors::{coordinate_priors, DecoderPrior};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
@@ -384,33 +385,15 @@ fn row_terms(
     // second derivatives of sum_k a_k(l) psi_k(t_k), psi_k the basis row against the scaled residual
     scratch.second.clear();
     scratch.second.resize(q * q, 0.0);
-    let gate = &scratch.gates[index];
-    let free = gate.free;
-    let mut d2 = scratch.second_start[index];
-    for (s, atom) in view.atoms().enumerate() {
-        let x = &against[atom.rows.clone()];
-        let (width, dim) = (x.len(), atom.phi_d1.len() / x.len());
-        let value = dot(atom.phi, x);
-        for u in 0..free {
-            let second = &gate.d2a[(s * free + u) * free..(s * free + u + 1) * free];
-            axpy(value, second, &mut scratch.second[u * q..u * q + free]);
-        }
-        for (j, d1) in atom.phi_d1.chunks_exact(width).enumerate() {
-            let slope = dot(d1, x);
-            for (u, da) in atom.gate_d1.iter().enumerate() {
-                scratch.second[u * q + atom.slot + j] += da * slope;
-                scratch.second[(atom.slot + j) * q + u] += da * slope;
-            }
-        }
-        for j in 0..dim {
-            for l in 0..dim {
-                let at = d2 + (j * dim + l) * width;
-                let bend = dot(&scratch.second_basis[at..at + width], x);
-                scratch.second[(atom.slot + j) * q + atom.slot + l] += atom.gate * bend;
-            }
-        }
-        d2 += dim * dim * width;
-    }
+    let mut from = scratch.second_start[index];
+    let second_basis = &scratch.second_basis;
+    let atoms = view.atoms().map(|atom| {
+        let len = atom.phi_d1.len() * (atom.phi_d1.len() / atom.phi.len());
+        let d2 = &second_basis[from..from + len];
+        from += len;
+        SecondAtom { phi: atom.phi, d1: atom.phi_d1, d2, against: &against[atom.rows.clone()], slot: atom.slot }
+    });
+    add_second(&scratch.gates[index], |u| u, atoms, q, &mut scratch.second);
     chunk.set_jacobian(index, &scratch.jacobian);
 }
 

@@ -11,6 +11,7 @@ mod columns;
 mod linearise;
 mod production;
 mod program;
+mod second;
 mod solver;
 mod tape;
 

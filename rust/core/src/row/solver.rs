@@ -3,6 +3,7 @@
 //! With `Q = BB'` and `b = Bz` the data part of a row's objective is `(phi' Q phi - 2 phi' b + |z|^2) / 2 phi_0`, so a row
 //! costs products of the basis width, not of the output width.
 
+use super::second::{add_second, SecondAtom};
 use crate::atoms::{Atom, BasisJet};
 use crate::errors::ShapeError;
 use crate::gates::{Gate, GatePrior, GateRow};
@@ -385,32 +386,16 @@ impl RowSolver {
 
     /// Second derivatives of the stacked basis row against `slope`.
     fn add_second(&self, row: &RowState, gate: &GateRow, jets: &[BasisJet], slope: &[f64], out: &mut Local) {
-        let (q, f) = (out.gradient.len(), gate.free);
         let mut slot = self.n_free();
-        for (s, &k) in row.support.iter().enumerate() {
+        let atoms = row.support.iter().zip(jets).map(|(&k, jet)| {
             let k = k as usize;
-            let x = &slope[self.offsets[k]..self.offsets[k + 1]];
-            let (jet, dim, width) = (&jets[s], self.atoms[k].dim(), x.len());
-            let value = dot(&jet.phi, x);
-            for a in 0..f {
-                let u = row.support[a] as usize;
-                for b in 0..f {
-                    out.hessian[u * q + row.support[b] as usize] += gate.d2a[(s * f + a) * f + b] * value;
-                }
-                for j in 0..dim {
-                    let mixed = gate.da[s * f + a] * dot(&jet.d1[j * width..(j + 1) * width], x);
-                    out.hessian[u * q + slot + j] += mixed;
-                    out.hessian[(slot + j) * q + u] += mixed;
-                }
-            }
-            for j in 0..dim {
-                for l in 0..dim {
-                    let at = (j * dim + l) * width;
-                    out.hessian[(slot + j) * q + slot + l] += gate.a[s] * dot(&jet.d2[at..at + width], x);
-                }
-            }
-            slot += dim;
-        }
+            let against = &slope[self.offsets[k]..self.offsets[k + 1]];
+            let atom = SecondAtom { phi: &jet.phi, d1: &jet.d1, d2: &jet.d2, against, slot };
+            slot += self.atoms[k].dim();
+            atom
+        });
+        // free logits of the support have their place among all free logits
+        add_second(gate, |a| row.support[a] as usize, atoms, out.gradient.len(), &mut out.hessian);
     }
 
     /// Adds the priors' gradient and curvature; returns their energy. A coordinate outside the support integrates to one

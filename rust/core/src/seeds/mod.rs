@@ -11,6 +11,7 @@ mod components;
 mod geodesic;
 mod independent;
 mod overlapping;
+mod radii;
 mod subspaces;
 
 use crate::atoms::{Atom, ChartFactor};

@@ -10,7 +10,7 @@
 //! A circle that half of the rows use has just the fourth moment of a Gaussian. So some starts go on by the mean radius, which is
 //! `sqrt(activity)` of its root mean square, and that of a Gaussian plane at an activity of pi/4 alone.
 
-use crate::special::ln_gamma;
+use super::radii::{radial_contrast, separate_radii};
 use ndarray::{Array1, Array2, ArrayView2};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -97,7 +97,7 @@ fn scramble(y: &mut [Vec<f64>], rng: &mut ChaCha8Rng) {
 }
 
 /// Rotates components a < b.
-fn rotate(y: &mut [Vec<f64>], a: usize, b: usize, angle: f64) {
+pub(super) fn rotate(y: &mut [Vec<f64>], a: usize, b: usize, angle: f64) {
     let (sin, cos) = angle.sin_cos();
     let (head, tail) = y.split_at_mut(b);
     for (u, v) in head[a].iter_mut().zip(&mut tail[0]) {
@@ -166,86 +166,8 @@ fn separate(y: &mut [Vec<f64>], group: &[usize], sizes: &[usize]) {
     }
 }
 
-/// `(E |y| - its Gaussian value)^2` of one group.
-fn radial_contrast(y: &[Vec<f64>]) -> f64 {
-    let n = y[0].len();
-    let mean = (0..n).map(|i| y.iter().map(|c| c[i] * c[i]).sum::<f64>().sqrt()).sum::<f64>() / n as f64;
-    (mean - gaussian_radius(y.len())).powi(2)
-}
-
-/// `E |y|` of d independent normal numbers: `sqrt 2 Gamma((d + 1)/2) / Gamma(d/2)`.
-fn gaussian_radius(d: usize) -> f64 {
-    let half = 0.5 * d as f64;
-    std::f64::consts::SQRT_2 * (ln_gamma(half + 0.5) - ln_gamma(half)).exp()
-}
-
-/// Sweeps of plane rotations between groups by their mean radii, until they settle.
-fn separate_radii(y: &mut [Vec<f64>], group: &[usize], sizes: &[usize]) {
-    /// A mean has no closed form in the angle: rows enough for it to show the optimum, no more.
-    const ROWS: usize = 1024;
-    /// Each sweep costs as many passes over the rows as angles are tried.
-    const RADIAL_SWEEPS: usize = 24;
-    let n = y[0].len();
-    let rows: Vec<usize> = (0..n).step_by(n.div_ceil(ROWS)).collect();
-    for _ in 0..RADIAL_SWEEPS {
-        let mut largest = 0.0f64;
-        for a in 0..y.len() {
-            for b in a + 1..y.len() {
-                if group[a] != group[b] {
-                    let d = [sizes[group[a]], sizes[group[b]]];
-                    let angle = Radii::new(y, group, (a, b), &rows).best_angle(d);
-                    rotate(y, a, b, angle);
-                    largest = largest.max(angle.abs());
-                }
-            }
-        }
-        // about what a mean over so many rows tells
-        if largest < 1e-2 {
-            return;
-        }
-    }
-}
-
-/// What the mean radii of two groups depend on when a component of each is rotated into that of the other.
-struct Radii {
-    /// The two components.
-    pair: Vec<[f64; 2]>,
-    /// Squared radius of the rest of either group.
-    rest: Vec<[f64; 2]>,
-}
-
-impl Radii {
-    fn new(y: &[Vec<f64>], group: &[usize], (a, b): (usize, usize), rows: &[usize]) -> Self {
-        let rest = |own: usize, i: usize| -> f64 {
-            let others = (0..y.len()).filter(|&c| c != own && group[c] == group[own]);
-            others.map(|c| y[c][i] * y[c][i]).sum()
-        };
-        Self {
-            pair: rows.iter().map(|&i| [y[a][i], y[b][i]]).collect(),
-            rest: rows.iter().map(|&i| [rest(a, i), rest(b, i)]).collect(),
-        }
-    }
-
-    fn contrast(&self, angle: f64, d: [usize; 2]) -> f64 {
-        let (sin, cos) = angle.sin_cos();
-        let mut mean = [0.0; 2];
-        for ([u, v], rest) in self.pair.iter().zip(&self.rest) {
-            let (first, second) = (cos * u + sin * v, cos * v - sin * u);
-            mean[0] += (first * first + rest[0]).sqrt();
-            mean[1] += (second * second + rest[1]).sqrt();
-        }
-        let n = self.pair.len() as f64;
-        (0..2).map(|side| (mean[side] / n - gaussian_radius(d[side])).powi(2)).sum()
-    }
-
-    /// The best of a coarse grid over half a turn, then sections.
-    fn best_angle(&self, d: [usize; 2]) -> f64 {
-        best_angle(|angle| self.contrast(angle, d), 16, 12)
-    }
-}
-
 /// The angle of largest contrast between minus and plus a quarter turn: the best of a grid, then sections of its bracket.
-fn best_angle(contrast: impl Fn(f64) -> f64, angles: usize, sections: usize) -> f64 {
+pub(super) fn best_angle(contrast: impl Fn(f64) -> f64, angles: usize, sections: usize) -> f64 {
     let step = std::f64::consts::PI / angles as f64;
     let at = |j: usize| (j as f64 - (angles / 2) as f64) * step;
     let tried: Vec<f64> = (0..angles).map(|j| contrast(at(j))).collect();

@@ -126,7 +126,7 @@ class TestErrors:
         assert "unknown file type '.txt'" in fails(capsys, "fit", "acts.txt", "-o", "m.safetensors")
         assert "did you mean 'circle'?" in fails(capsys, *fit, "--kind", "cirle")
         assert "n_atoms must be at least 0, got -1" in fails(capsys, *fit, "--atoms", "-1")
-        assert "invalid int value: 'two'" in fails(capsys, *fit, "--atoms", "two")
+        assert "expected a number of atoms or auto, got 'two'" in fails(capsys, *fit, "--atoms", "two")
         assert "the output must end in .safetensors" in fails(capsys, "fit", "acts.npy", "-o", "m.bin")
         assert "there is no folder nowhere" in fails(capsys, "fit", "acts.npy", "-o", "nowhere/m.safetensors")
         assert "--key does not apply" in fails(capsys, *fit, "--key", "a")

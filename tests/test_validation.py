@@ -203,9 +203,6 @@ class TestOptions:
     def test_n_atoms_not_an_integer(self, value: Any) -> None:
         refuses(f"n_atoms must be an integer, got {value!r}", n_atoms=value)
 
-    def test_n_atoms_auto(self) -> None:
-        refuses('n_atoms="auto" is not available: give an integer', n_atoms="auto")
-
     def test_unknown_atom(self) -> None:
         refuses("unknown atom kind 'cirle': did you mean 'circle'?", atom="cirle")
         refuses("unknown atom kind 'Circle': did you mean 'circle'?", atom="Circle")

@@ -48,6 +48,7 @@ from .gates import (
     Softmax,
     ThresholdGate,
 )
+from .growth import GrowthStep
 from .io import load
 from .metrics import RowMetric
 from .model import Curve, ManifoldSAE
@@ -68,6 +69,7 @@ __all__ = [
     "FrozenRouting",
     "GeometricSchedule",
     "GradientCheck",
+    "GrowthStep",
     "KleinBottle",
     "Line",
     "LinearSchedule",

@@ -30,6 +30,14 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USAGE_ERROR, f"{self.prog}: error: {message}\n")
 
 
+def _n_atoms(text: str) -> int | str:
+    """A number of atoms, or "auto"."""
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number of atoms or auto, got {text!r}") from None
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = _Parser(prog="sae-rs", description="Sparse dictionaries of curved atoms, chosen by marginal likelihood.")
@@ -39,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     fit = commands.add_parser("fit", help="fit a dictionary to the rows of a file and write the model")
     fit.add_argument("input", type=Path, help=f"rows to fit ({formats})")
-    fit.add_argument("--atoms", type=int, default=8, metavar="K", help="number of atoms (default: 8)")
+    fit.add_argument("--atoms", type=_n_atoms, default=8, metavar="K", help="number of atoms, or auto (default: 8)")
     fit.add_argument("--kind", default="circle", help="kind of the atoms (default: circle)")
     fit.add_argument("--seed", type=int, default=0, help="seed of the starting points (default: 0)")
     fit.add_argument("--key", help="which array or column of the input, when it has several")

@@ -24,6 +24,7 @@ from ._core import SaeManifoldRho
 from .atoms import Atom, atom_from_spec
 from .files import write_atomically
 from .gates import Gate, gate_from_fields
+from .growth import GrowthStep
 from .model import ManifoldSAE
 from .reml import Certificate
 from .strengths import rho_fields
@@ -77,6 +78,7 @@ def save(model: ManifoldSAE, path: str | os.PathLike[str]) -> None:
         "certificate": _encode(dataclasses.asdict(model.certificate_)),
         "explained_variance": model.explained_variance_,
         "metric_explained_variance": model.metric_explained_variance_,
+        "growth": [dataclasses.asdict(step) for step in model.growth_],
     }
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     text = json.dumps(body)
@@ -187,6 +189,7 @@ def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Ma
         explained_variance_=training.explained_variance,
         # files of before there were metrics have none
         metric_explained_variance_=body.get("metric_explained_variance"),
+        growth_=tuple(GrowthStep(**{**step, "kinds": tuple(step["kinds"])}) for step in body.get("growth", ())),
         n_features_in_=n_columns,
         _atoms=atoms,
         _gate=gate_from_fields(body["gate"]),

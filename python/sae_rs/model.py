@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core, reml
-from .atoms import Atom, resolve_atoms
+from .atoms import Atom, resolve_atoms, resolve_kinds
 from .encoding import Encoding, check_code, decode_atom, decode_rows, encode_with
 from .exceptions import ConvergenceWarning, NotFittedError
 from .fitted_rows import FittedRows
 from .gates import Gate, resolve_gate
+from .growth import GrowthStep, grow
 from .memory import check_memory
 from .metrics import RowMetric
 from .parameters import Parameters
@@ -25,6 +26,7 @@ from .validation import (
     as_matrix,
     check_choice,
     check_decoder_rank,
+    check_growth,
     check_integer,
     check_n_atoms,
     check_n_jobs,
@@ -74,10 +76,11 @@ class ManifoldSAE(Parameters):
 
     Parameters
     ----------
-    n_atoms : int, default 8
-        K. 0 is the mean-only model, so that evidences can be compared with it.
+    n_atoms : int or "auto", default 8
+        K. 0 is the mean-only model, so that evidences can be compared with it. "auto" adds one atom at a time while
+        that lowers the evidence; ``growth_`` is the path.
     atom : str, Atom or list of K of them, default "circle"
-        Kind of the atoms.
+        Kind of the atoms. With ``n_atoms="auto"`` a list names the kinds that each new atom is chosen from.
     gate : str or Gate, default "softmax"
         How gates follow from logits.
     evidence : {"laplace", "quasi_laplace"}
@@ -100,6 +103,8 @@ class ManifoldSAE(Parameters):
     roughness : {"coordinate", "arc_length"}, default "coordinate"
         What the bending of curves is measured against. With "arc_length" S is re-weighted by the speed of each basis
         function's rows, and the weights are renewed between searches.
+    max_atoms : int, default 32
+        Where ``n_atoms="auto"`` ends at the latest.
     decoder_rank : int, "auto" or None, default None
         Rank r of every decoder, ``B_k = C_k U_kᵀ`` with an orthonormal frame U_k: an atom then lies in r output
         directions, and counts as many in the evidence. "auto" takes the rank that the first guess shows, where p ≥ 12
@@ -146,6 +151,8 @@ class ManifoldSAE(Parameters):
         ``1 − Σ‖x − x̂‖² / Σ‖x − column mean‖²`` on the training rows.
     metric_explained_variance_ : float or None
         The same with ``‖U_iᵀ ·‖²`` of the metric that was given to ``fit``; None without one.
+    growth_ : tuple of GrowthStep
+        The dictionaries that ``n_atoms="auto"`` tried; empty for a given number.
     n_features_in_ : int
         p.
     term_ : SaeManifoldTerm
@@ -173,6 +180,7 @@ class ManifoldSAE(Parameters):
     certificate_: reml.Certificate
     explained_variance_: float
     metric_explained_variance_: float | None
+    growth_: tuple[GrowthStep, ...]
     n_features_in_: int
     _atoms: tuple[Atom, ...]
     _gate: Gate
@@ -198,6 +206,7 @@ class ManifoldSAE(Parameters):
         tol: float = 1e-6,
         center: bool = True,
         roughness: str = "coordinate",
+        max_atoms: int = 32,
         decoder_rank: int | str | None = None,
         random_state: int | np.random.Generator | np.random.RandomState | None = 0,
         n_jobs: int | None = None,
@@ -217,6 +226,7 @@ class ManifoldSAE(Parameters):
         self.tol = tol
         self.center = center
         self.roughness = roughness
+        self.max_atoms = max_atoms
         self.decoder_rank = decoder_rank
         self.random_state = random_state
         self.n_jobs = n_jobs
@@ -258,13 +268,18 @@ class ManifoldSAE(Parameters):
         """
         array = as_matrix(X)
         n_atoms = check_n_atoms(self.n_atoms)
-        atoms = resolve_atoms(self.atom, n_atoms)
+        kinds = resolve_kinds(self.atom) if n_atoms is None else ()
+        # a dictionary that grows has at least to have room for one atom of each kind
+        atoms = kinds if n_atoms is None else resolve_atoms(self.atom, n_atoms)
         gate = resolve_gate(self.gate)
         check_choice(self.evidence, "evidence", ["laplace", "quasi_laplace"])
         check_choice(self.outer, "outer", ["bfgs", "efs", "efs+bfgs"])
         check_choice(self.roughness, "roughness", ["coordinate", "arc_length"])
         if not isinstance(self.center, (bool, np.bool_)):
             raise ValueError(f"center must be True or False, got {self.center!r}")
+        max_atoms = check_integer(self.max_atoms, "max_atoms", 0)
+        if n_atoms is None:
+            check_growth(self.evidence, self.rho, gate.routing)
         rho = check_rho(self.rho, atoms, self.evidence)
         check_scales(atoms, self.evidence)
         n_init = check_integer(self.n_init, "n_init", 1)
@@ -273,23 +288,38 @@ class ManifoldSAE(Parameters):
         tol = check_positive(self.tol, "tol")
         threads = check_n_jobs(self.n_jobs)
         seed = check_random_state(self.random_state)
-        check_memory(self.memory_budget, array.shape[0], array.shape[1], atoms)
+        for own in [(kind,) for kind in kinds] if n_atoms is None else [atoms]:
+            check_memory(self.memory_budget, array.shape[0], array.shape[1], own)
         decoder_rank = check_decoder_rank(self.decoder_rank, array.shape[1])
         data = check_training_rows(array)
-        check_rows_suffice(len(data.values), atoms)
-        if atoms:
-            gate.check(len(data.values), n_atoms)
+        if n_atoms is not None:
+            check_rows_suffice(len(data.values), atoms)
+            if atoms:
+                gate.check(len(data.values), n_atoms)
         row_weights = check_weights(weights, len(data.values))
         if metric is not None and not isinstance(metric, RowMetric):
             raise ValueError(f"metric must be a sae_rs.RowMetric or None, got {type(metric).__name__}")
         factors = None if metric is None else metric.checked(*data.values.shape)
         fitted = FittedRows.of(data.values, row_weights, gate)
-        check_rows_suffice(len(fitted.values), atoms, "rows of positive weight")
+        if n_atoms is not None:
+            check_rows_suffice(len(fitted.values), atoms, "rows of positive weight")
 
-        with listening(self.progress, self.callback) as listener:
-            result = reml.fit_dictionary(
+        def admitted(dictionary: tuple[Atom, ...]) -> bool:
+            try:
+                check_memory(self.memory_budget, array.shape[0], array.shape[1], dictionary)
+                check_rows_suffice(len(fitted.values), dictionary, "rows of positive weight")
+                gate.check(len(fitted.values), len(dictionary))
+                gate.spec(len(dictionary))
+            except (ValueError, MemoryError):
+                return False
+            return True
+
+        def fit_dictionary(
+            dictionary: tuple[Atom, ...], listener: Callable[[reml.FitProgress], object] | None
+        ) -> reml.FitResult:
+            return reml.fit_dictionary(
                 fitted.values,
-                atoms,
+                dictionary,
                 gate,
                 evidence=self.evidence,
                 outer=self.outer,
@@ -307,6 +337,13 @@ class ManifoldSAE(Parameters):
                 threads=threads,
                 progress=listener,
             )
+
+        with listening(self.progress, self.callback) as listener:
+            if n_atoms is None:
+                grown = grow(lambda own: fit_dictionary(own, listener), kinds, admitted, max_atoms)
+                result, atoms, path = grown.result, grown.atoms, grown.path
+            else:
+                result, path = fit_dictionary(atoms, listener), ()
         n_rows, n_columns = data.values.shape
         term = result.term
         if term is None:
@@ -363,6 +400,7 @@ class ManifoldSAE(Parameters):
             metric_explained_variance_=None
             if factors is None
             else metric_explained_variance(data.values, mean, atoms, decoders, gates, coords, row_weights, factors),
+            growth_=path,
             n_features_in_=n_columns,
             _atoms=atoms,
             # the temperature of an annealed gate is now the last of its schedule

@@ -190,12 +190,10 @@ def check_integer(value: object, name: str, least: int) -> int:
     return int(value)
 
 
-def check_n_atoms(value: object) -> int:
-    """Check the number of atoms: an integer of at least 0."""
-    if value == "auto":
-        raise ValueError(
-            'n_atoms="auto" is not available: give an integer; fits with different n_atoms can be compared by evidence_'
-        )
+def check_n_atoms(value: object) -> int | None:
+    """Check the number of atoms: an integer of at least 0, or "auto", for which None is returned."""
+    if isinstance(value, str) and value == "auto":
+        return None
     return check_integer(value, "n_atoms", 0)
 
 
@@ -210,6 +208,16 @@ def check_choice(value: object, name: str, known: Sequence[str]) -> None:
     """Check an option that is one of a few names."""
     if value not in known:
         raise ValueError(f"{name} must be {' or '.join(repr(k) for k in known)}, got {value!r}")
+
+
+def check_growth(evidence: object, rho: object, routing: object) -> None:
+    """Refuse what a dictionary of unknown size cannot be combined with."""
+    if evidence != "laplace":
+        raise ValueError(f"n_atoms='auto' needs evidence='laplace', which compares numbers of atoms, got {evidence!r}")
+    if rho is not None:
+        raise ValueError("n_atoms='auto' needs rho=None: strengths are of a given number of atoms")
+    if routing is not None:
+        raise ValueError("n_atoms='auto' cannot be combined with frozen routing, which says how many atoms there are")
 
 
 def check_decoder_rank(value: object, n_outputs: int) -> int | str | None:

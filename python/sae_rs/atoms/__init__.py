@@ -111,6 +111,14 @@ def resolve_atoms(atom: object, n_atoms: int) -> tuple[Atom, ...]:
     return (resolve_atom(atom),) * n_atoms
 
 
+def resolve_kinds(atom: object) -> tuple[Atom, ...]:
+    """The different kinds to choose from when the number of atoms is not given."""
+    entries = atom if isinstance(atom, (list, tuple)) else [atom]
+    if not entries:
+        raise ValueError("atom is an empty list: give at least one kind to choose from")
+    return tuple(dict.fromkeys(resolve_atom(entry) for entry in entries))
+
+
 def atom_from_spec(spec: Mapping[str, Any]) -> Atom:
     """Rebuild an atom from the result of `Atom.spec`; the kind must be known and the fields valid."""
     fields = dict(spec)

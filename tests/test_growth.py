@@ -1,0 +1,86 @@
+"""The number of atoms chosen by the evidence."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import sae_rs
+from sae_rs import Circle, Line, ManifoldSAE, Sphere
+
+FloatArray = NDArray[np.float64]
+
+slow = pytest.mark.skipif(os.environ.get("SAE_RS_SLOW") != "1", reason="takes minutes; SAE_RS_SLOW=1 runs it")
+
+
+def circles(n_circles: int, p: int, n: int, seed: int) -> FloatArray:
+    """Circles of different use in random planes that are not orthogonal, one active a row."""
+    rng = np.random.default_rng(seed)
+    use = 1.0 / np.arange(1, n_circles + 1) ** 1.2
+    which, t = rng.choice(n_circles, size=n, p=use / use.sum()), rng.uniform(0.0, 2.0 * np.pi, n)
+    planes = rng.standard_normal((n_circles, 2, p))
+    planes /= np.linalg.norm(planes, axis=2, keepdims=True)
+    points = np.column_stack([np.cos(t), np.sin(t)])
+    return np.einsum("ij,ijp->ip", points, planes[which]) + 0.05 * rng.standard_normal((n, p))
+
+
+@pytest.mark.parametrize("n_circles", [1, 2, pytest.param(3, marks=slow)])
+def test_as_many_circles_as_there_are(n_circles: int) -> None:
+    model = ManifoldSAE("auto", Circle(1)).fit(circles(n_circles, 12, 400, seed=n_circles))
+    assert len(model.decoders_) == n_circles
+    assert [step.kept for step in model.growth_] == [True] * (n_circles + 1) + [False]
+    values = [step.evidence for step in model.growth_]
+    assert model.evidence_ == min(values)
+    assert (np.diff(values[:-1]) < 0).all()
+
+
+def test_no_atom_on_noise() -> None:
+    X = np.random.default_rng(0).standard_normal((200, 12))
+    model = ManifoldSAE("auto", [Circle(1), Line(), Sphere(1)]).fit(X)
+    assert model.decoders_ == []
+    assert model.growth_[0].kinds == ()
+    assert {step.kinds for step in model.growth_[1:]} == {("circle",), ("line",), ("sphere",)}
+    assert not any(step.kept for step in model.growth_[1:])
+
+
+def test_kinds_are_chosen() -> None:
+    rng = np.random.default_rng(3)
+    n, p = 200, 12
+    basis = np.linalg.qr(rng.standard_normal((p, p)))[0]
+    t, on_circle = rng.uniform(0.0, 2.0 * np.pi, n), rng.random(n) < 0.5
+    line = rng.choice([-1.0, 1.0], n) * rng.uniform(0.5, 2.0, n)
+    X = np.where(on_circle[:, None], np.column_stack([np.cos(t), np.sin(t)]) @ basis[:2], line[:, None] * basis[2])
+    X += 0.05 * rng.standard_normal((n, p))
+    model = ManifoldSAE("auto", [Line(), Circle(1)]).fit(X)
+    assert sorted(atom.kind for atom in model._atoms) == ["circle", "line"]
+
+
+def test_the_path_ends_where_it_must(tmp_path: Path) -> None:
+    X = circles(3, 12, 300, seed=0)
+    model = ManifoldSAE("auto", Circle(1), max_atoms=1).fit(X)
+    assert len(model.decoders_) == 1
+    model.save(tmp_path / "model.safetensors")
+    assert sae_rs.load(tmp_path / "model.safetensors").growth_ == model.growth_
+    assert ManifoldSAE("auto", max_atoms=0).fit(X).decoders_ == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_atoms": "many"}, "n_atoms must be an integer, got 'many'"),
+        ({"atom": []}, "at least one kind"),
+        ({"evidence": "quasi_laplace"}, "needs evidence='laplace'"),
+        ({"rho": [0.0, 0.0, 0.0]}, "needs rho=None"),
+        ({"max_atoms": -1}, "max_atoms must be"),
+        ({"gate": sae_rs.FrozenRouting(np.ones((50, 1)))}, "frozen routing"),
+    ],
+)
+def test_what_it_cannot_be_combined_with(options: dict[str, Any], message: str) -> None:
+    X = np.random.default_rng(0).standard_normal((50, 8))
+    with pytest.raises(ValueError, match=message):
+        ManifoldSAE(**{"n_atoms": "auto", **options}).fit(X)

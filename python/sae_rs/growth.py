@@ -66,7 +66,7 @@ def grow(
     order = {kind: place for place, kind in enumerate(kinds)}
     atoms: tuple[Atom, ...] = ()
     best = fit(atoms)
-    path = [GrowthStep((), best.value, best.converged, True)]
+    path = [GrowthStep((), float(best.value), best.converged, True)]
     while len(atoms) < max_atoms:
         tried = [tuple(sorted((*atoms, kind), key=lambda atom: order[atom])) for kind in kinds]
         fits = []
@@ -79,7 +79,9 @@ def grow(
         found, larger = min(fits, key=lambda pair: pair[0].value)
         better = found.value < best.value
         path += [
-            GrowthStep(tuple(atom.kind for atom in own), result.value, result.converged, better and own == larger)
+            GrowthStep(
+                tuple(atom.kind for atom in own), float(result.value), result.converged, better and own == larger
+            )
             for result, own in fits
         ]
         if better:

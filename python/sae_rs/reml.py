@@ -292,10 +292,13 @@ def _start(
     entries = fit.n_rows * fit.n_outputs
     least = min(_log_dispersion(own) for _, own in seeds)
     hopeful = [(term, own) for term, own in seeds if 0.5 * (_log_dispersion(own) - least) < HOPELESS]
-    found = []
-    for term, own in hopeful:
-        start = gate.sparsity_start(np.asarray(term.logits), np.asarray(term.support))
-        found.append(fit.settled(term, _with_sparsity(own, min(start, fit.sparsity_ceiling)), COARSE_INNER))
+    found: list[Point] = []
+    for shift in (0.0, *gate.sparsity_detours):
+        for term, own in hopeful:
+            start = gate.sparsity_start(np.asarray(term.logits), np.asarray(term.support)) + shift
+            found.append(fit.settled(term, _with_sparsity(own, min(start, fit.sparsity_ceiling)), COARSE_INNER))
+        if any(np.isfinite(_value(point)) for point in found):
+            break
     tried = [_promising(fit, sorted(found, key=_value))]
     for log_sparse in others:
         best = tried[0]

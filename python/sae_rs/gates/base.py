@@ -58,6 +58,11 @@ class Gate(ABC):
         """Values of ``log_lambda_sparse`` from which a search may start, the sparsest first."""
         return (0.0,)
 
+    @property
+    def sparsity_detours(self) -> tuple[float, ...]:
+        """How far from its start V is looked for, nearest first, where it does not exist at the start itself."""
+        return ()
+
     def sparsity_start(self, logits: FloatArray, support: NDArray[np.bool_]) -> float:
         """Value of ``log_lambda_sparse`` at which a search from a seed starts, given its logits and support (n, K)."""
         return self.sparsity_starts[0]

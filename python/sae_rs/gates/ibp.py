@@ -75,6 +75,14 @@ class IBP(TemperedGate):
         """Description for the compiled module."""
         return self._numbers()
 
+    @property
+    def sparsity_detours(self) -> tuple[float, ...]:
+        """The coupling of a column's rows can outweigh their curvature, and then V does not exist.
+
+        It does so in a range of concentrations: far below every mass is likely at some cost, far above none costs much.
+        """
+        return (-1.0, 1.0, -2.0, 2.0, -3.0, 3.0)
+
     def sparsity_start(self, logits: FloatArray, support: NDArray[np.bool_]) -> float:
         """Where a learnable α starts: where the masses of a seed's columns are likeliest, not far from `alpha`."""
         if not self.learnable:

@@ -77,6 +77,7 @@ def test_the_path_ends_where_it_must(tmp_path: Path) -> None:
         ({"evidence": "quasi_laplace"}, "needs evidence='laplace'"),
         ({"rho": [0.0, 0.0, 0.0]}, "needs rho=None"),
         ({"max_atoms": -1}, "max_atoms must be"),
+        ({"gate": "ibp"}, "which 'ibp' does not"),
         ({"gate": sae_rs.FrozenRouting(np.ones((50, 1)))}, "frozen routing"),
     ],
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .atoms import Atom
+from .gates import Gate
 from .reml import FitResult
 
 
@@ -38,6 +39,20 @@ class Grown:
     result: FitResult
     atoms: tuple[Atom, ...]
     path: tuple[GrowthStep, ...]
+
+
+def check_growth(evidence: object, rho: object, gate: Gate) -> None:
+    """Refuse what a dictionary of unknown size cannot be combined with."""
+    if evidence != "laplace":
+        raise ValueError(f"n_atoms='auto' needs evidence='laplace', which compares numbers of atoms, got {evidence!r}")
+    if rho is not None:
+        raise ValueError("n_atoms='auto' needs rho=None: strengths are of a given number of atoms")
+    if not gate.ranks_sizes:
+        raise ValueError(
+            f"n_atoms='auto' needs a gate whose evidence compares numbers of atoms, which {gate.kind!r} does not"
+        )
+    if gate.routing is not None:
+        raise ValueError("n_atoms='auto' cannot be combined with frozen routing, which says how many atoms there are")
 
 
 def grow(

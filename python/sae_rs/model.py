@@ -16,7 +16,7 @@ from .encoding import Encoding, check_code, decode_atom, decode_rows, encode_wit
 from .exceptions import ConvergenceWarning, NotFittedError
 from .fitted_rows import FittedRows
 from .gates import Gate, resolve_gate
-from .growth import GrowthStep, grow
+from .growth import GrowthStep, check_growth, grow
 from .memory import check_memory
 from .metrics import RowMetric
 from .parameters import Parameters
@@ -26,7 +26,6 @@ from .validation import (
     as_matrix,
     check_choice,
     check_decoder_rank,
-    check_growth,
     check_integer,
     check_n_atoms,
     check_n_jobs,
@@ -279,7 +278,7 @@ class ManifoldSAE(Parameters):
             raise ValueError(f"center must be True or False, got {self.center!r}")
         max_atoms = check_integer(self.max_atoms, "max_atoms", 0)
         if n_atoms is None:
-            check_growth(self.evidence, self.rho, gate.routing)
+            check_growth(self.evidence, self.rho, gate)
         rho = check_rho(self.rho, atoms, self.evidence)
         check_scales(atoms, self.evidence)
         n_init = check_integer(self.n_init, "n_init", 1)

@@ -210,16 +210,6 @@ def check_choice(value: object, name: str, known: Sequence[str]) -> None:
         raise ValueError(f"{name} must be {' or '.join(repr(k) for k in known)}, got {value!r}")
 
 
-def check_growth(evidence: object, rho: object, routing: object) -> None:
-    """Refuse what a dictionary of unknown size cannot be combined with."""
-    if evidence != "laplace":
-        raise ValueError(f"n_atoms='auto' needs evidence='laplace', which compares numbers of atoms, got {evidence!r}")
-    if rho is not None:
-        raise ValueError("n_atoms='auto' needs rho=None: strengths are of a given number of atoms")
-    if routing is not None:
-        raise ValueError("n_atoms='auto' cannot be combined with frozen routing, which says how many atoms there are")
-
-
 def check_decoder_rank(value: object, n_outputs: int) -> int | str | None:
     """Check the rank of decoders in p output channels: "auto", None, or a number of channels."""
     if value is None or value == "auto":

@@ -54,6 +54,11 @@ class Gate(ABC):
         return n_atoms
 
     @property
+    def ranks_sizes(self) -> bool:
+        """Whether the prior has its normaliser, so that evidences of different numbers of atoms can be compared."""
+        return True
+
+    @property
     def sparsity_starts(self) -> tuple[float, ...]:
         """Values of ``log_lambda_sparse`` from which a search may start, the sparsest first."""
         return (0.0,)

@@ -76,6 +76,11 @@ class IBP(TemperedGate):
         return self._numbers()
 
     @property
+    def ranks_sizes(self) -> bool:
+        """The energies of its columns have no normaliser over logits."""
+        return False
+
+    @property
     def sparsity_detours(self) -> tuple[float, ...]:
         """The coupling of a column's rows can outweigh their curvature, and then V does not exist.
 

@@ -69,6 +69,16 @@ def test_the_path_ends_where_it_must(tmp_path: Path) -> None:
     assert ManifoldSAE("auto", max_atoms=0).fit(X).decoders_ == []
 
 
+def test_gates_of_a_few_atoms_grow_as_well() -> None:
+    model = ManifoldSAE("auto", Circle(1), gate=sae_rs.Softmax(top_k=3), max_atoms=1).fit(circles(1, 8, 100, seed=0))
+    assert len(model.decoders_) == 1
+
+
+def test_rows_that_are_too_few_for_any_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match="too few for the basis of atom 0"):
+        ManifoldSAE("auto", ["circle", Sphere(2)]).fit(np.random.default_rng(0).standard_normal((3, 8)))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

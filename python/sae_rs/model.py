@@ -303,13 +303,17 @@ class ManifoldSAE(Parameters):
         if n_atoms is not None:
             check_rows_suffice(len(fitted.values), atoms, "rows of positive weight")
 
+        if n_atoms is None and max_atoms:
+            # what no atom could be fitted to is refused before work starts, as it is for a given number
+            narrowest = min(kinds, key=lambda kind: kind.width)
+            check_rows_suffice(len(fitted.values), [narrowest], "rows of positive weight")
+            gate.sized(1).check(len(fitted.values), 1)
+
         def admitted(dictionary: tuple[Atom, ...]) -> bool:
             try:
                 check_memory(self.memory_budget, array.shape[0], array.shape[1], dictionary)
                 check_rows_suffice(len(fitted.values), dictionary, "rows of positive weight")
-                gate.check(len(fitted.values), len(dictionary))
-                gate.spec(len(dictionary))
-            except (ValueError, MemoryError):
+            except ValueError:
                 return False
             return True
 
@@ -319,7 +323,7 @@ class ManifoldSAE(Parameters):
             return reml.fit_dictionary(
                 fitted.values,
                 dictionary,
-                gate,
+                gate.sized(len(dictionary)) if n_atoms is None else gate,
                 evidence=self.evidence,
                 outer=self.outer,
                 arc_length=self.roughness == "arc_length",
@@ -341,6 +345,7 @@ class ManifoldSAE(Parameters):
             if n_atoms is None:
                 grown = grow(lambda own: fit_dictionary(own, listener), kinds, admitted, max_atoms)
                 result, atoms, path = grown.result, grown.atoms, grown.path
+                gate = gate.sized(len(atoms))
             else:
                 result, path = fit_dictionary(atoms, listener), ()
         n_rows, n_columns = data.values.shape

@@ -31,6 +31,10 @@ class Gate(ABC):
         """Refuse a fit of so many rows and atoms that the gate does not suit; most suit all."""
         self.spec(n_atoms)
 
+    def sized(self, n_atoms: int) -> Gate:
+        """The gate of a dictionary of so many atoms, where a larger one was meant."""
+        return self
+
     @property
     def routing(self) -> FloatArray | None:
         """Gates (n, K) that are given; None where they are found."""

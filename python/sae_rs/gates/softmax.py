@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from numbers import Integral
@@ -64,6 +65,10 @@ class Softmax(TemperedGate):
     def free_logits(self, n_atoms: int) -> int:
         """All but the pinned one."""
         return max(n_atoms - 1, 0)
+
+    def sized(self, n_atoms: int) -> Softmax:
+        """At most all atoms of a row."""
+        return self if self.top_k is None else dataclasses.replace(self, top_k=min(self.top_k, max(n_atoms, 1)))
 
     @property
     def sparsity_starts(self) -> tuple[float, ...]:

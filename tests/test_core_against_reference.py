@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from numpy.typing import NDArray
 
+from differences import slopes
 from reference import (
     Problem,
     Rho,
@@ -430,7 +431,7 @@ def test_evaluation_finds_an_optimum(recipe: Recipe) -> None:
 @given(near_optimum)
 def test_gradient_of_the_evidence_against_differences(recipe: Recipe) -> None:
     problem, state, rho = clear_optimum(recipe)
-    term, flat, step = core_term(problem, state), rho.to_flat(), 1e-3
+    term, flat = core_term(problem, state), rho.to_flat()
     signs = kinks(problem, state, rho)
 
     def value(at: Array) -> float:
@@ -439,12 +440,7 @@ def test_gradient_of_the_evidence_against_differences(recipe: Recipe) -> None:
         assume(kinks(problem, state_of(result.term), rho) == signs)
         return float(result.value)
 
-    slope = np.zeros(len(flat))
-    for j in range(len(flat)):
-        move = np.zeros(len(flat))
-        move[j] = step
-        narrow, wide = value(flat + move) - value(flat - move), value(flat + 2 * move) - value(flat - 2 * move)
-        slope[j] = (8 * narrow - wide) / (12 * step)  # fourth order
+    slope = slopes(value, flat)
     gradient = np.asarray(term.evaluate(core_rho(rho), tol=INNER_TOL).gradient)
     assert relative_error(gradient, slope, *gradient_addends(problem, state, rho)) < DIFFERENCES
 

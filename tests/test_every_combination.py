@@ -12,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from differences import slopes
 from reference import Variables, curvature, evidence, gradient_theta, log_det, log_det_adjoint
 from reference.evidence import evidence_all_terms
 from reference.objective import data_gradient, held_logits
@@ -102,7 +103,7 @@ def test_slopes(kind: str, gate: str, full_support: bool, mode: Evidence, data: 
     state = state_of(found.term)
     clear(problem, state, rho, held=True)
     walls = held_logits(problem, state)
-    term, flat, step = core_term(problem, state), rho.to_flat(), 1e-3
+    term, flat = core_term(problem, state), rho.to_flat()
     signs = kinks(problem, state, rho)
 
     def value(at: NDArray[np.float64]) -> float:
@@ -112,9 +113,6 @@ def test_slopes(kind: str, gate: str, full_support: bool, mode: Evidence, data: 
         assume((held_logits(problem, there) == walls).all())
         return float(result.value)
 
-    slope = np.zeros(len(flat))
-    for j, move in enumerate(step * np.eye(len(flat))):
-        narrow, wide = value(flat + move) - value(flat - move), value(flat + 2 * move) - value(flat - 2 * move)
-        slope[j] = (8 * narrow - wide) / (12 * step)
+    slope = slopes(value, flat)
     gradient = np.asarray(term.evaluate(core_rho(rho), tol=INNER_TOL).gradient)
     assert relative_error(gradient, slope, *gradient_addends(problem, state, rho)) < DIFFERENCES

@@ -259,14 +259,14 @@ fn relaxed(
     let rows: Vec<RowState> = match problem.metric() {
         None => {
             let solver = with(state.decoders.clone()).ok()?;
-            rows.into_par_iter().map(|i| polish(&solver, problem.data().row(i), i)).collect()
+            rows.into_par_iter().map(|i| polish(&solver, problem.rows(i..i + 1).row(0), i)).collect()
         }
         // a row in a metric is a plain row of whitened decoders
         Some(metric) => rows
             .into_par_iter()
             .map(|i| {
                 let solver = with(metric.whiten(i, state.decoders.view())).ok()?;
-                let z = metric.whiten(i, problem.rows(i..i + 1));
+                let z = metric.whiten(i, problem.rows(i..i + 1).view());
                 Some(polish(&solver, z.row(0), i))
             })
             .collect::<Option<_>>()?,

@@ -32,6 +32,11 @@ impl Chunks {
         Self { n, segments }
     }
 
+    /// Number of chunks.
+    pub fn len(&self) -> usize {
+        self.segments.last().map_or(0, |s| s.end)
+    }
+
     pub fn rows(&self, chunk: usize) -> Range<usize> {
         chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(self.n)
     }

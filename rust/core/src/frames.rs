@@ -105,7 +105,7 @@ impl State {
         let mut moved = false;
         for k in 0..problem.n_atoms() {
             let Some(old) = self.frames.of(k).cloned() else { continue };
-            let lin = linearise(problem, &self, rho, crate::arrow::Frame::span(problem, &self))?;
+            let lin = linearise(problem, &self, rho, crate::arrow::Frame::span(problem, &self, true))?;
             let rows = problem.rows_of(k);
             let gram = lin.gram.slice(s![rows.clone(), rows.clone()]);
             let mut decoder = self.decoder(problem, k).to_owned();

@@ -210,6 +210,32 @@ impl SaeRowLayout {
         self.row_start.len() - 1
     }
 
+    /// The atoms in groups, each in order: atoms that some row uses together are in one group, and so are those that share a
+    /// group with either.
+    pub fn groups(&self) -> Vec<Vec<usize>> {
+        let mut root: Vec<usize> = (0..self.coord_dims.len()).collect();
+        fn find(root: &mut [usize], mut k: usize) -> usize {
+            while root[k] != k {
+                root[k] = root[root[k]];
+                k = root[k];
+            }
+            k
+        }
+        for i in 0..self.n_rows() {
+            for pair in self.active_atoms(i).windows(2) {
+                let (a, b) = (find(&mut root, pair[0] as usize), find(&mut root, pair[1] as usize));
+                root[a.max(b)] = a.min(b);
+            }
+        }
+        let mut groups: Vec<Vec<usize>> = vec![Vec::new(); root.len()];
+        for k in 0..root.len() {
+            let first = find(&mut root, k);
+            groups[first].push(k);
+        }
+        groups.retain(|group| !group.is_empty());
+        groups
+    }
+
     pub fn coord_dims(&self) -> &[usize] {
         &self.coord_dims
     }
@@ -343,6 +369,13 @@ mod tests {
         // the cap never closes an open gate
         assert_eq!(make(2).unwrap().active_atoms(0), [0, 1]);
         assert_eq!(make(1).unwrap().active_atoms(0), [0, 1]);
+    }
+
+    #[test]
+    fn groups_are_what_rows_tie_together() {
+        let lists = vec![vec![4, 1], vec![0], vec![2, 4], vec![3], vec![]];
+        let layout = SaeRowLayout::with_independent_logits(lists.into_iter(), 0, vec![1; 6]).unwrap();
+        assert_eq!(layout.groups(), [vec![0], vec![1, 2, 4], vec![3], vec![5]]);
     }
 
     #[test]

@@ -134,9 +134,8 @@ impl CentredRows {
         let mut sum = Array1::<f64>::zeros(p);
         for range in passes(n) {
             let rows = source.raw(range.clone());
-            if let Some((i, c)) = (0..range.len())
-                .flat_map(|i| (0..p).map(move |c| (i, c)))
-                .find(|&(i, c)| !rows[[i, c]].is_finite())
+            if let Some((i, c)) =
+                (0..range.len()).flat_map(|i| (0..p).map(move |c| (i, c))).find(|&(i, c)| !rows[[i, c]].is_finite())
             {
                 let found = source.error().unwrap_or_else(|| {
                     format!("data must be finite; entry [{}, {c}] is {}", range.start + i, rows[[i, c]])

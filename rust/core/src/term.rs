@@ -80,7 +80,15 @@ impl SaeManifoldTerm {
         let framed = (!self.state.frames.is_empty()).then_some(Elimination::Complement);
         let metric = p.metric().map(|_| Elimination::Primal);
         let coupled = coupled_logits + layout.n_active_coords();
-        plan(p.n_rows(), p.n_outputs(), coupled, p.width(), metric.or(framed).or(elimination))
+        // frames of decoders and a metric tie all atoms together
+        let widths = match metric.or(framed) {
+            Some(_) => vec![p.width()],
+            None => {
+                let width = |group: &Vec<usize>| group.iter().map(|&k| p.rows_of(k).len()).sum();
+                layout.groups().iter().map(width).collect()
+            }
+        };
+        plan(p.n_outputs(), coupled, &widths, metric.or(framed).or(elimination))
     }
 
     fn check(&self, rho: &SaeManifoldRho) -> Result<(), ShapeError> {
@@ -90,7 +98,7 @@ impl SaeManifoldTerm {
     /// The named terms of L at this state.
     pub fn loss(&self, rho: &SaeManifoldRho) -> Result<LossParts, ShapeError> {
         self.check(rho)?;
-        linearise(&self.problem, &self.state, rho, Frame::span(&self.problem, &self.state))
+        linearise(&self.problem, &self.state, rho, Frame::span(&self.problem, &self.state, true))
             .map(|lin| lin.loss)
             .ok_or_else(|| ShapeError::value("the decoder prior is not positive definite at these strengths"))
     }

@@ -86,7 +86,8 @@ impl SaeManifoldTerm {
             ndarray::concatenate(ndarray::Axis(0), &views).map_err(|e| PyValueError::new_err(e.to_string()))?;
         let problem =
             Problem::new(X.source()?, weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
-        let problem = with_metric(problem.with_mode(mode).with_arc_length(arc_length), metric.as_ref())?.with_rows_kept(keep_rows);
+        let problem = with_metric(problem.with_mode(mode).with_arc_length(arc_length), metric.as_ref())?
+            .with_rows_kept(keep_rows);
         let coords = coords.iter().map(matrix).collect();
         let state = State::new(&problem, matrix(&logits), coords, stacked, lists).map_err(value_error)?;
         Ok(Self { core: Core::new(Arc::new(problem), state) })

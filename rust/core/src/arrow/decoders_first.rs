@@ -5,6 +5,7 @@
 //! `S_t[i, j] = A_i delta_ij - (phi_i' G^-1 phi_j)(L_i L_j') w_i w_j/phi^2 + (C_i Z) K^-1 (C_j Z)'`.
 
 use super::factor::{Curvature, RowTraces};
+use super::kronecker::Kronecker;
 use super::rows_first::decoupled_logits;
 use super::spectral::{ln_held, Nulls};
 use super::{Step, System};
@@ -18,12 +19,8 @@ use ndarray::{s, Array2};
 /// The factor of decoders first.
 #[derive(Debug)]
 pub struct DecodersFirst {
-    gram: Cholesky,
-    /// Z columns over the border in the frame, each M x r.
-    solved_gauge: Vec<Array2<f64>>,
-    /// U columns over the border in the frame.
-    gauge: Vec<Array2<f64>>,
-    core: Cholesky,
+    /// The border's own curvature in the frame.
+    border: Kronecker,
     local: Cholesky,
     /// Where each row's coupled variables begin.
     starts: Vec<usize>,
@@ -94,31 +91,20 @@ impl DecodersFirst {
                 system.lin.frame.split(&u).0
             })
             .collect();
-        let solved_gauge: Vec<Array2<f64>> = gauge
-            .iter()
-            .map(|u| {
-                let mut z = u.clone();
-                gram.solve(&mut z.view_mut());
-                z
-            })
-            .collect();
-        let j = gauge.len();
-        let inner = |a: &Array2<f64>, b: &Array2<f64>| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
-        let core =
-            Array2::from_shape_fn((j, j), |(a, b)| f64::from(u8::from(a == b)) + inner(&gauge[a], &solved_gauge[b]));
-        let core = Cholesky::new(core.view())?;
+        let border = Kronecker::new(gram, gauge)?;
+        let j = border.solved_gauge.len();
 
         let mut solved_phi = rows.phi.t().as_standard_layout().into_owned();
-        gram.solve(&mut solved_phi.view_mut());
+        border.gram().solve(&mut solved_phi.view_mut());
         let kernel = product((rows.phi.view(), Op::Plain), (solved_phi.view(), Op::Plain));
         let cross = product((rows.jacobian.view(), Op::Plain), (rows.jacobian.view(), Op::Transposed));
         let mut local = -(&kernel * &cross);
         let seen = Array2::from_shape_fn((local.nrows(), j), |(a, g)| {
-            let through = rows.phi.row(a).dot(&solved_gauge[g]);
+            let through = rows.phi.row(a).dot(&border.solved_gauge[g]);
             through.dot(&rows.jacobian.row(a))
         });
         let mut weighted = seen.t().as_standard_layout().into_owned();
-        core.solve(&mut weighted.view_mut());
+        border.core.solve(&mut weighted.view_mut());
         local += &seen.dot(&weighted);
         for chunk in system.lin.chunks(problem, state) {
             for (_, view, _) in System::rows_of(problem, state, &chunk) {
@@ -132,23 +118,11 @@ impl DecodersFirst {
             }
         }
         let local = Cholesky::new(local.view())?;
-        let mut log_det = problem.n_outputs() as f64 * gram.log_det() + core.log_det() + local.log_det();
+        let mut log_det =
+            problem.n_outputs() as f64 * border.gram().log_det() + border.core.log_det() + local.log_det();
         log_det += decoupled_logits(problem, state, |row| nulls.logits(problem, system, row), ln_held);
         let starts = rows.starts;
-        log_det.is_finite().then_some(Self { gram, solved_gauge, gauge, core, local, starts, nulls, log_det })
-    }
-
-    /// `(G (x) I + UU')^-1 b` on the frame's channels.
-    fn solve_border(&self, border: &mut Array2<f64>) {
-        self.gram.solve(&mut border.view_mut());
-        let inner = |a: &Array2<f64>, b: &Array2<f64>| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
-        let mut seen: Vec<f64> = self.gauge.iter().map(|u| inner(u, border)).collect();
-        if !seen.is_empty() {
-            self.core.solve_vec(&mut seen);
-        }
-        for (z, s) in self.solved_gauge.iter().zip(&seen) {
-            border.scaled_add(-s, z);
-        }
+        log_det.is_finite().then_some(Self { border, local, starts, nulls, log_det })
     }
 
     pub(super) fn solve(
@@ -161,7 +135,7 @@ impl DecodersFirst {
     ) -> Step {
         let frame = &system.lin.frame;
         let (mut inside, rest) = frame.split(&rhs.border);
-        self.solve_border(&mut inside);
+        self.border.solve(&mut inside);
         let mut local = rhs.local.clone();
         axpy(-1.0, &system.couple(problem, state, rho, &inside), &mut local);
         let mut coupled = gather(problem, state, system, &local);
@@ -179,11 +153,11 @@ impl DecodersFirst {
             }
         }
         let mut back = system.couple_transposed(problem, state, rho, &local);
-        self.solve_border(&mut back);
+        self.border.solve(&mut back);
         inside -= &back;
         let mut border = frame.lift(&inside);
         if let Some(mut rest) = rest {
-            self.gram.solve(&mut rest.view_mut());
+            self.border.gram().solve(&mut rest.view_mut());
             border += &rest;
         }
         Step { local, border }
@@ -203,18 +177,18 @@ impl DecodersFirst {
         let mut f = Array2::zeros((q, m * r));
         for a in 0..q {
             let mut block = Array2::from_shape_fn((m, r), |(i, c)| rows.phi[[a, i]] * rows.jacobian[[a, c]]);
-            self.solve_border(&mut block);
+            self.border.solve(&mut block);
             f.row_mut(a).assign(&ndarray::Array1::from_iter(block.iter().copied()));
         }
         let local = self.local.inverse();
         let cross = -product((local.view(), Op::Plain), (f.view(), Op::Plain));
 
         // X_bb = (G (x) I + UU')^-1 + F' S_t^-1 F, traced over all p channels
-        let gram = self.gram.inverse();
+        let gram = self.border.gram().inverse();
         let mut trace = &gram * problem.n_outputs() as f64;
-        let core = self.core.inverse();
-        for (a, za) in self.solved_gauge.iter().enumerate() {
-            for (b, zb) in self.solved_gauge.iter().enumerate() {
+        let core = self.border.core.inverse();
+        for (a, za) in self.border.solved_gauge.iter().enumerate() {
+            for (b, zb) in self.border.solved_gauge.iter().enumerate() {
                 trace.scaled_add(-core[[a, b]], &za.dot(&zb.t()));
             }
         }

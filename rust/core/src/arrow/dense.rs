@@ -42,7 +42,7 @@ impl ArrowSchur {
                 return Err(ShapeError::shape("layout coord_dims", layout.coord_dims(), &problem.coord_dims()));
             }
         }
-        let system = System::new(problem, state, rho, Frame::full(&state.decoders))
+        let system = System::new(problem, state, rho, Frame::full(problem, &state.decoders))
             .ok_or_else(|| ShapeError::value("the curvature at this state and these strengths is not finite"))?;
         let lin = &system.lin;
         let (m, p) = state.decoders.dim();

@@ -33,8 +33,9 @@ impl Elimination {
     /// The channels it works in.
     pub fn frame(self, problem: &Problem, state: &State) -> Frame {
         match self {
-            Self::Primal => Frame::full(&state.decoders),
-            Self::Complement | Self::Dual => Frame::span(problem, state),
+            Self::Primal => Frame::full(problem, &state.decoders),
+            Self::Complement => Frame::span(problem, state, true),
+            Self::Dual => Frame::span(problem, state, false),
         }
     }
 }

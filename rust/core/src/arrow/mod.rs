@@ -18,6 +18,7 @@ mod dense;
 mod factor;
 mod frame;
 mod gauge;
+mod kronecker;
 mod plan;
 mod rows_first;
 mod spectral;

@@ -6,33 +6,34 @@ use super::Elimination;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub elimination: Elimination,
-    /// Border variables in the frame (rows first), or coupled local variables (decoders first).
+    /// Border variables in the frame of the largest group of atoms (rows first), or coupled local variables (decoders first).
     pub dense_size: usize,
-    /// Estimated peak bytes, the data included.
+    /// Estimated bytes of the dense systems.
     pub bytes: usize,
 }
 
-/// Chooses the elimination whose dense system is smaller, and estimates its memory.
+/// Chooses the elimination whose dense systems cost less, and estimates their memory.
 ///
-/// `n` rows, `p` outputs, `coupled` local variables of all rows together, `width` the stacked basis width M.
-pub fn plan(n: usize, p: usize, coupled: usize, width: usize, forced: Option<Elimination>) -> Plan {
-    let rank = width.min(p);
-    let border = width * rank;
-    let elimination = forced.unwrap_or(match (coupled < border, width < p) {
+/// `p` outputs, `coupled` local variables of all rows together, and the stacked basis width of each group of atoms.
+pub fn plan(p: usize, coupled: usize, widths: &[usize], forced: Option<Elimination>) -> Plan {
+    let width: usize = widths.iter().sum();
+    let rank = widths.iter().copied().max().unwrap_or(0).min(p);
+    let cube = |size: usize| (size as f64).powi(3);
+    let grouped: f64 = widths.iter().map(|w| cube(w * rank)).sum();
+    let elimination = forced.unwrap_or(match (cube(coupled) < grouped, rank < p || widths.len() > 1) {
         (true, _) => Elimination::Dual,
         (false, true) => Elimination::Complement,
         (false, false) => Elimination::Primal,
     });
-    let (channels, dense_size) = match elimination {
-        Elimination::Primal => (p, width * p),
-        Elimination::Complement => (rank, border),
-        Elimination::Dual => (rank, coupled),
+    let square = |size: usize| size.saturating_mul(size);
+    // a factor, its inverse and a work copy
+    let (dense_size, entries) = match elimination {
+        Elimination::Primal => (width * p, 3 * square(width * p)),
+        Elimination::Complement => {
+            let sizes = widths.iter().map(|w| w * rank);
+            (sizes.clone().max().unwrap_or(0), 3 * sizes.map(square).sum::<usize>())
+        }
+        Elimination::Dual => (coupled, 5 * square(coupled) + coupled.saturating_mul(width * width.min(p))),
     };
-    // data; two tapes (a state and its trial); a dense factor, its inverse and a work copy; a few local vectors
-    let q = coupled / n.max(1) + 1;
-    let tape = n * (3 * width + 2 * q * q + q * channels) + n * q * q;
-    let dense = 3 * dense_size * dense_size;
-    let extra = if elimination == Elimination::Dual { coupled * border + 2 * coupled * coupled } else { 0 };
-    let vectors = 12 * (coupled + width * p);
-    Plan { elimination, dense_size, bytes: 8 * (n * p + 2 * tape + dense + extra + vectors) }
+    Plan { elimination, dense_size, bytes: entries.saturating_mul(8) }
 }

@@ -1,19 +1,21 @@
 //! Rows first: `S = G (x) I - sum_i C_i' A_i^-1 C_i`.
 //!
-//! Each row adds `(phi_i phi_i') (x) K_i w_i^2/phi^2` with `K_i = L_i' A_i^-1 L_i`, so over many rows the sum is one matrix
+//! S is block diagonal over groups of atoms (`super::frame`). Each row adds `(phi_i phi_i') (x) K_i w_i^2/phi^2` with `K_i = L_i' A_i^-1 L_i`, so over many rows the sum is one matrix
 //! product of packed `phi phi'` against packed `K`. In a frame of r < p channels the other p - r contribute
 //! `ln |G|` each.
 
 use super::border::Border;
 use super::factor::{Curvature, RowTraces};
+use super::frame::Group;
+use super::kronecker::Kronecker;
 use super::spectral::{ln_held, Nulls};
-use super::{Step, System};
+use super::{Frame, Step, System};
 use crate::linalg::{axpy, dot, gemm, product, small_backward, small_cholesky, small_forward, Cholesky, Op};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{Chunk, Chunks, RowView};
 use crate::state::State;
-use ndarray::Array2;
+use ndarray::{s, Array2, Axis};
 use std::collections::{BTreeMap, HashMap};
 
 /// The factor of rows first.
@@ -21,10 +23,42 @@ use std::collections::{BTreeMap, HashMap};
 pub struct RowsFirst {
     /// Cholesky factors of the rows' blocks, laid end to end per chunk.
     blocks: Vec<Vec<f64>>,
-    schur: Cholesky,
-    border: Border,
+    groups: Vec<(Border, Reduced)>,
     pub(super) nulls: Nulls,
     pub(super) log_det: f64,
+}
+
+/// What the border of one group of atoms is solved with once the rows are eliminated.
+#[derive(Debug)]
+enum Reduced {
+    /// The factor of its Schur complement.
+    Exact(Cholesky),
+    /// The border's own curvature `G (x) I + UU'`, which is above the Schur complement: eigenvalues of the one against the
+    /// other lie between 0 and 1, few of them far from 1. Good enough to step and to precondition with, and it needs no
+    /// dense matrix over the border.
+    Majorised(Kronecker),
+}
+
+/// A Schur complement of more variables is not formed to step with.
+const STEPS_EXACTLY_TO: usize = 1024;
+
+/// Whether a group's Schur complement is replaced by what is above it.
+fn is_majorised(problem: &Problem, state: &State, curvature: Curvature, size: usize) -> bool {
+    let kronecker = problem.metric().is_none() && state.frames.is_empty();
+    curvature == Curvature::Stiffened && kronecker && size > STEPS_EXACTLY_TO
+}
+
+impl Reduced {
+    fn solve(&self, border: &Border, inside: &mut Array2<f64>) {
+        match self {
+            Self::Exact(schur) => border.solve_inside(schur, inside),
+            Self::Majorised(kronecker) => {
+                let mut own = border.select(inside);
+                kronecker.solve(&mut own);
+                border.put(&own, inside);
+            }
+        }
+    }
 }
 
 fn packed_len(n: usize) -> usize {
@@ -52,11 +86,17 @@ impl RowsFirst {
         nulls: Nulls,
         system: &System,
     ) -> Option<Self> {
-        let (m, r) = (problem.width(), system.lin.frame.rank());
-        let (mm, rr) = (packed_len(m), packed_len(r));
-        let plan = Chunks::new(problem.n_rows(), 8 * mm * rr);
+        let frame = &system.lin.frame;
+        let r = frame.rank();
+        let shape = |group: &Group| match is_majorised(problem, state, curvature, group.rows.len() * r) {
+            true => (0, 0),
+            false => (packed_len(group.rows.len()), packed_len(r)),
+        };
+        let shapes: Vec<(usize, usize)> = frame.groups().iter().map(shape).collect();
+        let plan = Chunks::new(problem.n_rows(), 8 * shapes.iter().map(|(m, r)| m * r).sum::<usize>());
+        let zeros = || -> Vec<Array2<f64>> { shapes.iter().map(|&shape| Array2::zeros(shape)).collect() };
         let parts = plan.map(|chunks| {
-            let mut total = Array2::zeros((mm, rr));
+            let mut total = zeros();
             let mut blocks = Vec::with_capacity(chunks.len());
             let (mut ln, mut feasible) = (0.0, true);
             for c in chunks {
@@ -78,44 +118,66 @@ impl RowsFirst {
             }
             (total, blocks, ln, feasible)
         });
-        let mut total = Array2::<f64>::zeros((mm, rr));
+        let mut total = zeros();
         let (mut blocks, mut log_det) = (Vec::new(), 0.0);
         for (part, factors, ln, feasible) in parts {
             if !feasible {
                 return None;
             }
-            total += &part;
+            total.iter_mut().zip(&part).for_each(|(total, part)| *total += part);
             blocks.extend(factors);
             log_det += ln;
         }
 
         // with a metric the rows' share of the border is among what they have added
         let own_border = system.lin.border_gram(problem);
-        let mut schur = Array2::zeros((m * r, m * r));
-        for a in 0..m {
-            for b in 0..m {
-                let row = total.row(packed(a, b));
-                for c in 0..r {
-                    for d in 0..r {
-                        schur[[a * r + c, b * r + d]] = -row[packed(c, d)];
+        let mut groups = Vec::with_capacity(total.len());
+        for (index, (group, total)) in frame.groups().iter().zip(total).enumerate() {
+            let m = group.rows.len();
+            let border = Border::new(problem, state, system, index)?;
+            let gauge = system.gauge(curvature).columns.iter();
+            let own_gauge = gauge.filter(|column| frame.group_of(column.atom) == index).map(|column| {
+                let first = problem.rows_of(column.atom).start;
+                let place = group.rows.binary_search(&first).expect("rows of the group");
+                (place, group.inside((&column.border * column.scale).view()))
+            });
+            if total.is_empty() {
+                let gram = own_border.select(Axis(0), &group.rows).select(Axis(1), &group.rows);
+                let padded = own_gauge.map(|(place, u)| {
+                    let mut out = Array2::zeros((m, r));
+                    out.slice_mut(s![place..place + u.nrows(), ..]).assign(&u);
+                    out
+                });
+                let kronecker = Kronecker::new(Cholesky::new(gram.view())?, padded.collect())?;
+                groups.push((border, Reduced::Majorised(kronecker)));
+                continue;
+            }
+            let mut schur = Array2::zeros((m * r, m * r));
+            for a in 0..m {
+                for b in 0..m {
+                    let row = total.row(packed(a, b));
+                    for c in 0..r {
+                        for d in 0..r {
+                            schur[[a * r + c, b * r + d]] = -row[packed(c, d)];
+                        }
+                        schur[[a * r + c, b * r + c]] += own_border[[group.rows[a], group.rows[b]]];
                     }
-                    schur[[a * r + c, b * r + c]] += own_border[[a, b]];
                 }
             }
-        }
-        for column in &system.gauge(curvature).columns {
-            let mut u = Array2::zeros(state.decoders.dim());
-            column.add_border(problem, 1.0, &mut u);
-            let u = flat(system.lin.frame.split(&u).0);
-            for (i, &value) in u.iter().enumerate().filter(|(_, v)| **v != 0.0) {
-                axpy(value, &u, schur.row_mut(i).as_slice_mut().expect("standard layout"));
+            for (first, u) in own_gauge {
+                let u = flat(u);
+                for (i, &value) in u.iter().enumerate().filter(|(_, v)| **v != 0.0) {
+                    let mut row = schur.row_mut(first * r + i);
+                    let row = row.as_slice_mut().expect("standard layout");
+                    axpy(value, &u, &mut row[first * r..first * r + u.len()]);
+                }
             }
+            let schur = Cholesky::new(border.restrict(schur).view())?;
+            log_det += schur.log_det() + border.log_det();
+            groups.push((border, Reduced::Exact(schur)));
         }
-        let border = Border::new(problem, state, system)?;
-        let schur = Cholesky::new(border.restrict(schur).view())?;
-        log_det += schur.log_det() + border.log_det();
         log_det += decoupled_logits(problem, state, |row| nulls.logits(problem, system, row), ln_held);
-        log_det.is_finite().then_some(Self { blocks, schur, border, nulls, log_det })
+        log_det.is_finite().then_some(Self { blocks, groups, nulls, log_det })
     }
 
     /// `A^-1 b` over all local variables, and `C' A^-1 b` in the frame.
@@ -205,23 +267,29 @@ impl RowsFirst {
         let (mut inside, rest) = frame.split(&rhs.border);
         let (local, coupled) = self.forward(problem, state, rho, system, &rhs.local);
         inside -= &coupled;
-        self.border.solve_inside(&self.schur, &mut inside);
+        self.groups.iter().for_each(|(border, reduced)| reduced.solve(border, &mut inside));
         let local = self.backward(problem, state, rho, system, &local, &inside);
         let mut border = frame.lift(&inside);
         if let Some(rest) = rest {
-            self.border.add_rest(&rest, &mut border);
+            self.groups.iter().for_each(|(own, _)| own.add_rest(&rest, &mut border));
         }
         Step { local, border }
     }
 
     pub(super) fn inverse(&self, problem: &Problem, system: &System) -> BorderInverse {
         let (m, r) = (problem.width(), system.lin.frame.rank());
-        let schur = self.border.lift(self.schur.inverse());
-        let mut trace = self.border.rest_trace(m);
-        for a in 0..m {
-            for b in 0..m {
-                trace[[a, b]] += (0..r).map(|c| schur[[a * r + c, b * r + c]]).sum::<f64>();
+        let mut trace = Array2::zeros((m, m));
+        let mut schur = Vec::with_capacity(self.groups.len());
+        for (group, (border, factor)) in system.lin.frame.groups().iter().zip(&self.groups) {
+            let Reduced::Exact(factor) = factor else { unreachable!("the evidence factors every Schur complement") };
+            let inverse = border.lift(factor.inverse());
+            border.add_rest_trace(&mut trace);
+            for (i, &a) in group.rows.iter().enumerate() {
+                for (j, &b) in group.rows.iter().enumerate() {
+                    trace[[a, b]] += (0..r).map(|c| inverse[[i * r + c, j * r + c]]).sum::<f64>();
+                }
             }
+            schur.push(inverse);
         }
         BorderInverse { schur, trace }
     }
@@ -262,7 +330,7 @@ fn eliminate_chunk(
     (curvature, nulls): (Curvature, &Nulls),
     system: &System,
     chunk: &Chunk,
-    total: &mut Array2<f64>,
+    total: &mut [Array2<f64>],
 ) -> Option<(Vec<f64>, f64)> {
     let r = system.lin.frame.rank();
     let mut inner = Array2::<f64>::zeros((chunk.len(), packed_len(r)));
@@ -279,6 +347,10 @@ fn eliminate_chunk(
             return None;
         }
         ln_det += 2.0 * (0..q).map(|u| l[u * q + u].ln()).sum::<f64>();
+        let group = view.support.first().map(|&k| system.lin.frame.group_of(k as usize));
+        if group.is_none_or(|group| total[group].is_empty()) {
+            continue;
+        }
         whitened.clear();
         whitened.extend_from_slice(view.jacobian);
         small_forward(l, q, &mut whitened, r);
@@ -320,10 +392,13 @@ fn eliminate_chunk(
             }
             of_group.row_mut(i).assign(&inner.row(index));
         }
+        let Some(&first) = support.first() else { continue };
         let share = product((outer.view(), Op::Transposed), (of_group.view(), Op::Plain));
+        let group = system.lin.frame.group_of(first as usize);
+        let places = system.lin.frame.groups()[group].places(&columns);
         for a in 0..m {
             for b in 0..=a {
-                let mut row = total.row_mut(packed(columns[a], columns[b]));
+                let mut row = total[group].row_mut(packed(places[a], places[b]));
                 row += &share.row(packed(a, b));
             }
         }
@@ -333,7 +408,8 @@ fn eliminate_chunk(
 
 /// The border block of the inverse, in the frame, and its partial trace over all channels.
 pub struct BorderInverse {
-    schur: Array2<f64>,
+    /// Per group of atoms.
+    schur: Vec<Array2<f64>>,
     pub(super) trace: Array2<f64>,
 }
 
@@ -341,25 +417,31 @@ pub struct BorderInverse {
 struct Rearranged {
     columns: Vec<usize>,
     wide: Array2<f64>,
+    /// The partial trace over all channels.
+    trace: Array2<f64>,
 }
 
 impl BorderInverse {
-    fn rearranged(&self, problem: &Problem, support: &[u32], r: usize) -> Rearranged {
+    fn rearranged(&self, problem: &Problem, frame: &Frame, support: &[u32]) -> Rearranged {
         let columns = columns_of(problem, support);
-        let m = columns.len();
+        let (m, r) = (columns.len(), frame.rank());
+        let trace = Array2::from_shape_fn((m, m), |(i, j)| self.trace[[columns[i], columns[j]]]);
         let mut wide = Array2::zeros((m, r * m * r));
-        for (a, mut row) in columns.iter().zip(wide.rows_mut()) {
+        let Some(&first) = support.first() else { return Rearranged { columns, wide, trace } };
+        let group = frame.group_of(first as usize);
+        let places = frame.groups()[group].places(&columns);
+        for (a, mut row) in places.iter().zip(wide.rows_mut()) {
             let row = row.as_slice_mut().expect("standard layout");
             for c in 0..r {
-                let from = self.schur.row(a * r + c);
+                let from = self.schur[group].row(a * r + c);
                 let from = from.as_slice().expect("standard layout");
-                for (i, b) in columns.iter().enumerate() {
+                for (i, b) in places.iter().enumerate() {
                     let to = (c * m + i) * r;
                     row[to..to + r].copy_from_slice(&from[b * r..(b + 1) * r]);
                 }
             }
         }
-        Rearranged { columns, wide }
+        Rearranged { columns, wide, trace }
     }
 
     /// With `R_i[c', (m c)] = sum_m' phi_i[m'] S^-1[(m' c'), (m c)]`, row i's cross block is
@@ -378,7 +460,7 @@ impl BorderInverse {
         /// Entries of R held at a time: large enough for the product to run at speed, small enough for the cache.
         const BATCH_ENTRIES: usize = 1 << 18;
         let r = system.lin.frame.rank();
-        let diagonal = product((chunk.phi.view(), Op::Plain), (self.trace.view(), Op::Plain));
+        let m_all = problem.width();
         let factors = &factor.blocks[chunk.index];
         let mut at = 0;
         let mut traces = RowTraces::default();
@@ -387,14 +469,16 @@ impl BorderInverse {
         // rows that follow each other with one support are gathered by one product
         let mut gathered = (0..0, Array2::<f64>::zeros((0, 0)));
         for (index, view, _) in System::rows_of(problem, state, chunk) {
-            let own = of_support.entry(view.support).or_insert_with(|| self.rearranged(problem, view.support, r));
+            let own = of_support
+                .entry(view.support)
+                .or_insert_with(|| self.rearranged(problem, &system.lin.frame, view.support));
             let m = own.columns.len();
             if m == 0 {
                 // a row that uses no atom has no coupled variables
                 traces.local.clear();
                 traces.against_phi.clear();
                 traces.border.clear();
-                traces.border.extend(diagonal.row(index));
+                traces.border.resize(m_all, 0.0);
                 visit(index, &view, &traces);
                 continue;
             }
@@ -458,7 +542,10 @@ impl BorderInverse {
                 }
             }
             traces.border.clear();
-            traces.border.extend_from_slice(diagonal.row(index).as_slice().expect("standard layout"));
+            traces.border.resize(m_all, 0.0);
+            for (&a, own) in own.columns.iter().zip(own.trace.rows()) {
+                traces.border[a] = dot(own.to_slice().expect("standard layout"), &phi);
+            }
             if let Some(metric) = problem.metric() {
                 // R's trace against P_i in place of its plain one
                 own.columns.iter().for_each(|&a| traces.border[a] = 0.0);

@@ -313,26 +313,29 @@ impl RowWork<'_> {
         k.extend_from_slice(&traces.against_phi);
         kappa.clear();
         kappa.extend_from_slice(&traces.border);
-        let mut seen = vec![0.0; j * r];
-        for g in 0..j {
-            let seen = &mut seen[g * r..(g + 1) * r];
-            seen.copy_from_slice(self.moved[g].row(index).as_slice().expect("standard layout"));
-            for u in 0..q {
-                axpy(y(g, u), &view.jacobian[u * r..(u + 1) * r], seen);
-            }
-        }
-        for g in 0..j {
-            for h in 0..j {
+        // columns of other groups of atoms do not reach this row
+        let moved = |g: usize| self.moved[g].row(index).to_slice().expect("standard layout");
+        let reaches = |g: &usize| moved(*g).iter().any(|v| *v != 0.0) || (0..q).any(|u| y(*g, u) != 0.0);
+        let reaching: Vec<usize> = (0..j).filter(reaches).collect();
+        let (mut of_local, mut of_border) = (vec![0.0; q], vec![0.0; r]);
+        for &g in &reaching {
+            // with W = sum_h Theta_gh Y_h over the row: its variables, and phi_i against its border
+            of_local.fill(0.0);
+            of_border.fill(0.0);
+            for &h in &reaching {
                 let t = theta[[g, h]];
-                for u in 0..q {
-                    let yu = t * y(g, u);
-                    (0..q).for_each(|v| x[u * q + v] += yu * y(h, v));
-                    axpy(yu, self.moved[h].row(index).as_slice().expect("standard layout"), &mut k[u * r..(u + 1) * r]);
-                }
-                let seen = &seen[h * r..(h + 1) * r];
-                for (out, y) in kappa.iter_mut().zip(self.inverse.border[g].rows()) {
-                    *out += t * dot(y.as_slice().expect("standard layout"), seen);
-                }
+                (0..q).for_each(|v| of_local[v] += t * y(h, v));
+                axpy(t, moved(h), &mut of_border);
+            }
+            for u in 0..q {
+                axpy(y(g, u), &of_local, &mut x[u * q..(u + 1) * q]);
+                axpy(y(g, u), &of_border, &mut k[u * r..(u + 1) * r]);
+            }
+            for (u, v) in of_local.iter().enumerate() {
+                axpy(*v, &view.jacobian[u * r..(u + 1) * r], &mut of_border);
+            }
+            for a in view.atoms().flat_map(|atom| atom.rows) {
+                kappa[a] += dot(self.inverse.border[g].row(a).to_slice().expect("standard layout"), &of_border);
             }
         }
         if let Some(spectrum) = self.factored.factor.nulls().of(view.row) {

@@ -103,7 +103,12 @@ impl Linearised {
         }
         let at = At { problem, state, rho: &self.rho, columns: &self.columns, frame: &self.frame };
         let mut sums = Sums::new(0, 0);
-        ChunkRef::Made(Box::new(linearise_chunk(&at, (index, self.plan.rows(index)), &mut sums, &mut Scratch::default())))
+        ChunkRef::Made(Box::new(linearise_chunk(
+            &at,
+            (index, self.plan.rows(index)),
+            &mut sums,
+            &mut Scratch::default(),
+        )))
     }
 
     /// All chunks in order.

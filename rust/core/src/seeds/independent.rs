@@ -51,6 +51,10 @@ pub(super) fn independent(problem: &Problem, random_state: u64) -> Vec<Guess> {
     }
     let all: Vec<usize> = (0..problem.n_rows()).collect();
     whiten(&mut scores, &all);
+    // components that are rounding of others cannot be told apart
+    if scores.columns().into_iter().any(|column| column.iter().all(|v| *v == 0.0)) {
+        return Vec::new();
+    }
     let sets = overlapping::components(scores.view(), &sizes, random_state);
     sets.iter().map(|set| from_components(problem, set)).collect()
 }

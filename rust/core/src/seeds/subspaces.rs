@@ -7,9 +7,10 @@ use super::{Guess, Least};
 use crate::atoms::Atom;
 use crate::linalg::{product, symmetric_eigen, Op};
 use crate::problem::Problem;
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use std::collections::BTreeSet;
 
 /// Share of a row that its cluster's atom gets over any other at the start: logits of plus and minus two temperatures.
@@ -41,10 +42,12 @@ impl Subspace {
         Self { mean, basis: Array2::from_shape_fn((r, d), |(c, j)| vectors[[c, r - 1 - j]]) }
     }
 
-    fn distance(&self, row: ndarray::ArrayView1<'_, f64>) -> f64 {
-        let centred = &row - &self.mean;
-        let inside = self.basis.t().dot(&centred);
-        (centred.dot(&centred) - inside.dot(&inside)).max(0.0)
+    /// Squared distances of some rows.
+    fn distances(&self, rows: ArrayView2<'_, f64>) -> Vec<f64> {
+        let centred = &rows - &self.mean;
+        let inside = product((centred.view(), Op::Plain), (self.basis.view(), Op::Plain));
+        let apart = |(c, i): (ArrayView1<'_, f64>, ArrayView1<'_, f64>)| (c.dot(&c) - i.dot(&i)).max(0.0);
+        centred.rows().into_iter().zip(inside.rows()).map(apart).collect()
     }
 }
 
@@ -60,13 +63,19 @@ pub fn clustered(problem: &Problem, n_init: usize, random_state: u64, interrupte
     let sample: Vec<usize> = order.iter().copied().step_by(stride).collect();
     let rows = Array2::from_shape_fn((sample.len(), scores.ncols()), |(i, j)| scores[[sample[i], j]]);
 
-    let mut found: Vec<(f64, Vec<Subspace>)> = (0..RESTARTS * n_init.max(1))
-        .take_while(|_| !interrupted())
-        .map(|restart| {
+    let mut found: Vec<(f64, Vec<Subspace>)> = Vec::new();
+    // a batch between two looks at the interrupt flag
+    for batch in 0..n_init.max(1) {
+        if interrupted() {
+            break;
+        }
+        let restarts = batch * RESTARTS..(batch + 1) * RESTARTS;
+        let run = |restart: usize| {
             let mut rng = ChaCha8Rng::seed_from_u64(random_state.wrapping_add((restart as u64) << 32));
             cluster(rows.view(), &sizes, restart % 2 == 0, &mut rng)
-        })
-        .collect();
+        };
+        found.extend(restarts.into_par_iter().map(run).collect::<Vec<_>>());
+    }
     found.sort_by(|a, b| a.0.total_cmp(&b.0));
     // restarts that ended in the same clustering agree to rounding
     found.dedup_by(|a, b| (a.0 - b.0).abs() <= 1e-9 * (1.0 + b.0.abs()));
@@ -108,8 +117,8 @@ fn cluster(rows: ArrayView2<'_, f64>, sizes: &[usize], linear: bool, rng: &mut C
         let neighbours = (2 * d + 4).max(n / (8 * sizes.len())).min(n);
         let picked = Array2::from_shape_fn((neighbours, rows.ncols()), |(i, j)| rows[[by_distance[i].1, j]]);
         let subspace = Subspace::fit(picked.view(), d, linear);
-        for (near, row) in nearest.iter_mut().zip(rows.rows()) {
-            *near = near.min(subspace.distance(row));
+        for (near, distance) in nearest.iter_mut().zip(subspace.distances(rows)) {
+            *near = near.min(distance);
         }
         subspaces.push(subspace);
     }
@@ -134,22 +143,15 @@ fn cluster(rows: ArrayView2<'_, f64>, sizes: &[usize], linear: bool, rng: &mut C
 }
 
 fn assign(rows: ArrayView2<'_, f64>, subspaces: &[Subspace]) -> (Vec<usize>, f64) {
-    let mut total = 0.0;
-    let labels = rows
-        .rows()
-        .into_iter()
-        .map(|row| {
-            let best = subspaces
-                .iter()
-                .enumerate()
-                .map(|(k, s)| (s.distance(row), k))
-                .min_by(|a, b| a.0.total_cmp(&b.0))
-                .expect("at least one subspace");
-            total += best.0;
-            best.1
-        })
-        .collect();
-    (labels, total)
+    let mut best = vec![(f64::INFINITY, 0); rows.nrows()];
+    for (k, subspace) in subspaces.iter().enumerate() {
+        for (best, distance) in best.iter_mut().zip(subspace.distances(rows)) {
+            if distance < best.0 {
+                *best = (distance, k);
+            }
+        }
+    }
+    (best.iter().map(|b| b.1).collect(), best.iter().map(|b| b.0).sum())
 }
 
 /// Labels and coordinates of every row from the clusters' subspaces.

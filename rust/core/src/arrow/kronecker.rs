@@ -1,0 +1,53 @@
+//! Border curvature that is a Kronecker product but for the gauge: `G (x) I + UU'`, whose inverse is nearly free.
+//!
+//! `(G (x) I + UU')^-1 = G^-1 (x) I - Z K^-1 Z'`, `Z = G^-1 U`, `K = I + U'Z`.
+
+use crate::linalg::Cholesky;
+use ndarray::Array2;
+
+/// The factor over some channels.
+#[derive(Debug)]
+pub(super) struct Kronecker {
+    gram: Cholesky,
+    /// Z columns, each m x r.
+    pub(super) solved_gauge: Vec<Array2<f64>>,
+    /// U columns.
+    gauge: Vec<Array2<f64>>,
+    pub(super) core: Cholesky,
+}
+
+fn inner(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+impl Kronecker {
+    /// `None` where G is not positive definite in floating point.
+    pub(super) fn new(gram: Cholesky, gauge: Vec<Array2<f64>>) -> Option<Self> {
+        let solved = |u: &Array2<f64>| {
+            let mut z = u.clone();
+            gram.solve(&mut z.view_mut());
+            z
+        };
+        let solved_gauge: Vec<Array2<f64>> = gauge.iter().map(solved).collect();
+        let j = gauge.len();
+        let entry = |(a, b)| f64::from(u8::from(a == b)) + inner(&gauge[a], &solved_gauge[b]);
+        let core = Cholesky::new(Array2::from_shape_fn((j, j), entry).view())?;
+        Some(Self { gram, solved_gauge, gauge, core })
+    }
+
+    pub(super) fn gram(&self) -> &Cholesky {
+        &self.gram
+    }
+
+    /// Solves in place for a border vector (m x r).
+    pub(super) fn solve(&self, border: &mut Array2<f64>) {
+        self.gram.solve(&mut border.view_mut());
+        let mut seen: Vec<f64> = self.gauge.iter().map(|u| inner(u, border)).collect();
+        if !seen.is_empty() {
+            self.core.solve_vec(&mut seen);
+        }
+        for (z, s) in self.solved_gauge.iter().zip(&seen) {
+            border.scaled_add(-s, z);
+        }
+    }
+}

@@ -1,10 +1,10 @@
 """The compact terms: the integral over a compact part of a chart in place of the Gaussian one, at the exact curvature.
 
 An atom's angles are one part, because a row may hold one combination of them and leave another free; each sphere is
-one; each interval is one; each choice is one. h is the part's block of H and K that of the exact Hessian A of L, delta included. Its term is
-charge(K) - 1/2 ln|h|: with the 1/2 ln|h| in 1/2 ln|H| and the constants, minus the logarithm of a von Mises or von
-Mises-Fisher integral whose concentrations are the eigenvalues of K. Where the row determines its point, K is about h;
-where it does not, the point lies where the row's noise is, which only K knows.
+one; each interval is one; each choice is one. h is the part's block of H and K that of the exact Hessian A of L, delta
+included. Its term is charge(K) - 1/2 ln|h|: with the 1/2 ln|h| in 1/2 ln|H| and the constants, minus the logarithm of a
+von Mises or von Mises-Fisher integral whose concentrations are the eigenvalues of K. Where the row determines its
+point, K is about h; where it does not, the point lies where the row's noise is, which only K knows.
 
 Between two ends, at a = lo - t and b = hi - t from the point, the integral is
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,10 +81,9 @@ def charge_interval(g: float, k: float, a: float, b: float) -> tuple[float, floa
         return float(np.exp(-fall - 0.5 * k * (u - mode) ** 2))
 
     def moment(power: int) -> float:
-        pieces = zip(cuts[:-1], cuts[1:], strict=True)
         return sum(
             quad(lambda u: u**power * density(u), low, high, epsabs=0.0, epsrel=1e-13, limit=200)[0]
-            for low, high in pieces
+            for low, high in pairwise(cuts)
             if high > low
         )
 
@@ -270,9 +269,9 @@ def compact_theta(problem: Problem, state: State, rho: Rho) -> Array:
 
 
 def _held_theta(problem: Problem, state: State, rho: Rho, held: Held) -> Array:
-    """Derivative of one held coordinate's C: with x = z-hat, dg = w/phi d(x_j . r) and dK = w/phi d(|x_j|^2 + x_jj . r).
+    """Derivative of one held coordinate's C.
 
-    Other coordinates that are held do not move.
+    With x = z-hat, dg = w/phi d(x_j . r) and dK = w/phi d(|x_j|^2 + x_jj . r). Other held coordinates do not move.
     """
     _, by_slope, by_curvature = held.charge
     j, jets = held.at, held.jets

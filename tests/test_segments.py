@@ -67,6 +67,14 @@ class TestFit:
         np.testing.assert_allclose(found, nearest, atol=6e-5)
         assert (np.abs(found) == 1.0).sum() > 8
 
+    @pytest.mark.parametrize("seed", range(3))
+    def test_no_segment_on_noise(self, seed: int) -> None:
+        """Rows of a weak atom lie at its ends, where noise puts them, and are charged for what that says: little."""
+        X = np.random.default_rng(seed).standard_normal((100, 8))
+        none, one = ManifoldSAE(n_atoms=0).fit(X), ManifoldSAE(n_atoms=1, atom=Segment(1)).fit(X)
+        assert one.converged_
+        assert one.evidence_ > none.evidence_ + 10.0
+
     def test_the_classic_mode_holds_the_scale_by_roughness(self) -> None:
         X, t = planted()
         model = ManifoldSAE(n_atoms=1, atom=Segment(3), evidence="quasi_laplace").fit(X / NOISE)

@@ -28,6 +28,11 @@ fn nodes() -> &'static [(f64, f64)] {
 
 /// The charge of slope `g` and curvature `k >= 0` at a point whose ends lie at `a <= 0 <= b` from it.
 pub fn interval_charge(g: f64, k: f64, (a, b): (f64, f64)) -> IntervalCharge {
+    if (b - a).is_nan() {
+        // a point that is no number
+        let value = f64::NAN;
+        return IntervalCharge { value, by_slope: value, by_curvature: value, by_point: value };
+    }
     let mode = if k > 0.0 {
         (-g / k).clamp(a, b)
     } else if g > 0.0 {

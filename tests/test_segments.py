@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.polynomial import legendre
 from numpy.typing import NDArray
+from scipy.integrate import quad
 
 from differences import slopes
 from kinds import hook
@@ -86,6 +87,30 @@ class TestFit:
 def term_of(atom: Atom, data: FloatArray, coords: FloatArray, decoder: FloatArray, gate: Any = None) -> Any:
     spec = FrozenRouting(np.ones((len(data), 1))).spec(1) if gate is None else gate.spec(1)
     return _core.SaeManifoldTerm(data, [atom.spec()], spec, np.ones((len(data), 1)), [coords], [decoder])
+
+
+def test_a_straight_segment_s_rows_are_integrated_exactly() -> None:
+    """Over a straight line the integral is a Gaussian's between the ends, whether the coordinate is held or not."""
+    rng, noise, n = np.random.default_rng(6), 0.4, 30
+    decoder = rng.standard_normal((2, 5))
+    data = rng.uniform(-2.0, 2.0, (n, 1)) * decoder[1] + decoder[0] + noise * rng.standard_normal((n, 5))
+    mean, along = data.mean(axis=0), decoder[1]
+    t = np.clip((data - decoder[0]) @ along / (along @ along), -1.0, 1.0)[:, None]
+    held = np.abs(t[:, 0]) == 1.0
+    assert 5 < held.sum() < 25
+    rho = SaeManifoldRho(0.0, [0.0], [[]], "per_atom", 2.0 * np.log(noise))
+    # the term takes the column mean off
+    parts = term_of(Segment(1), data, t, decoder - np.outer([1.0, 0.0], mean)).criterion_as_atoms(rho)
+    stiffness = along @ along / noise**2
+    share = parts["data_fit"] + parts["ard"] + parts["compact"]
+    share += 0.5 * (n - held.sum()) * np.log(stiffness) - 0.5 * n * np.log(2.0 * np.pi)
+
+    def density(at: float, row: FloatArray) -> float:
+        squares = np.square(row - decoder[0] - at * along).sum()
+        return float(0.5 * np.exp(-0.5 * squares / noise**2) / (2.0 * np.pi * noise**2) ** 2.5)
+
+    exact = sum(-np.log(quad(density, -1.0, 1.0, args=(row,), epsabs=0.0, epsrel=1e-12)[0]) for row in data)
+    assert share == pytest.approx(exact, rel=1e-8)
 
 
 def test_coordinates_that_would_rather_be_inside_are_let_go() -> None:

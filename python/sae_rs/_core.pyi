@@ -12,6 +12,7 @@ __all__ = [
     "InnerReport",
     "Order1",
     "Order2",
+    "RowFile",
     "SaeManifoldRho",
     "SaeManifoldTerm",
     "SaeReconstructionRowProgram",
@@ -188,12 +189,23 @@ class ArrowSchur:
     def dense(self) -> _Floats: ...
 
 @final
+class RowFile:
+    """A float32 or float64 matrix (n, p) in a file, row after row, from byte `offset` on.
+
+    `dtype` is "<f4", ">f4", "<f8" or ">f8". Raises OSError for a file that cannot be opened or is too short.
+    """
+
+    def __new__(cls, path: str, offset: int, dtype: str, shape: tuple[int, int]) -> RowFile: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+@final
 class SaeManifoldTerm:
     """The problem and one inner state of it; a value object, safe to copy."""
 
     def __new__(
         cls,
-        X: _Floats,
+        X: _Floats | RowFile,
         atoms: Sequence[_Spec],
         gate: _Spec,
         logits: _Floats,
@@ -206,6 +218,7 @@ class SaeManifoldTerm:
         evidence: str = ...,
         arc_length: bool = ...,
         metric: _Floats | None = ...,
+        keep_rows: bool = ...,
     ) -> SaeManifoldTerm: ...
     @property
     def evidence(self) -> str: ...
@@ -231,7 +244,7 @@ class SaeManifoldTerm:
     def support(self) -> _Bools: ...
     @staticmethod
     def seeds(
-        X: _Floats,
+        X: _Floats | RowFile,
         atoms: Sequence[_Spec],
         gate: _Spec,
         *,

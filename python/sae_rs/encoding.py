@@ -12,9 +12,14 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from . import _core
 from .atoms import Atom
 from .gates import Gate
+from .rows import FileRows
 from .validation import row_chunks
 
 FloatArray = NDArray[np.float64]
+
+
+# Rows encoded at a time: the core's own copies stay small beside the result.
+ENCODED_ROWS = 65536
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +60,7 @@ def wrap_coords(atoms: Sequence[Atom], coords: Sequence[NDArray[Any]]) -> list[F
 
 
 def encode_with(
-    rows: FloatArray,
+    rows: FloatArray | FileRows,
     mean: FloatArray,
     atoms: Sequence[Atom],
     gate: Gate,
@@ -67,18 +72,33 @@ def encode_with(
 ) -> Encoding:
     """Encode checked rows (m, p) under decoders and strengths; `column_scores` are the prices of the columns'
     masses."""
-    gates, coords, logits, support, objective, status = _core.encode_rows(
-        rows,
-        mean,
-        [atom.spec() for atom in atoms],
-        gate.spec(len(atoms)),
-        decoders,
-        rho,
-        column_scores=column_scores,
-        evidence=evidence,
-        threads=threads,
+    m, n_atoms = len(rows), len(atoms)
+    out = Encoding(
+        np.zeros((m, n_atoms)),
+        [np.zeros((m, atom.ambient)) for atom in atoms],
+        np.zeros((m, n_atoms)),
+        np.zeros((m, n_atoms), dtype=bool),
+        np.zeros(m),
+        np.zeros(m, dtype=np.uint8),
     )
-    return Encoding(gates, wrap_coords(atoms, coords), logits, support, objective, status)
+    for start in range(0, m, ENCODED_ROWS):
+        own = slice(start, min(start + ENCODED_ROWS, m))
+        gates, coords, logits, support, objective, status = _core.encode_rows(
+            rows[own],
+            mean,
+            [atom.spec() for atom in atoms],
+            gate.spec(n_atoms),
+            decoders,
+            rho,
+            column_scores=column_scores,
+            evidence=evidence,
+            threads=threads,
+        )
+        out.gates[own], out.logits[own], out.support[own] = gates, logits, support
+        out.objective[own], out.status[own] = objective, status
+        for block, found in zip(out.coords, wrap_coords(atoms, coords), strict=True):
+            block[own] = found
+    return out
 
 
 def check_code(

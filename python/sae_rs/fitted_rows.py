@@ -13,6 +13,7 @@ from . import _core
 from .atoms import Atom
 from .encoding import Encoding, wrap_coords
 from .gates import Gate
+from .rows import FileRows
 
 FloatArray = NDArray[np.float64]
 
@@ -31,12 +32,12 @@ class FittedRows:
         Which of all rows they are; None when they are all.
     """
 
-    values: FloatArray
+    values: FloatArray | FileRows
     weights: FloatArray | None
     used: NDArray[np.bool_] | None
 
     @classmethod
-    def of(cls, values: FloatArray, weights: FloatArray | None, gate: Gate) -> FittedRows:
+    def of(cls, values: FloatArray | FileRows, weights: FloatArray | None, gate: Gate) -> FittedRows:
         """The rows (n, p) that weigh anything; all of them where gates are given row by row."""
         if weights is None or gate.routing is not None or np.all(weights > 0.0):
             return cls(values, weights, None)
@@ -52,7 +53,7 @@ class FittedRows:
         self,
         term: _core.SaeManifoldTerm,
         atoms: Sequence[Atom],
-        values: FloatArray,
+        values: FloatArray | FileRows,
         encode: Callable[[FloatArray], Encoding],
     ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_], list[FloatArray]]:
         """Gates, logits, support and coordinates of all rows: fitted ones from `term`, the others encoded."""

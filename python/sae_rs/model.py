@@ -21,6 +21,7 @@ from .memory import check_memory
 from .metrics import RowMetric
 from .parameters import Parameters
 from .progress import listening
+from .rows import FileRows, Rows, blocks, column_mean
 from .training import TrainingSummary, metric_explained_variance, summarise_training
 from .validation import (
     as_matrix,
@@ -235,7 +236,7 @@ class ManifoldSAE(Parameters):
 
     # Fitting ---------------------------------------------------------------------------------------------------------
 
-    def fit(self, X: ArrayLike, weights: ArrayLike | None = None, *, metric: RowMetric | None = None) -> ManifoldSAE:
+    def fit(self, X: Rows, weights: ArrayLike | None = None, *, metric: RowMetric | None = None) -> ManifoldSAE:
         """Fit the dictionary to rows.
 
         Parameters
@@ -290,6 +291,9 @@ class ManifoldSAE(Parameters):
         for own in [(kind,) for kind in kinds] if n_atoms is None else [atoms]:
             check_memory(self.memory_budget, array.shape[0], array.shape[1], own)
         decoder_rank = check_decoder_rank(self.decoder_rank, array.shape[1])
+        whole = gate.routing is not None or metric is not None or array.shape[0] <= reml.SAMPLE_ABOVE
+        if isinstance(array, FileRows) and whole:
+            array = array.loaded()
         data = check_training_rows(array)
         if n_atoms is not None:
             check_rows_suffice(len(data.values), atoms)
@@ -351,7 +355,7 @@ class ManifoldSAE(Parameters):
         n_rows, n_columns = data.values.shape
         term = result.term
         if term is None:
-            mean = fitted.values.mean(axis=0) if self.center else np.zeros(n_columns)
+            mean = column_mean(fitted.values) if self.center else np.zeros(n_columns)
             gates, logits = np.zeros((n_rows, 0)), np.zeros((n_rows, 0))
             support, decoders = np.zeros((n_rows, 0), dtype=bool), []
             coords: list[FloatArray] = []
@@ -424,7 +428,7 @@ class ManifoldSAE(Parameters):
             )
         return self
 
-    def fit_transform(self, X: ArrayLike, y: object = None, *, weights: ArrayLike | None = None) -> FloatArray:
+    def fit_transform(self, X: Rows, y: object = None, *, weights: ArrayLike | None = None) -> FloatArray:
         """Fit and return the gates (n, K) of the training rows; `y` is ignored, as pipelines pass it."""
         return self.fit(X, weights).gates_.copy()
 
@@ -443,7 +447,7 @@ class ManifoldSAE(Parameters):
 
     # Encoding and decoding -------------------------------------------------------------------------------------------
 
-    def encode(self, X: ArrayLike) -> Encoding:
+    def encode(self, X: Rows) -> Encoding:
         """Find gates and coordinates of rows (m, p) under the fitted decoders and strengths.
 
         Raises
@@ -459,7 +463,9 @@ class ManifoldSAE(Parameters):
             raise ValueError("frozen routing has no gates for new rows: encode needs a gate that finds them")
         if not self._atoms:
             none = np.zeros((len(rows), 0))
-            squares = np.array([row @ row for row in rows - self.mean_])
+            squares = np.zeros(len(rows))
+            for own in blocks(len(rows)):
+                squares[own] = np.square(rows[own] - self.mean_).sum(axis=1)
             done = np.zeros(len(rows), dtype=np.uint8)
             return Encoding(none, [], none.copy(), none.astype(bool), squares / (2.0 * self.dispersion_), done)
         return encode_with(
@@ -478,7 +484,7 @@ class ManifoldSAE(Parameters):
         """Rows (m, p) of an `Encoding`, in the dtype of the training data (float32 or float64)."""
         return self.inverse_transform(encoding.gates, encoding.coords)
 
-    def transform(self, X: ArrayLike) -> FloatArray:
+    def transform(self, X: Rows) -> FloatArray:
         """Gates (m, K) of rows (m, p)."""
         return self.encode(X).gates
 
@@ -487,7 +493,7 @@ class ManifoldSAE(Parameters):
         self._check_fitted("inverse_transform")
         return self._decode(*check_code(gates, coords, self._atoms), self._dtype)
 
-    def reconstruct(self, X: ArrayLike | None = None) -> NDArray[Any]:
+    def reconstruct(self, X: Rows | None = None) -> NDArray[Any]:
         """Reconstruction of the training rows, or of new rows (m, p), which are encoded first.
 
         Returns
@@ -502,17 +508,17 @@ class ManifoldSAE(Parameters):
         encoding = self.encode(array)
         return self._decode(encoding.gates, encoding.coords, result_dtype(array))
 
-    def score(self, X: ArrayLike, y: object = None) -> float:
+    def score(self, X: Rows, y: object = None) -> float:
         """Explained variance ``1 − Σ‖x − x̂‖² / Σ‖x − column mean‖²`` of rows (m, p); `y` is ignored."""
         self._check_fitted("score")
         rows = check_new_rows(X, self.n_features_in_)
         encoding = self.encode(rows)
-        column_mean = rows.mean(axis=0) if len(rows) else self.mean_
+        column_means = column_mean(rows) if len(rows) else self.mean_
         residual, total = 0.0, 0.0
         for part in row_chunks(len(rows), rows.shape[1] * 8):
             fitted = self._decode(encoding.gates[part], [t[part] for t in encoding.coords], np.dtype(np.float64))
             residual += float(np.square(rows[part] - fitted).sum())
-            total += float(np.square(rows[part] - column_mean).sum())
+            total += float(np.square(rows[part] - column_means).sum())
         if total == 0.0:
             raise ValueError(f"score needs at least 2 different rows to have a variance, got shape {rows.shape}")
         return 1.0 - residual / total

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from . import _core
 from .atoms import Atom
+from .encoding import encode_with
 from .gates import Gate
 from .metrics import whitened_squares
+from .rows import FileRows, blocks, column_mean, column_variance
 
 FloatArray = NDArray[np.float64]
 
-# Rows of one block in a pass over all rows.
-BLOCK_ROWS = 4096
 # A sample whose variance is below this part of all rows' misses what there is to find.
 REPRESENTATIVE = 0.1
 # Directions in which a decoder is shorter than this part of its longest one are not counted in its rank.
@@ -30,7 +30,7 @@ FRAME_SHARE = 0.75
 class Problem:
     """What is fitted: rows, atoms, gate and weights."""
 
-    X: FloatArray
+    X: FloatArray | FileRows
     atoms: Sequence[Atom]
     gate: Gate
     weights: FloatArray | None
@@ -40,19 +40,28 @@ class Problem:
     decoder_rank: int | str | None = None
     # (n, p, m) factors of the rows' metrics
     metric: FloatArray | None = None
+    # whether linearised rows are kept between passes, which is faster and takes more memory
+    keep_rows: bool = True
+
+    @property
+    def source(self) -> FloatArray | _core.RowFile:
+        """The rows as the core takes them."""
+        return self.X.core if isinstance(self.X, FileRows) else self.X
 
     @property
     def n_entries(self) -> int:
         """Entries of the data that the likelihood counts."""
-        counted = self.X if self.metric is None else self.metric[:, 0]
-        return int(counted.size)
+        n_rows, n_outputs = self.X.shape
+        return int(n_rows * (n_outputs if self.metric is None else self.metric.shape[2]))
 
     @property
     def variance(self) -> float:
         """Mean square of an entry of the data less their column means, as the likelihood sees it."""
         if self.metric is None:
             return column_variance(self.X)
-        return float(whitened_squares(self.X - self.X.mean(axis=0), self.metric).sum()) / self.n_entries
+        mean = column_mean(self.X)
+        squares = (whitened_squares(self.X[rows] - mean, self.metric[rows]).sum() for rows in blocks(len(self.X)))
+        return float(sum(squares)) / self.n_entries
 
     def decoder_ranks(self, term: _core.SaeManifoldTerm) -> list[int | None]:
         """Per atom the rank of its decoder's frame, None where it has none."""
@@ -70,7 +79,7 @@ class Problem:
         self, n_init: int, random_state: int, threads: int | None
     ) -> list[tuple[_core.SaeManifoldTerm, _core.SaeManifoldRho]]:
         seeds = _core.SaeManifoldTerm.seeds(
-            self.X,
+            self.source,
             [atom.spec() for atom in self.atoms],
             self.gate.spec(len(self.atoms)),
             weights=self.weights,
@@ -95,38 +104,37 @@ class Problem:
         Drawn in the order of their length, so that the draw follows the data when rows move, among rows that weigh
         anything.
         """
-        mean = self.X.mean(axis=0) if self.center else np.zeros(self.X.shape[1])
-        lengths = np.concatenate([np.square(self.X[i : i + BLOCK_ROWS] - mean).sum(axis=1) for i in blocks(self.X)])
+        mean = column_mean(self.X) if self.center else np.zeros(self.X.shape[1])
+        lengths = np.concatenate([np.square(self.X[own] - mean).sum(axis=1) for own in blocks(len(self.X))])
         order = np.argsort(lengths, kind="stable")
         if self.weights is not None:
             order = order[self.weights[order] > 0.0]
         size = min(size, len(order))
         rows = order[np.sort(np.random.default_rng(random_state).choice(len(order), size, replace=False))]
-        X = self.X[rows]
+        X = np.ascontiguousarray(self.X[rows])
         share = column_variance(X) / column_variance(self.X)
         if len(rows) <= max(2, len(self.atoms)) or not share > REPRESENTATIVE:
             return None
         weights = None if self.weights is None else self.weights[rows]
         metric = None if self.metric is None else np.ascontiguousarray(self.metric[rows])
-        return replace(self, X=X, weights=weights, metric=metric)
+        return replace(self, X=X, weights=weights, metric=metric, keep_rows=True)
 
     def encoded(
         self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho, threads: int | None
     ) -> _core.SaeManifoldTerm:
         """All rows, encoded by the decoders of a term that has seen some of them."""
-        scores = term.column_scores(rho)
-        _, coords, logits, support, _, _ = _core.encode_rows(
+        found = encode_with(
             self.X,
-            term.mean,
-            [atom.spec() for atom in self.atoms],
-            self.gate.spec(len(self.atoms)),
+            np.asarray(term.mean),
+            self.atoms,
+            self.gate,
             term.decoders,
             rho,
-            evidence=self.evidence,
-            column_scores=scores,
-            threads=threads,
+            term.column_scores(rho),
+            self.evidence,
+            threads,
         )
-        return self._at_state(logits, coords, term.decoders, support)
+        return self._at_state(found.logits, found.coords, term.decoders, found.support)
 
     def carried(self, term: _core.SaeManifoldTerm, before: Gate) -> _core.SaeManifoldTerm:
         """The state of a term under another gate, its gates kept."""
@@ -141,7 +149,7 @@ class Problem:
         support: NDArray[np.bool_],
     ) -> _core.SaeManifoldTerm:
         return _core.SaeManifoldTerm(
-            self.X,
+            self.source,
             [atom.spec() for atom in self.atoms],
             self.gate.spec(len(self.atoms)),
             logits,
@@ -153,6 +161,7 @@ class Problem:
             evidence=self.evidence,
             arc_length=self.arc_length,
             metric=self.metric,
+            keep_rows=self.keep_rows,
         )
 
 
@@ -162,15 +171,3 @@ def in_unit(rho: _core.SaeManifoldRho, shift: float) -> _core.SaeManifoldRho:
     flat[1 : 1 + len(rho.log_lambda_smooth)] += shift
     flat[-1] += 0.0 if rho.fixed_dispersion else shift
     return rho.from_flat(flat)
-
-
-def blocks(X: FloatArray) -> range:
-    """Starts of blocks of rows: passes over the rows in blocks make no copy of them all."""
-    return range(0, len(X), BLOCK_ROWS)
-
-
-def column_variance(X: FloatArray) -> float:
-    """Mean variance of the columns, in one pass over chunks of rows."""
-    mean = X.mean(axis=0)
-    total = sum(float(np.square(X[i : i + BLOCK_ROWS] - mean).sum()) for i in blocks(X))
-    return total / X.size

@@ -23,7 +23,8 @@ from . import _core
 from .atoms import Atom
 from .gates import Gate
 from .metrics import whitened_squares
-from .problem import BLOCK_ROWS, Problem, blocks
+from .problem import Problem
+from .rows import FileRows, blocks, column_mean
 from .search import FitProgress, Point, Search, Stopped
 
 __all__ = ["Certificate", "FitProgress", "FitResult", "fit_dictionary"]
@@ -115,7 +116,7 @@ class FitResult:
 
 
 def fit_dictionary(
-    X: FloatArray,
+    X: FloatArray | FileRows,
     atoms: Sequence[Atom],
     gate: Gate,
     *,
@@ -125,6 +126,7 @@ def fit_dictionary(
     decoder_rank: int | str | None = None,
     weights: FloatArray | None = None,
     metric: FloatArray | None = None,
+    keep_rows: bool = True,
     rho: _core.SaeManifoldRho | None = None,
     n_init: int = 4,
     max_outer: int = 100,
@@ -139,7 +141,7 @@ def fit_dictionary(
 
     Parameters
     ----------
-    X : ndarray of shape (n, p), float64, C order
+    X : ndarray of shape (n, p), float64, C order, or FileRows
         Rows; checked by the caller.
     atoms : sequence of K Atom
         K = 0 gives the mean-only model.
@@ -154,6 +156,8 @@ def fit_dictionary(
     weights : ndarray of shape (n,), optional
     metric : ndarray of shape (n, p, m), optional
         Factors that whiten the rows.
+    keep_rows : bool
+        Whether linearised rows are kept between passes.
     rho : SaeManifoldRho, optional
         Where the search starts; from the seeds when None.
     tol : float
@@ -168,7 +172,7 @@ def fit_dictionary(
     """
     if not atoms:
         return _mean_only(X, weights, center, evidence, rho, metric)
-    problem = Problem(X, atoms, gate.settled, weights, center, evidence, arc_length, decoder_rank, metric)
+    problem = Problem(X, atoms, gate.settled, weights, center, evidence, arc_length, decoder_rank, metric, keep_rows)
     fit = Search(
         problem, outer=outer, max_outer=max_outer, max_inner=max_inner, tol=tol, threads=threads, progress=progress
     )
@@ -392,7 +396,7 @@ def _result(fit: Search, status: str) -> FitResult:
 
 
 def _mean_only(
-    X: FloatArray,
+    X: FloatArray | FileRows,
     weights: FloatArray | None,
     center: bool,
     evidence: str,
@@ -401,11 +405,10 @@ def _mean_only(
 ) -> FitResult:
     """The model without atoms: every entry N(mean, φ), φ at its maximum likelihood or, classic, as given."""
     n, p = X.shape
-    mean = X.mean(axis=0) if center else np.zeros(p)
+    mean = column_mean(X) if center else np.zeros(p)
     w = np.ones(n) if weights is None else weights / np.mean(weights)
     total = 0.0
-    for i in blocks(X):
-        rows = slice(i, i + BLOCK_ROWS)
+    for rows in blocks(n):
         left = X[rows] - mean
         squares = np.square(left).sum(axis=1) if metric is None else whitened_squares(left, metric[rows])
         total += float(w[rows] @ squares)

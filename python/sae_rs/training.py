@@ -13,6 +13,7 @@ from . import _core
 from .atoms import Atom
 from .encoding import decode_atom
 from .metrics import whitened_squares
+from .rows import FileRows, column_mean
 from .validation import row_chunks
 
 FloatArray = NDArray[np.float64]
@@ -56,7 +57,7 @@ class TrainingSummary:
 
 
 def summarise_training(
-    X: FloatArray,
+    X: FloatArray | FileRows,
     mean: FloatArray,
     atoms: Sequence[Atom],
     decoders: Sequence[FloatArray],
@@ -94,14 +95,14 @@ def summarise_training(
     grams = [np.zeros((atom.width, atom.width)) for atom in atoms]
     shares = np.zeros(n_atoms)
     residual, total = 0.0, 0.0
-    column_mean = X.mean(axis=0)
+    column_means = column_mean(X)
     for rows in row_chunks(n_rows, 8 * X.shape[1]):
         z = X[rows] - mean
         parts = [gates[rows, k, None] * decode_atom(atom, decoders[k], coords[k][rows]) for k, atom in enumerate(atoms)]
         fitted = sum(parts, start=np.zeros_like(z))
         error = z - fitted
         residual += float(np.square(error).sum())
-        total += float(np.square(X[rows] - column_mean).sum())
+        total += float(np.square(X[rows] - column_means).sum())
         for k, atom in enumerate(atoms):
             shares[k] += float(np.sum(parts[k] * (z + error)))
             view_rows[k][rows] = (error + parts[k]) @ views[k].T
@@ -153,7 +154,7 @@ def principal_directions(atom: Atom, decoder: FloatArray, coords: FloatArray) ->
 
 
 def metric_explained_variance(
-    X: FloatArray,
+    X: FloatArray | FileRows,
     mean: FloatArray,
     atoms: Sequence[Atom],
     decoders: Sequence[FloatArray],

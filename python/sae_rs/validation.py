@@ -17,6 +17,7 @@ from scipy import sparse
 
 from ._core import SaeManifoldRho
 from .atoms import Atom
+from .rows import FileRows, open_rows
 
 FloatArray = NDArray[np.float64]
 
@@ -31,7 +32,7 @@ LARGEST_VARIANCE = 1e140
 class TrainingRows:
     """Checked training rows: (n, p) float64 in C order, the dtype results are returned in, and s² of the evidence."""
 
-    values: FloatArray
+    values: FloatArray | FileRows
     dtype: np.dtype[Any]
     mean_variance: float
 
@@ -42,14 +43,19 @@ def row_chunks(n_rows: int, row_bytes: int) -> Iterator[slice]:
     return (slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step))
 
 
-def as_matrix(X: ArrayLike, name: str = "X") -> NDArray[Any]:
+def as_matrix(X: object, name: str = "X") -> NDArray[Any] | FileRows:
     """View `X` as a real two-dimensional array of any numeric dtype, without a copy where NumPy needs none.
+
+    Paths, memory maps and streams of blocks become rows in a file: see `sae_rs.rows.open_rows`.
 
     Raises
     ------
     ValueError
         For sparse or masked input, a dtype that is not real numbers, or a shape that is not two-dimensional.
     """
+    X = open_rows(X)
+    if isinstance(X, FileRows):
+        return X
     if sparse.issparse(X):
         raise ValueError(f"{name} is a sparse matrix; dense rows are needed: pass {name}.toarray()")
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
@@ -67,12 +73,12 @@ def as_matrix(X: ArrayLike, name: str = "X") -> NDArray[Any]:
     return array
 
 
-def result_dtype(array: NDArray[Any]) -> np.dtype[Any]:
+def result_dtype(array: NDArray[Any] | FileRows) -> np.dtype[Any]:
     """Dtype in which reconstructions of `array` are returned: float32 for float32, else float64."""
     return np.dtype(np.float32 if array.dtype.newbyteorder("=") == np.float32 else np.float64)
 
 
-def check_finite(array: NDArray[Any], name: str = "X") -> None:
+def check_finite(array: NDArray[Any] | FileRows, name: str = "X") -> None:
     """Refuse NaN and infinity, with their count and the first index in row order."""
     if array.dtype.kind in "iu":
         return
@@ -88,17 +94,19 @@ def check_finite(array: NDArray[Any], name: str = "X") -> None:
         values = "1 value that is" if count == 1 else f"{count} values that are"
         raise ValueError(
             f"{name} has {values} not finite (NaN or infinity); the first is {name}[{first[0]}, {first[1]}]"
-            f" = {array[first]}"
+            f" = {array[first[0]][first[1]]}"
         )
 
 
-def as_float64(array: NDArray[Any]) -> FloatArray:
-    """Float64 in C order and native byte order; the array itself when it is that already."""
+def as_float64(array: NDArray[Any] | FileRows) -> FloatArray | FileRows:
+    """Float64 in C order and native byte order; the array itself when it is that already, and rows in a file."""
+    if isinstance(array, FileRows):
+        return array
     with np.errstate(over="ignore"):  # a long double beyond float64 becomes infinite and is refused by the range check
         return np.ascontiguousarray(array, dtype=np.float64)
 
 
-def check_training_rows(X: ArrayLike | NDArray[Any]) -> TrainingRows:
+def check_training_rows(X: object) -> TrainingRows:
     """Check the rows of a fit.
 
     Parameters
@@ -124,7 +132,8 @@ def check_training_rows(X: ArrayLike | NDArray[Any]) -> TrainingRows:
         raise ValueError(f"X must have at least 1 column, got shape {array.shape}")
     check_finite(array)
     chunks = list(row_chunks(n_rows, 8 * n_columns))
-    if all(bool((array[rows] == array[0]).all()) for rows in chunks):
+    first = array[0]
+    if all(bool((array[rows] == first).all()) for rows in chunks):
         raise ValueError(f"X has zero variance: all {n_rows} rows are equal")
     values = as_float64(array)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -135,7 +144,7 @@ def check_training_rows(X: ArrayLike | NDArray[Any]) -> TrainingRows:
     return TrainingRows(values, result_dtype(array), variance)
 
 
-def check_new_rows(X: ArrayLike | NDArray[Any], n_features: int) -> FloatArray:
+def check_new_rows(X: object, n_features: int) -> FloatArray | FileRows:
     """Check rows to encode or score: (m, p) with the width of the fit, finite; returned as float64 in C order."""
     array = as_matrix(X)
     if array.shape[1] != n_features:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from .rows import Rows, column_mean
 from .validation import as_matrix, check_positive, check_training_rows, row_chunks
 
 FloatArray = NDArray[np.float64]
 
 
-def huber_weights(X: ArrayLike, delta: float = 1.5) -> FloatArray:
+def huber_weights(X: Rows, delta: float = 1.5) -> FloatArray:
     """Weights (n,) of Huber's kind from row norms: ``w = min(1, delta · median / ‖z‖)`` with z the row less the mean.
 
     Rows whose norm is at most `delta` times the median weigh 1; a longer row weighs as if its length were that. Pass
@@ -31,7 +32,7 @@ def huber_weights(X: ArrayLike, delta: float = 1.5) -> FloatArray:
     """
     factor = check_positive(delta, "delta")
     rows = check_training_rows(as_matrix(X)).values
-    mean = rows.mean(axis=0)
+    mean = column_mean(rows)
     norms = np.concatenate(
         [np.linalg.norm(rows[part] - mean, axis=1) for part in row_chunks(len(rows), 8 * rows.shape[1])]
     )

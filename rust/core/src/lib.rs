@@ -34,6 +34,7 @@ mod problem;
 mod rho;
 mod row;
 mod seeds;
+mod source;
 mod special;
 mod state;
 mod term;
@@ -65,6 +66,7 @@ pub use row::{
     RowSolver, RowState, RowView, SaeReconstructionRowProgram,
 };
 pub use seeds::{seeds, Seed};
+pub use source::{Element, RowFile, Source};
 pub use special::{circle_charge, digamma, ln_bessel_i0, ln_gamma, sphere_charge, tetragamma, trigamma};
 pub use state::{State, SUPPORT_CUTOFF};
 pub use term::{Evaluation, EvaluationOptions, SaeManifoldTerm};

@@ -115,8 +115,7 @@ pub fn solve(
         let converged = inner.decrement <= options.tolerance * scale;
         if converged && inner.iterations < options.max_iterations && !interrupted() {
             // what is held at a wall is no variable: it is looked at once the others are at their minimum
-            let ends = factored.system.lin.chunks.iter().flat_map(|chunk| chunk.held());
-            let leaves = ends.into_iter().any(|axis| axis.inward * axis.pull.slope < 0.0);
+            let leaves = factored.system.lin.leaves;
             if let Some((state, factored)) = let_go(problem, &inner.state, loss, rho, options, leaves) {
                 inner.iterations += 1;
                 inner.state = state;
@@ -263,14 +262,14 @@ fn relaxed(
     let rows: Vec<RowState> = match problem.metric() {
         None => {
             let solver = with(state.decoders.clone()).ok()?;
-            rows.into_par_iter().map(|i| polish(&solver, problem.data().row(i), i)).collect()
+            rows.into_par_iter().map(|i| polish(&solver, problem.rows(i..i + 1).row(0), i)).collect()
         }
         // a row in a metric is a plain row of whitened decoders
         Some(metric) => rows
             .into_par_iter()
             .map(|i| {
                 let solver = with(metric.whiten(i, state.decoders.view())).ok()?;
-                let z = metric.whiten(i, problem.rows(i..i + 1));
+                let z = metric.whiten(i, problem.rows(i..i + 1).view());
                 Some(polish(&solver, z.row(0), i))
             })
             .collect::<Option<_>>()?,

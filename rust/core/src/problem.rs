@@ -1,11 +1,12 @@
 //! What is fixed during a fit: data, atoms, gate, weights.
 
 use crate::atoms::Atom;
-use crate::errors::{check_finite, ShapeError};
+use crate::errors::ShapeError;
 use crate::gates::Gate;
 use crate::metric::RowMetric;
 use crate::rho::SaeManifoldRho;
-use ndarray::{s, Array1, Array2, Array3, ArrayView2, Axis as NdAxis};
+use crate::source::{passes, CentredRows, Source};
+use ndarray::{Array1, Array2, Array3, CowArray, Ix2};
 use std::sync::Arc;
 
 /// Curvature added to every compact coordinate axis of H, so that a coordinate without data still has a curvature.
@@ -42,8 +43,7 @@ impl EvidenceMode {
 /// A dictionary-learning problem. Immutable; shared by every state of a fit.
 #[derive(Debug)]
 pub struct Problem {
-    data: Array2<f64>,
-    mean: Array1<f64>,
+    data: CentredRows,
     weights: Option<Vec<f64>>,
     atoms: Vec<Arc<dyn Atom>>,
     gate: Arc<dyn Gate>,
@@ -53,36 +53,29 @@ pub struct Problem {
     mode: EvidenceMode,
     arc_length: bool,
     metric: Option<RowMetric>,
+    keeps_rows: bool,
 }
 
 impl Problem {
     /// Takes the data (n x p) and centres them unless `centre` is false. Weights are scaled to mean one.
     pub fn new(
-        mut data: Array2<f64>,
+        data: impl Into<Source>,
         weights: Option<Vec<f64>>,
         atoms: Vec<Arc<dyn Atom>>,
         gate: Arc<dyn Gate>,
         centre: bool,
     ) -> Result<Self, ShapeError> {
-        let (n, p) = data.dim();
+        let source = data.into();
+        let (n, p) = source.dim();
         if n == 0 || p == 0 {
             return Err(ShapeError::value(format!("the data need at least one row and one column, got {n} x {p}")));
         }
         if atoms.is_empty() {
             return Err(ShapeError::value("a dictionary needs at least one atom"));
         }
-        check_finite("data", data.view())?;
-        if !data.is_standard_layout() {
-            data = data.as_standard_layout().into_owned();
-        }
-        let mean = if centre { data.mean_axis(NdAxis(0)).expect("n > 0") } else { Array1::zeros(p) };
-        if centre {
-            data -= &mean;
-        }
+        let data = CentredRows::new(source, centre)?;
         let weights = weights.map(|w| mean_one(w, n)).transpose()?;
-        let column_mean = data.mean_axis(NdAxis(0)).expect("n > 0");
-        let square: f64 = data.rows().into_iter().map(|z| (&z - &column_mean).mapv(|v| v * v).sum()).sum();
-        let mean_column_variance = square / (n * p) as f64;
+        let mean_column_variance = mean_column_variance(&data);
         if !(mean_column_variance > 0.0 && mean_column_variance.is_finite()) {
             return Err(ShapeError::value(format!(
                 "the data need a positive finite variance, got {mean_column_variance}"
@@ -95,8 +88,32 @@ impl Problem {
         let ranks = atoms.iter().map(|a| a.width() - a.null_projector().diag().sum().round() as usize).collect();
         let mode = EvidenceMode::Laplace;
         let arc_length = false;
-        let metric = None;
-        Ok(Self { data, mean, weights, atoms, gate, offsets, mean_column_variance, ranks, mode, arc_length, metric })
+        let (metric, keeps_rows) = (None, true);
+        Ok(Self {
+            data,
+            weights,
+            atoms,
+            gate,
+            offsets,
+            mean_column_variance,
+            ranks,
+            mode,
+            arc_length,
+            metric,
+            keeps_rows,
+        })
+    }
+
+    /// The same problem with linearised rows kept between passes, or made anew in each: the same numbers, with less memory and
+    /// more time.
+    pub fn with_rows_kept(mut self, keeps_rows: bool) -> Self {
+        self.keeps_rows = keeps_rows;
+        self
+    }
+
+    /// Whether linearised rows are kept between passes.
+    pub fn keeps_rows(&self) -> bool {
+        self.keeps_rows
     }
 
     /// The same problem with the roughness of curves measured along them, or in their coordinates.
@@ -147,11 +164,11 @@ impl Problem {
     }
 
     pub fn n_rows(&self) -> usize {
-        self.data.nrows()
+        self.data.dim().0
     }
 
     pub fn n_outputs(&self) -> usize {
-        self.data.ncols()
+        self.data.dim().1
     }
 
     pub fn n_atoms(&self) -> usize {
@@ -205,17 +222,23 @@ impl Problem {
     }
 
     /// Centred data of some rows.
-    pub fn rows(&self, range: std::ops::Range<usize>) -> ArrayView2<'_, f64> {
-        self.data.slice(s![range, ..])
+    pub fn rows(&self, range: std::ops::Range<usize>) -> CowArray<'_, f64, Ix2> {
+        self.data.rows(range)
     }
 
-    pub fn data(&self) -> ArrayView2<'_, f64> {
-        self.data.view()
+    /// Centred data of all rows, which seeds need at once.
+    pub fn data(&self) -> CowArray<'_, f64, Ix2> {
+        self.data.rows(0..self.n_rows())
+    }
+
+    /// The first error of reading rows since the last call.
+    pub fn take_read_error(&self) -> Option<std::io::Error> {
+        self.data.take_error()
     }
 
     /// What was subtracted from the data.
     pub fn mean(&self) -> &Array1<f64> {
-        &self.mean
+        self.data.mean()
     }
 
     pub fn weight(&self, row: usize) -> f64 {
@@ -240,6 +263,19 @@ impl Problem {
     pub fn mean_column_variance(&self) -> f64 {
         self.mean_column_variance
     }
+}
+
+/// Mean variance of the columns.
+fn mean_column_variance(data: &CentredRows) -> f64 {
+    let (n, p) = data.dim();
+    let mut mean = Array1::<f64>::zeros(p);
+    for range in passes(n) {
+        data.rows(range).rows().into_iter().for_each(|z| mean += &z);
+    }
+    mean /= n as f64;
+    let square = |z: ndarray::ArrayView1<'_, f64>| (&z - &mean).mapv(|v| v * v).sum();
+    let of = |range| data.rows(range).rows().into_iter().map(square).sum::<f64>();
+    passes(n).map(of).sum::<f64>() / (n * p) as f64
 }
 
 fn mean_one(weights: Vec<f64>, n: usize) -> Result<Vec<f64>, ShapeError> {

@@ -9,6 +9,7 @@ mod jets;
 mod layout;
 mod rho;
 mod row_program;
+mod rows;
 mod specs;
 mod term;
 
@@ -28,6 +29,8 @@ mod _core {
     use crate::rho::SaeManifoldRho;
     #[pymodule_export]
     use crate::row_program::SaeReconstructionRowProgram;
+    #[pymodule_export]
+    use crate::rows::RowFile;
     #[pymodule_export]
     use crate::term::SaeManifoldTerm;
 }

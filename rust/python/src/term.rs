@@ -2,6 +2,7 @@ use crate::convert::{detached, matrix, to_py1, to_py2, value_error, vector};
 use crate::evaluation::{all_parts, loss_parts, ArrowSchur, Evaluation};
 use crate::layout::SaeRowLayout;
 use crate::rho::SaeManifoldRho;
+use crate::rows::{check_read, Rows};
 use crate::specs;
 use numpy::{PyArray1, PyArray2, PyReadonlyArray2, PyReadonlyArray3, PyReadonlyArrayDyn};
 use pyo3::exceptions::PyValueError;
@@ -49,10 +50,10 @@ fn support_lists(support: &PyReadonlyArray2<'_, bool>, n: usize, k: usize) -> Py
 #[pymethods]
 impl SaeManifoldTerm {
     #[new]
-    #[pyo3(signature = (X, atoms, gate, logits, coords, decoders, *, support=None, weights=None, center=true, evidence="laplace", arc_length=false, metric=None))]
+    #[pyo3(signature = (X, atoms, gate, logits, coords, decoders, *, support=None, weights=None, center=true, evidence="laplace", arc_length=false, metric=None, keep_rows=true))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn new(
-        X: PyReadonlyArray2<'_, f64>,
+        X: Rows<'_>,
         atoms: Vec<Bound<'_, PyDict>>,
         gate: &Bound<'_, PyDict>,
         logits: PyReadonlyArray2<'_, f64>,
@@ -64,16 +65,16 @@ impl SaeManifoldTerm {
         evidence: &str,
         arc_length: bool,
         metric: Option<PyReadonlyArray3<'_, f64>>,
+        keep_rows: bool,
     ) -> PyResult<Self> {
         let mode = specs::evidence(evidence)?;
         let atoms = specs::atoms(&atoms)?;
         let gate = specs::gate(gate, atoms.len())?;
-        let (n, k) = (X.as_array().nrows(), atoms.len());
+        let ((n, p), k) = (X.dim(), atoms.len());
         let lists = support.map(|s| support_lists(&s, n, k)).transpose()?;
         if decoders.len() != k {
             return Err(PyValueError::new_err(format!("decoders has {} entries, expected {k}", decoders.len())));
         }
-        let p = X.as_array().ncols();
         for (i, (block, atom)) in decoders.iter().zip(&atoms).enumerate() {
             let (found, expected) = (block.as_array().dim(), (atom.width(), p));
             if found != expected {
@@ -84,8 +85,9 @@ impl SaeManifoldTerm {
         let stacked =
             ndarray::concatenate(ndarray::Axis(0), &views).map_err(|e| PyValueError::new_err(e.to_string()))?;
         let problem =
-            Problem::new(matrix(&X), weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
-        let problem = with_metric(problem.with_mode(mode).with_arc_length(arc_length), metric.as_ref())?;
+            Problem::new(X.source()?, weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
+        let problem = with_metric(problem.with_mode(mode).with_arc_length(arc_length), metric.as_ref())?
+            .with_rows_kept(keep_rows);
         let coords = coords.iter().map(matrix).collect();
         let state = State::new(&problem, matrix(&logits), coords, stacked, lists).map_err(value_error)?;
         Ok(Self { core: Core::new(Arc::new(problem), state) })
@@ -97,7 +99,7 @@ impl SaeManifoldTerm {
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn seeds(
         py: Python<'_>,
-        X: PyReadonlyArray2<'_, f64>,
+        X: Rows<'_>,
         atoms: Vec<Bound<'_, PyDict>>,
         gate: &Bound<'_, PyDict>,
         weights: Option<PyReadonlyArrayDyn<'_, f64>>,
@@ -114,7 +116,7 @@ impl SaeManifoldTerm {
         let atoms = specs::atoms(&atoms)?;
         let gate = specs::gate(gate, atoms.len())?;
         let problem =
-            Problem::new(matrix(&X), weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
+            Problem::new(X.source()?, weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
         let problem = problem.with_mode(specs::evidence(evidence)?).with_arc_length(arc_length);
         let problem = with_metric(problem, metric.as_ref())?;
         let seeds = detached(py, threads, |interrupted| {
@@ -141,6 +143,7 @@ impl SaeManifoldTerm {
     #[pyo3(signature = (rho, *, threads=None))]
     fn refreshed(&self, py: Python<'_>, rho: &SaeManifoldRho, threads: Option<usize>) -> PyResult<(Self, usize)> {
         let refreshed = detached(py, threads, |interrupted| self.core.refreshed(&rho.core, interrupted))?;
+        check_read(&self.core.problem)?;
         // a `None` comes with a pending signal, which `detached` has raised
         let (core, changed) = refreshed.map_err(value_error)?.unwrap_or_else(|| (self.core.clone(), 0));
         Ok((Self { core }, changed))
@@ -232,6 +235,7 @@ impl SaeManifoldTerm {
         let elimination = self::elimination(elimination)?;
         let options = EvaluationOptions { tolerance: tol, max_inner, elimination, gradient, traces };
         let core = detached(py, threads, |interrupted| self.core.evaluate(&rho.core, &options, interrupted))?;
+        check_read(&self.core.problem)?;
         Ok(Evaluation { core: core.map_err(value_error)? })
     }
 

@@ -44,8 +44,8 @@ fn stack(problem: &Problem, state: &State, rho: &SaeManifoldRho, system: &System
     let (m, r) = (problem.width(), system.lin.frame.rank());
     let mut starts = vec![0];
     let (mut jacobian, mut phi) = (Vec::new(), Vec::new());
-    for chunk in &system.lin.chunks {
-        for (index, view, _) in System::rows_of(problem, state, chunk) {
+    for chunk in system.lin.chunks(problem, state) {
+        for (index, view, _) in System::rows_of(problem, state, &chunk) {
             let factor = problem.weight(view.row) / rho.dispersion();
             jacobian.extend(view.jacobian.iter().map(|v| factor * v));
             (0..view.q).for_each(|_| phi.extend(chunk.phi.row(index)));
@@ -64,8 +64,8 @@ fn stack(problem: &Problem, state: &State, rho: &SaeManifoldRho, system: &System
 fn gather(problem: &Problem, state: &State, system: &System, local: &[f64]) -> Vec<f64> {
     let layout = state.layout_of_rows();
     let mut out = Vec::new();
-    for chunk in &system.lin.chunks {
-        for (_, view, _) in System::rows_of(problem, state, chunk) {
+    for chunk in system.lin.chunks(problem, state) {
+        for (_, view, _) in System::rows_of(problem, state, &chunk) {
             let block = &local[layout.block(view.row)];
             out.extend((0..view.q).map(|u| block[view.position(u)]));
         }
@@ -120,8 +120,8 @@ impl DecodersFirst {
         let mut weighted = seen.t().as_standard_layout().into_owned();
         core.solve(&mut weighted.view_mut());
         local += &seen.dot(&weighted);
-        for chunk in &system.lin.chunks {
-            for (_, view, _) in System::rows_of(problem, state, chunk) {
+        for chunk in system.lin.chunks(problem, state) {
+            for (_, view, _) in System::rows_of(problem, state, &chunk) {
                 let at = rows.starts[view.row];
                 let block = curvature.block(problem, &view, &nulls);
                 for u in 0..view.q {
@@ -168,8 +168,8 @@ impl DecodersFirst {
         self.local.solve_vec(&mut coupled);
         // logits outside the support are diagonal; the coupled variables overwrite theirs
         let layout = state.layout_of_rows();
-        for chunk in &system.lin.chunks {
-            for (_, view, _) in System::rows_of(problem, state, chunk) {
+        for chunk in system.lin.chunks(problem, state) {
+            for (_, view, _) in System::rows_of(problem, state, &chunk) {
                 let block = &mut local[layout.block(view.row)];
                 let curvature = self.nulls.logits(problem, system, view.row);
                 block.iter_mut().zip(curvature).for_each(|(x, c)| *x /= c);
@@ -248,7 +248,7 @@ impl FullInverse {
         let r = system.lin.frame.rank();
         let diagonal = product((chunk.phi.view(), Op::Plain), (self.trace.view(), Op::Plain));
         let mut traces = RowTraces::default();
-        for (index, view, _) in System::rows_of(problem, state, chunk) {
+        for (index, view, _) in System::rows_of(problem, state, &chunk) {
             let (at, q) = (self.starts[view.row], view.q);
             let block = self.local.slice(s![at..at + q, at..at + q]);
             traces.local.clear();

@@ -60,7 +60,7 @@ impl ArrowSchur {
             (0..p).for_each(|c| out.hbb[[a * p + c, b * p + c]] = own_border[[a, b]]);
         }
         if let Some(metric) = problem.metric() {
-            for chunk in &lin.chunks {
+            for chunk in lin.chunks(problem, state) {
                 for (phi, row) in chunk.phi.rows().into_iter().zip(chunk.rows.clone()) {
                     let factor = problem.weight(row) / rho.dispersion();
                     for c in 0..p {
@@ -75,8 +75,8 @@ impl ArrowSchur {
             }
         }
         let (of_state, free) = (state.layout_of_rows(), problem.n_free());
-        for chunk in &lin.chunks {
-            for (index, view, _) in System::rows_of(problem, state, chunk) {
+        for chunk in lin.chunks(problem, state) {
+            for (index, view, _) in System::rows_of(problem, state, &chunk) {
                 let q = of_state.row_q_active(view.row);
                 let mut htt = Array2::zeros((q, q));
                 let mut htbeta = Array2::zeros((q, m * p));

@@ -66,7 +66,7 @@ impl RowsFirst {
                     rho,
                     (curvature, &nulls),
                     system,
-                    &system.lin.chunks[c],
+                    &system.lin.chunk(problem, state, c),
                     &mut total,
                 ) {
                     Some((factors, ln_det)) => {

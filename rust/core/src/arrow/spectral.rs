@@ -123,7 +123,8 @@ impl Nulls {
         let parts = system.lin.plan.map(|chunks| {
             let (mut rows, mut logits) = (Vec::new(), Vec::new());
             for c in chunks {
-                for (_, view, _) in System::rows_of(problem, state, &system.lin.chunks[c]) {
+                let chunk = system.lin.chunk(problem, state, c);
+                for (_, view, _) in System::rows_of(problem, state, &chunk) {
                     let spectrum = of_row(problem, state, system, curvature, &view, &mut logits);
                     rows.extend(spectrum.map(|spectrum| (view.row, spectrum)));
                 }

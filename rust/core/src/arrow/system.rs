@@ -106,7 +106,7 @@ impl System {
                 let len =
                     if rows.is_empty() { 0 } else { layout.block(rows.end - 1).end - layout.block(rows.start).start };
                 local.resize(at + len, 0.0);
-                work(&self.lin.chunks[c], &mut local[at..], &mut sum);
+                work(&self.lin.chunk(problem, state, c), &mut local[at..], &mut sum);
             }
             (local, sum)
         });
@@ -213,7 +213,7 @@ impl System {
             let z = problem.rows(chunk.rows.clone());
             let mut against = product((chunk.phi.view(), Op::Plain), (mixed.view(), Op::Plain));
             gemm(&mut against.view_mut(), true, 1.0, (moved.view(), Op::Plain), (q.view(), Op::Plain));
-            gemm(&mut against.view_mut(), true, -1.0, (z, Op::Plain), (x.border.view(), Op::Transposed));
+            gemm(&mut against.view_mut(), true, -1.0, (z.view(), Op::Plain), (x.border.view(), Op::Transposed));
             let mut pulled = Vec::new();
             for (index, view, at) in Self::rows_of(problem, state, chunk) {
                 let factor = problem.weight(view.row) * inverse;
@@ -232,7 +232,7 @@ impl System {
             }
             // the two border sums side by side: sum phi E' and sum E z'
             let mut crossed = product((chunk.phi.view(), Op::Transposed), (moved.view(), Op::Plain));
-            let data = product((moved.view(), Op::Transposed), (z, Op::Plain));
+            let data = product((moved.view(), Op::Transposed), (z.view(), Op::Plain));
             crossed = &crossed + &crossed.t();
             let mut left = sum.slice_mut(ndarray::s![.., ..m]);
             left += &crossed;

@@ -17,10 +17,11 @@ use crate::linalg::dot;
 use crate::rho::SaeManifoldRho;
 use crate::row::{RowSolver, RowState, Target};
 use crate::state::SUPPORT_CUTOFF;
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
+use ndarray::{s, Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2};
 use nearest::Grid;
 use rayon::prelude::*;
 use shares::Alone;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Atoms added to a row, one at a time.
@@ -110,13 +111,15 @@ impl Encoder {
         mean: ArrayView1<'_, f64>,
         interrupted: &dyn Fn() -> bool,
     ) -> Option<Encoding> {
-        self.encode_from(rows, mean, |_| None, |_| 1.0, interrupted)
+        let of = |range: Range<usize>| rows.slice_move(s![range, ..]).into();
+        self.encode_from(rows.nrows(), of, mean, |_| None, |_| 1.0, interrupted)
     }
 
-    /// Encodes rows with the state each is in as one more candidate. `None` when interrupted.
-    fn encode_from(
+    /// Encodes m rows, given a range at a time, with the state each is in as one more candidate. `None` when interrupted.
+    fn encode_from<'a>(
         &self,
-        rows: ArrayView2<'_, f64>,
+        m: usize,
+        rows: impl Fn(Range<usize>) -> CowArray<'a, f64, Ix2>,
         mean: ArrayView1<'_, f64>,
         current: impl Fn(usize) -> Option<RowState> + Sync,
         weight: impl Fn(usize) -> f64 + Sync,
@@ -124,7 +127,7 @@ impl Encoder {
     ) -> Option<Encoding> {
         /// Rows between two looks at the interrupt flag.
         const BATCH: usize = 4096;
-        let (m, k) = (rows.nrows(), self.rows.atoms.len());
+        let k = self.rows.atoms.len();
         let mut out = Encoding {
             gates: Array2::zeros((m, k)),
             coords: self.rows.atoms.iter().map(|a| Array2::zeros((m, a.ambient()))).collect(),
@@ -139,10 +142,11 @@ impl Encoder {
                 return None;
             }
             let end = (start + BATCH).min(m);
+            let data = rows(start..end);
             let encoded: Vec<RowState> = (start..end)
                 .into_par_iter()
                 .map(|i| {
-                    let target = self.rows.target((&rows.row(i) - &mean).view(), weight(i));
+                    let target = self.rows.target((&data.row(i - start) - &mean).view(), weight(i));
                     match self.rows.gate.shares() {
                         true => self.best_shares(&target, current(i)),
                         false => self.best_independent(&target, current(i)),

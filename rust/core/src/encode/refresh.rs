@@ -71,15 +71,15 @@ pub fn refresh(
         None => {
             let zero = Array1::zeros(problem.n_outputs());
             let encoder = with(state.decoders.clone())?;
-            encoder.encode_from(problem.data(), zero.view(), current, weight, interrupted)
+            encoder.encode_from(problem.n_rows(), |rows| problem.rows(rows), zero.view(), current, weight, interrupted)
         }
         // a row in a metric is a plain row of whitened decoders
         Some(metric) => {
             let zero = Array1::zeros(metric.rank());
             let one = |i: usize| {
                 let encoder = with(metric.whiten(i, state.decoders.view()))?;
-                let z = metric.whiten(i, problem.rows(i..i + 1));
-                Ok(encoder.encode_from(z.view(), zero.view(), |_| current(i), |_| weight(i), &|| false))
+                let z = metric.whiten(i, problem.rows(i..i + 1).view());
+                Ok(encoder.encode_from(1, |_| z.view().into(), zero.view(), |_| current(i), |_| weight(i), &|| false))
             };
             let mut all: Option<Encoding> = None;
             for i in 0..problem.n_rows() {

@@ -160,7 +160,7 @@ fn half_traces(
             logits: Vec::new(),
         };
         for c in chunks {
-            let chunk = &system.lin.chunks[c];
+            let chunk = &*system.lin.chunk(problem, state, c);
             let seen = |y: &Array2<f64>| {
                 let mut seen = product((chunk.phi.view(), Op::Plain), (y.view(), Op::Plain));
                 if let Some(metric) = problem.metric() {

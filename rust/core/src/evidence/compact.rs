@@ -54,14 +54,19 @@ pub(super) fn for_each_compact(
 
 /// The sum of all compact terms.
 pub(super) fn compact_total(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Factored) -> f64 {
-    let mut total = 0.0;
-    for chunk in &factored.system.lin.chunks {
-        for index in 0..chunk.len() {
-            let view = chunk.row(problem, state, index);
-            for_each_compact(problem, state, rho, &view, |_, _, term| total += term.value);
+    let lin = &factored.system.lin;
+    let parts = lin.plan.map(|chunks| {
+        let mut total = 0.0;
+        for c in chunks {
+            let chunk = lin.chunk(problem, state, c);
+            for index in 0..chunk.len() {
+                let view = chunk.row(problem, state, index);
+                for_each_compact(problem, state, rho, &view, |_, _, term| total += term.value);
+            }
         }
-    }
-    total
+        total
+    });
+    parts.into_iter().sum()
 }
 
 /// What the derivatives of compact terms through s are added to.

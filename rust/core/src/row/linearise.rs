@@ -12,6 +12,7 @@ use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
 use ndarray::Array2;
+use std::ops::Deref;
 
 /// The terms of the penalised objective L, each with its normaliser.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -48,8 +49,10 @@ impl LossParts {
 /// The objective at a state, with its gradient and the parts of its curvature.
 #[derive(Debug)]
 pub struct Linearised {
-    pub chunks: Vec<Chunk>,
+    /// All linearised rows; `None` where each pass makes them anew.
+    kept: Option<Vec<Chunk>>,
     pub plan: Chunks,
+    rho: SaeManifoldRho,
     pub loss: LossParts,
     /// Gradient over the rows' variables, in the order of the state's layout.
     pub local_gradient: Vec<f64>,
@@ -60,6 +63,8 @@ pub struct Linearised {
     pub prior: DecoderPrior,
     /// Prior curvature of every free logit (strength times majoriser plus the Gaussian's precision), n x free.
     pub logit_curvature: Vec<f64>,
+    /// Whether some held coordinate would rather be inside of its interval.
+    pub leaves: bool,
     /// Terms of the columns' prior, where the gate has one.
     pub columns: Columns,
     pub frame: Frame,
@@ -73,9 +78,47 @@ struct Sums {
     border_gradient: Array2<f64>,
     gram: Array2<f64>,
     logit_curvature: Vec<f64>,
+    leaves: bool,
+}
+
+/// A chunk that is kept, or one made for a pass.
+pub enum ChunkRef<'a> {
+    Kept(&'a Chunk),
+    Made(Box<Chunk>),
+}
+
+impl Deref for ChunkRef<'_> {
+    type Target = Chunk;
+
+    fn deref(&self) -> &Chunk {
+        match self {
+            Self::Kept(chunk) => chunk,
+            Self::Made(chunk) => chunk,
+        }
+    }
 }
 
 impl Linearised {
+    /// The linearised rows of one chunk, at the state and strengths that this is of.
+    pub fn chunk(&self, problem: &Problem, state: &State, index: usize) -> ChunkRef<'_> {
+        if let Some(kept) = &self.kept {
+            return ChunkRef::Kept(&kept[index]);
+        }
+        let at = At { problem, state, rho: &self.rho, columns: &self.columns, frame: &self.frame };
+        let mut sums = Sums::new(0, 0);
+        ChunkRef::Made(Box::new(linearise_chunk(
+            &at,
+            (index, self.plan.rows(index)),
+            &mut sums,
+            &mut Scratch::default(),
+        )))
+    }
+
+    /// All chunks in order.
+    pub fn chunks<'a>(&'a self, problem: &'a Problem, state: &'a State) -> impl Iterator<Item = ChunkRef<'a>> {
+        (0..self.plan.len()).map(move |index| self.chunk(problem, state, index))
+    }
+
     /// The part of the border that is the same in every channel (M x M): `G = sum w phi phi' / phi_0 + P`, or P alone where
     /// rows have a metric.
     pub fn border_gram(&self, problem: &Problem) -> Array2<f64> {
@@ -86,6 +129,30 @@ impl Linearised {
         self.prior.add_to(problem, &mut prior);
         prior
     }
+}
+
+impl Sums {
+    /// Of M decoder rows of p channels.
+    fn new(m: usize, p: usize) -> Self {
+        Self {
+            chunks: Vec::new(),
+            loss: LossParts::default(),
+            local_gradient: Vec::new(),
+            border_gradient: Array2::zeros((m, p)),
+            gram: Array2::zeros((m, m)),
+            logit_curvature: Vec::new(),
+            leaves: false,
+        }
+    }
+}
+
+/// What rows are linearised at.
+struct At<'a> {
+    problem: &'a Problem,
+    state: &'a State,
+    rho: &'a SaeManifoldRho,
+    columns: &'a Columns,
+    frame: &'a Frame,
 }
 
 /// Buffers of a pass over one chunk, reused from chunk to chunk.
@@ -123,33 +190,30 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
     let (n, m, p) = (problem.n_rows(), problem.width(), problem.n_outputs());
     let plan = Chunks::new(n, 8 * m * (p + m));
     let columns = Columns::new(problem, state, rho);
+    let at = At { problem, state, rho, columns: &columns, frame: &frame };
     let sums = plan.map(|chunks| {
-        let mut sums = Sums {
-            chunks: Vec::with_capacity(chunks.len()),
-            loss: LossParts::default(),
-            local_gradient: Vec::new(),
-            border_gradient: Array2::zeros((m, p)),
-            gram: Array2::zeros((m, m)),
-            logit_curvature: Vec::new(),
-        };
+        let mut sums = Sums::new(m, p);
         let mut scratch = Scratch::default();
         for c in chunks {
-            let chunk =
-                linearise_chunk(problem, state, rho, &columns, &frame, (c, plan.rows(c)), &mut sums, &mut scratch);
-            sums.chunks.push(chunk);
+            let chunk = linearise_chunk(&at, (c, plan.rows(c)), &mut sums, &mut scratch);
+            if problem.keeps_rows() {
+                sums.chunks.push(chunk);
+            }
         }
         sums
     });
 
     let mut out = Linearised {
-        chunks: Vec::new(),
+        kept: problem.keeps_rows().then(Vec::new),
         plan,
+        rho: rho.clone(),
         loss: LossParts::default(),
         local_gradient: Vec::with_capacity(state.layout_of_rows().len()),
         border_gradient: prior.apply(problem, &state.decoders),
         gram: Array2::zeros((m, m)),
         prior,
         logit_curvature: Vec::new(),
+        leaves: false,
         columns,
         frame,
     };
@@ -159,9 +223,12 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
         out.loss.add(&sum.loss);
         out.local_gradient.extend(sum.local_gradient);
         out.logit_curvature.extend(sum.logit_curvature);
+        out.leaves |= sum.leaves;
         out.border_gradient += &sum.border_gradient;
         out.gram += &sum.gram;
-        out.chunks.extend(sum.chunks);
+        if let Some(kept) = &mut out.kept {
+            kept.extend(sum.chunks);
+        }
     }
     if problem.is_proper() {
         add_normalisers(problem, rho, &mut out.loss);
@@ -233,13 +300,9 @@ fn add_normalisers(problem: &Problem, rho: &SaeManifoldRho, loss: &mut LossParts
     }
 }
 
-#[allow(clippy::too_many_arguments)]
+/// Linearises the rows of a chunk; sums of the border are left out where they have no room.
 fn linearise_chunk(
-    problem: &Problem,
-    state: &State,
-    rho: &SaeManifoldRho,
-    columns: &Columns,
-    frame: &Frame,
+    &At { problem, state, rho, columns, frame }: &At<'_>,
     (index, rows): (usize, std::ops::Range<usize>),
     sums: &mut Sums,
     scratch: &mut Scratch,
@@ -266,18 +329,15 @@ fn linearise_chunk(
     }
     let mut against = Array2::zeros((len, m));
     gemm(&mut against.view_mut(), false, 1.0, (residual.view(), Op::Plain), (state.decoders.view(), Op::Transposed));
-    gemm(
-        &mut sums.border_gradient.view_mut(),
-        true,
-        1.0,
-        (chunk.phi.view(), Op::Transposed),
-        (residual.view(), Op::Plain),
-    );
-    gemm(&mut sums.gram.view_mut(), true, 1.0, (chunk.phi.view(), Op::Transposed), (scaled_phi.view(), Op::Plain));
+    if !sums.gram.is_empty() {
+        let phi = (chunk.phi.view(), Op::Transposed);
+        gemm(&mut sums.border_gradient.view_mut(), true, 1.0, phi, (residual.view(), Op::Plain));
+        gemm(&mut sums.gram.view_mut(), true, 1.0, phi, (scaled_phi.view(), Op::Plain));
+    }
 
     for (index, row) in rows.enumerate() {
         let against = against.row(index);
-        row_terms(
+        sums.leaves |= row_terms(
             problem,
             state,
             frame,
@@ -367,7 +427,8 @@ fn evaluate_bases(
     }
 }
 
-/// Data parts of one row: its local gradient (left in `scratch.local`) and its two curvature blocks.
+/// Data parts of one row: its local gradient (left in `scratch.local`), its two curvature blocks and its held coordinates, of
+/// which it returns whether one would rather be inside.
 #[allow(clippy::too_many_arguments)]
 fn row_terms(
     problem: &Problem,
@@ -378,7 +439,7 @@ fn row_terms(
     phi_inverse: f64,
     against: &[f64],
     scratch: &mut Scratch,
-) {
+) -> bool {
     let view = chunk.row(problem, state, index);
     let (q, r) = (view.q, frame.rank());
     scratch.local.clear();
@@ -421,10 +482,10 @@ fn row_terms(
     add_second(&scratch.gates[index], |u| u, atoms, q, &mut scratch.second);
     let row = view.row;
     chunk.set_jacobian(index, &scratch.jacobian);
-    push_held(problem, frame, chunk, (index, row), factor, against, &scratch.held);
+    push_held(problem, frame, chunk, (index, row), factor, against, &scratch.held)
 }
 
-/// What the row's objective would do along each of its held coordinates.
+/// What the row's objective would do along each of its held coordinates, and whether one of them would rather be inside.
 fn push_held(
     problem: &Problem,
     frame: &Frame,
@@ -433,8 +494,9 @@ fn push_held(
     factor: f64,
     against: &[f64],
     held: &[HeldJet],
-) {
+) -> bool {
     let r = frame.rank();
+    let mut leaves = false;
     let table = frame.reduced.as_slice().expect("standard layout");
     let first = held.partition_point(|held| held.index < index);
     for held in held[first..].iter().take_while(|held| held.index == index) {
@@ -453,8 +515,10 @@ fn push_held(
             curvature: factor * gate * gate * length,
             second: gate * dot(&held.d2, against),
         };
-        chunk.push_held(HeldAxis { index, slot: held.slot, inward: held.inward, pull });
+        leaves |= held.inward * pull.slope < 0.0;
+        chunk.push_held(HeldAxis { index, slot: held.slot, pull });
     }
+    leaves
 }
 
 /// A held logit is no variable: at this curvature it contributes nothing to a determinant with its share of the constants,

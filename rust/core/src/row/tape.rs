@@ -33,6 +33,11 @@ impl Chunks {
         Self { n, segments }
     }
 
+    /// Number of chunks.
+    pub fn len(&self) -> usize {
+        self.segments.last().map_or(0, |s| s.end)
+    }
+
     pub fn rows(&self, chunk: usize) -> Range<usize> {
         chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(self.n)
     }
@@ -69,8 +74,6 @@ pub struct HeldAxis {
     pub index: usize,
     /// Its place among the row's coupled variables.
     pub slot: usize,
-    /// Which way leads inside: +1 or -1.
-    pub inward: f64,
     pub pull: Pull,
 }
 
@@ -175,11 +178,6 @@ impl Chunk {
     /// Appends a held coordinate; rows come in their order.
     pub(super) fn push_held(&mut self, axis: HeldAxis) {
         self.held.push(axis);
-    }
-
-    /// The held coordinates of all rows.
-    pub fn held(&self) -> &[HeldAxis] {
-        &self.held
     }
 
     /// Gives back what the buffers have grown beyond their content.

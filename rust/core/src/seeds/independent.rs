@@ -45,7 +45,7 @@ pub(super) fn opened(problem: &Problem, guess: &mut Guess) {
 pub(super) fn independent(problem: &Problem, random_state: u64) -> Vec<Guess> {
     let sizes: Vec<usize> = problem.atoms().iter().map(|a| a.seed_components()).collect();
     let rank = sizes.iter().sum();
-    let mut scores = principal_scores(problem.data(), rank);
+    let mut scores = principal_scores(problem.data().view(), rank);
     if scores.ncols() < rank {
         return Vec::new();
     }
@@ -59,7 +59,7 @@ pub(super) fn independent(problem: &Problem, random_state: u64) -> Vec<Guess> {
 pub(super) fn routed(problem: &Problem, routing: &Array2<f64>) -> Guess {
     let (n, k) = (problem.n_rows(), problem.n_atoms());
     let sizes: Vec<usize> = problem.atoms().iter().map(|a| a.seed_components()).collect();
-    let scores = principal_scores(problem.data(), sizes.iter().sum::<usize>() + 2);
+    let scores = principal_scores(problem.data().view(), sizes.iter().sum::<usize>() + 2);
     let used = |i: usize, atom: usize| routing[[i, atom]] != 0.0;
     let leads = |i: usize, atom: usize| (0..k).all(|o| routing[[i, o]].abs() <= routing[[i, atom]].abs());
     let coords = (0..k)

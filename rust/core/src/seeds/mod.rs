@@ -82,7 +82,7 @@ fn single(problem: &Problem) -> Vec<Guess> {
     let n = problem.n_rows();
     let atom = &*problem.atoms()[0];
     let largest = atom.seed_blocks().iter().map(|blocks| blocks.iter().sum()).max().unwrap_or(0);
-    let mut scores = principal_scores(problem.data(), LEADING.max(largest));
+    let mut scores = principal_scores(problem.data().view(), LEADING.max(largest));
     let all: Vec<usize> = (0..n).collect();
     whiten(&mut scores, &all);
     let mut coords = charts(atom, &scores, &all);
@@ -99,7 +99,7 @@ fn unrolled(problem: &Problem, atom: &dyn Atom) -> Option<Array2<f64>> {
         return None;
     }
     // a sheet of d dimensions that bends spans about as many more
-    let scores = principal_scores(problem.data(), LEADING.max(2 * d + 2));
+    let scores = principal_scores(problem.data().view(), LEADING.max(2 * d + 2));
     let flat = geodesic::embedding(&scores, &subspaces::rows_by_length(&scores), d)?;
     Some(atom.seed_rows(&flat))
 }
@@ -152,7 +152,7 @@ fn start(problem: &Problem, guess: Guess) -> Result<(f64, Seed), ShapeError> {
         }
         gram += &product((phi.view(), Op::Transposed), (phi.view(), Op::Plain));
         (from..to).for_each(|i| phi.row_mut(i - from).mapv_inplace(|v| v * problem.weight(i).sqrt()));
-        moment += &product((phi.view(), Op::Transposed), (problem.rows(from..to), Op::Plain));
+        moment += &product((phi.view(), Op::Transposed), (problem.rows(from..to).view(), Op::Plain));
     }
     let least = Least::new(gram)
         .ok_or_else(|| ShapeError::value("the data are too ill-conditioned for a first least-squares solve"))?;

@@ -54,7 +54,7 @@ pub fn clustered(problem: &Problem, n_init: usize, random_state: u64, interrupte
     let sizes: Vec<usize> = problem.atoms().iter().map(|a| a.seed_components()).collect();
     // clusters live in the leading components; the rest is noise to them
     let rank = sizes.iter().sum::<usize>() * 3 + 2;
-    let scores = principal_scores(problem.data(), rank);
+    let scores = principal_scores(problem.data().view(), rank);
     let order = rows_by_length(&scores);
     let stride = n.div_ceil(CLUSTER_ROWS);
     let sample: Vec<usize> = order.iter().copied().step_by(stride).collect();

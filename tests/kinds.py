@@ -20,6 +20,7 @@ from sae_rs import (
     Patch,
     Poincare,
     ProjectivePlane,
+    Segment,
     Sphere,
     Torus,
 )
@@ -66,6 +67,11 @@ def tube(t: FloatArray) -> FloatArray:
 
 def arc(t: FloatArray) -> FloatArray:
     return np.column_stack([t, t**2])
+
+
+def hook(t: FloatArray) -> FloatArray:
+    """A curve with an inflection."""
+    return np.column_stack([t, t**2, t**3 - 0.6 * t])
 
 
 def sheet(t: FloatArray) -> FloatArray:
@@ -164,6 +170,7 @@ CASES = {
     "sphere": Case(Sphere(), flat, (), 400, 32, 1.0, noise=0.02),
     "projective_plane": Case(ProjectivePlane(), squares, (), 400, 32, 1.0, noise=0.02),
     "poincare": Case(Poincare(2), saddle, (SPAN, SPAN), 400, 24, 1.0),
+    "segment": Case(Segment(), hook, (SPAN,), 300, 16, 1.0, noise=0.02),
     "duchon": Case(Duchon(), bow, (SPAN,), 300, 16, 1.0, noise=0.02),
 }
 
@@ -219,4 +226,6 @@ ATOMS: tuple[Atom, ...] = (
     KleinBottle(harmonics=3),
     Mobius(harmonics=2, degree=2),
     Mobius(harmonics=3, degree=3),
+    Segment(degree=1),
+    Segment(degree=4),
 )

@@ -25,10 +25,11 @@ from reference.atoms import (
     Patch,
     Poincare,
     ProjectivePlane,
+    Segment,
     Sphere,
     Torus,
 )
-from reference.factors import ChoiceFactor, SphereFactor
+from reference.factors import ChoiceFactor, IntervalFactor, SphereFactor
 from reference.gates import IBP, Frozen, Gate, Softmax, Threshold
 
 MIN_ROWS_PER_ATOM = 3
@@ -58,6 +59,7 @@ KINDS: dict[str, st.SearchStrategy[Atom]] = {
     "klein_bottle": st.just(KleinBottle(harmonics=2)),
     "mobius": st.just(Mobius(harmonics=2, degree=1)),
     "finite_set": st.builds(FiniteSet, size=st.integers(2, 3)),
+    "segment": st.builds(Segment, degree=st.integers(1, 4)),
 }
 """Small atoms of every kind."""
 
@@ -78,7 +80,7 @@ class Recipe:
 
     ``planted`` starts the state at the dictionary that made the data; otherwise the state is unrelated to them.
     ``ard[k]`` gives atom k a precision for each coordinate; spheres have none. ``held`` puts some open threshold gates
-    at their wall.
+    at their wall, and some coordinates at an end of their interval.
     """
 
     atoms: tuple[Atom, ...] = (Circle(1),)
@@ -139,6 +141,12 @@ class Recipe:
         elif isinstance(self.gate, Frozen):
             logits = rng.uniform(0.3, 1.3, logits.shape)
         coords = tuple(atom.draw(rng, self.n) for atom in self.atoms)
+        if self.held:
+            for atom, points in zip(self.atoms, coords, strict=True):
+                for factor, at, _ in atom.parts():
+                    if isinstance(factor, IntervalFactor):
+                        some = rng.random(self.n) < 0.3
+                        points[some, at] = rng.choice([factor.low, factor.high], (self.n, 1))[some]
         # Rough columns are smaller, as in atoms worth fitting: a harmonic h of a circle by about 1 / h.
         decoders = tuple(
             rng.standard_normal((atom.width, self.p)) * (1 + np.diag(atom.roughness()))[:, None] ** -0.25
@@ -148,8 +156,8 @@ class Recipe:
 
 
 def takes_precisions(atom: Atom) -> bool:
-    """Whether the atom's coordinates can have ARD precisions: a sphere and a finite set have no axes."""
-    return not any(isinstance(factor, SphereFactor | ChoiceFactor) for factor in atom.factors)
+    """Whether the atom's coordinates can have ARD precisions: spheres, finite sets and segments do not."""
+    return not any(isinstance(factor, SphereFactor | ChoiceFactor | IntervalFactor) for factor in atom.factors)
 
 
 def atoms(kinds: tuple[str, ...] = tuple(KINDS)) -> st.SearchStrategy[Atom]:

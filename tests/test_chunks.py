@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ from numpy.typing import NDArray
 
 from differences import slopes
 from reference import evidence
-from reference.atoms import Atom, Circle, Line, Sphere
+from reference.atoms import Atom, Circle, Line, Segment, Sphere
 from reference.evidence import evidence_all_terms
-from reference.gates import IBP, Gate, Softmax, Threshold
+from reference.gates import IBP, Frozen, Gate, Softmax, Threshold
 from strategies import Recipe
 from test_core_against_reference import INNER_TOL, core_rho, relative_error, state_of, total
 from test_row_metric import metric_term
@@ -26,6 +27,7 @@ CASES: dict[str, tuple[tuple[Atom, ...], Gate, int | None]] = {
     "softmax": ((Circle(1), Line()), Softmax(), None),
     "threshold": ((Sphere(1),), Threshold(0.2, 0.8), None),
     "coupled columns": ((Circle(1), Circle(1)), IBP(logit_precision=0.5), None),
+    "segment": ((Segment(3), Circle(1)), Frozen(), None),
     "metric": ((Circle(1), Sphere(1)), Softmax(), 4),
 }
 
@@ -33,6 +35,7 @@ CASES: dict[str, tuple[tuple[Atom, ...], Gate, int | None]] = {
 def case(name: str) -> tuple[Any, Any, Any, Any]:
     atoms, gate, rank = CASES[name]
     recipe = Recipe(atoms, gate, n=N_ROWS, p=4, weighted=True, full_support=False, log_lambda_sparse=-1.0, seed=3)
+    recipe = replace(recipe, held=name == "segment")
     problem, state, rho = recipe.build()
     # of full rank and well conditioned, so that optima are as clear as without it
     noise = np.random.default_rng(1).standard_normal((N_ROWS, 4, 4))

@@ -41,9 +41,11 @@ from reference.atoms import (
     Patch,
     Poincare,
     ProjectivePlane,
+    Segment,
     Sphere,
     Torus,
 )
+from reference.compact import held_coordinates
 from reference.conditioning import Conditioned
 from reference.evidence import evidence_all_terms
 from reference.gates import IBP, Frozen, Softmax, Threshold
@@ -70,6 +72,7 @@ KINDS = (
     "klein_bottle",
     "mobius",
     "finite_set",
+    "segment",
 )
 GATES = ("softmax", "threshold", "ibp", "frozen")
 EVIDENCES: tuple[Evidence, ...] = ("laplace", "quasi_laplace")
@@ -141,6 +144,7 @@ EXAMPLES = (
     Recipe((FiniteSet(2), duchon(5, 1)), Softmax(), n=12, p=6, full_support=False, ard=(False, True), seed=22),
     Recipe((KleinBottle(2),), Frozen(), n=16, p=5, log_noise=-3.0, seed=20),
     Recipe((Mobius(2, 1),), Frozen(), n=12, p=5, log_noise=-3.0, seed=21),
+    Recipe((Segment(3), Circle(1)), Frozen(), n=12, p=6, log_noise=-3.0, held=True, seed=24),
 )
 """Every kind and every gate, at states that lead to clear optima."""
 
@@ -240,8 +244,13 @@ def optimum(recipe: Recipe) -> Example | None:
 def clear(problem: Problem, state: State, rho: Rho, *, held: bool = False) -> None:
     """Turns an optimum down that is nearly flat, or where an open threshold gate would rather be closed.
 
-    The core stops such a gate at its wall, and its logit is no variable there: ``held`` lets that pass.
+    The core stops such a gate at its wall, and its logit is no variable there: ``held`` lets that pass. A coordinate
+    that is held at an end must rather leave its interval: the reference does not let it go, the core does.
     """
+    for coordinate in held_coordinates(problem, state, rho):
+        low, high = coordinate.place.factor.low, coordinate.place.factor.high  # type: ignore[attr-defined]
+        outward = np.sign(coordinate.place.t[0] - 0.5 * (low + high))
+        assume(outward * coordinate.slope < 0)
     system = pin_orbits(problem, state, rho, exact_hessian(problem, state, rho))
     unit = 1 / np.sqrt(np.abs(np.diag(system)))
     least = np.linalg.eigvalsh(unit[:, None] * system * unit)[0]
@@ -262,7 +271,7 @@ def clear_optimum(recipe: Recipe) -> Example:
 
 
 def kinks(problem: Problem, state: State, rho: Rho) -> list[bool]:
-    """Signs at which H has a kink: those of the gate prior's curvature and of the coordinate priors'."""
+    """Signs at which V has a kink: those of the gate prior's curvature, of the coordinate priors' and of held ones'."""
     if isinstance(problem.gate, Softmax):
         signs = [bool(v > 0) for row in state.logits for v in entropy_hessian(row, problem.gate.temperature).ravel()]
     else:
@@ -271,6 +280,7 @@ def kinks(problem: Problem, state: State, rho: Rho) -> list[bool]:
         signs = (np.diag(prior) != np.diag(ties)).tolist()
     for place in places(problem, state, rho, supported=True):
         signs += (place.factor.curvature(place.t, place.alpha) > 0).tolist()
+    signs += [held.exact > 0 for held in held_coordinates(problem, state, rho)]
     return signs
 
 

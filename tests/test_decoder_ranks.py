@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 import sae_rs
 from differences import slopes
 from reference import Problem, Rho, State, Variables, curvature, gauge, log_det
-from reference.atoms import Atom, Circle, Patch, Sphere, Torus
+from reference.atoms import Atom, Circle, Patch, Segment, Sphere, Torus
 from reference.compact import compact_total
 from reference.curvature import log_group_volume
 from reference.evidence import log_symmetries
 from reference.factors import LN_2PI
-from reference.gates import IBP, Gate, Softmax, Threshold
+from reference.gates import IBP, Frozen, Gate, Softmax, Threshold
 from reference.objective import decoder_precision, loss_parts
 from strategies import Recipe
 from test_core_against_reference import INNER_TOL, core_rho, core_term, state_of
@@ -30,6 +30,7 @@ CASES: dict[str, tuple[tuple[Atom, ...], Gate, Ranks]] = {
     "circle and sphere": ((Circle(2), Sphere(1)), Threshold(0.2, 0.8), [2, 3]),
     "two circles in one plane each": ((Circle(2), Circle(2)), IBP(logit_precision=0.5), [2, 2]),
     "torus": ((Torus(1),), Softmax(), [4]),
+    "segment and circle": ((Segment(3), Circle(1)), Frozen(), [3, 2]),
 }
 
 

@@ -26,19 +26,28 @@ from sae_rs import (
     Mobius,
     Patch,
     SaeManifoldRho,
+    Segment,
     Torus,
     _core,
     check_gradient,
 )
 from sae_rs.atoms import ATOM_KINDS, Atom, atom_from_spec
-from sae_rs.atoms.factors import Angle
+from sae_rs.atoms.factors import Angle, Bounded
 from sae_rs.training import decoder_precision
 
 FloatArray = NDArray[np.float64]
 
 slow = pytest.mark.skipif(os.environ.get("SAE_RS_SLOW") != "1", reason="takes minutes; SAE_RS_SLOW=1 runs it")
 
-FAST = ("line", "plane", "arc", "cylinder", pytest.param("sheet", marks=slow), pytest.param("klein_bottle", marks=slow))
+FAST = (
+    "line",
+    "plane",
+    "arc",
+    "segment",
+    "cylinder",
+    pytest.param("sheet", marks=slow),
+    pytest.param("klein_bottle", marks=slow),
+)
 CURVED = ("sphere", "projective_plane", "poincare", "duchon")
 # Planted rows that a fit does not find, though V at them is lower by far.
 STUCK = {("projective_plane", 2), ("projective_plane", 4)}
@@ -61,22 +70,31 @@ def identity(atom: Atom) -> str:
 
 
 def quadrature(atom: Atom) -> tuple[FloatArray, FloatArray]:
-    """Nodes (m, d) and weights of a mean over a chart; the trapezoidal rule converges geometrically on both factors."""
+    """Nodes (m, d) and weights of a mean over a chart.
+
+    The trapezoidal rule converges geometrically on angles and on normal coordinates.
+    """
     real = 0.5 * np.arange(-20, 21)
     normal = 0.5 * np.exp(-0.5 * real**2) / np.sqrt(TURN)
     turn = np.linspace(0.0, 1.0, 16, endpoint=False)
-    axes = [
-        (turn * TURN, np.full(16, 1.0 / 16.0)) if isinstance(factor, Angle) else (real, normal)
-        for factor in atom.factors
-    ]
+    between = np.polynomial.legendre.leggauss(16)
+    axes = []
+    for factor in atom.factors:
+        if isinstance(factor, Angle):
+            axes.append((turn * TURN, np.full(16, 1.0 / 16.0)))
+        elif isinstance(factor, Bounded):
+            axes.append((between[0], 0.5 * between[1]))
+        else:
+            axes.append((real, normal))
     nodes = np.array(list(product(*[values for values, _ in axes])))
     weights = np.array([np.prod(w) for w in product(*[weights for _, weights in axes])])
     return nodes, weights
 
 
 def some_points(atom: Atom, n: int, seed: int = 0) -> FloatArray:
-    """Points inside and outside the canonical range."""
-    return np.random.default_rng(seed).uniform(-7.0, 7.0, (n, atom.ambient))
+    """Points inside and outside the canonical range; those of a bounded number have no outside."""
+    points = np.random.default_rng(seed).uniform(-7.0, 7.0, (n, atom.ambient))
+    return points / 7.0 if any(isinstance(factor, Bounded) for factor in atom.factors) else points
 
 
 def some_term(atom: Atom, n: int = 40, p: int = 7, seed: int = 0) -> tuple[Any, SaeManifoldRho, FloatArray, FloatArray]:
@@ -185,6 +203,8 @@ class TestBases:
 
 def moved(atom: Atom, coords: FloatArray) -> list[FloatArray]:
     """Coordinates after each symmetry of a chart, continuous ones by an arbitrary amount."""
+    if isinstance(atom, Segment):
+        return [-coords]
     if isinstance(atom, (Line, Patch)):
         turn = np.linalg.qr(np.random.default_rng(4).standard_normal((atom.dim, atom.dim)))[0]
         return [-coords, coords @ turn]

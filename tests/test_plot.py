@@ -73,7 +73,7 @@ class TestPlotAtom:
 
 
 class TestKinds:
-    @pytest.mark.parametrize("name", ["arc", "line"])
+    @pytest.mark.parametrize("name", ["arc", "line", "segment"])
     def test_an_open_curve(self, name: str) -> None:
         ax = fitted(name).plot_atom(0)
         (line,) = ax.lines

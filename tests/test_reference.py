@@ -53,6 +53,7 @@ from reference.atoms import (
     Patch,
     Poincare,
     ProjectivePlane,
+    Segment,
     Sphere,
     Torus,
 )
@@ -87,6 +88,7 @@ PAIRS = (
     (KleinBottle(2), Line()),
     (Mobius(2, 1), duchon(7, 2)),
     (FiniteSet(3), Circle(1)),
+    (Segment(3), Segment(1)),
 )
 """Every kind of atom; each pair meets every gate."""
 
@@ -105,6 +107,7 @@ def _every_pair_and_gate() -> Iterator[Recipe]:
                 ard=(mixed % 4 == 1, mixed % 4 == 2),
                 log_lambda_sparse=0.4,
                 seed=100 * number + turn,
+                held=any(isinstance(atom, Segment) for atom in atoms),
             )
 
 
@@ -148,6 +151,7 @@ OPTIMA = (
     Recipe((KleinBottle(2),), FROZEN, n=16, p=5, log_noise=-3.0, seed=20),
     Recipe((Mobius(2, 1),), FROZEN, n=12, p=5, log_noise=-3.0, seed=21),
     Recipe((Sphere(1),), FROZEN, n=9, p=5, log_noise=-3.0, evidence="quasi_laplace", seed=23),
+    Recipe((Segment(3),), FROZEN, n=14, p=5, log_noise=-3.0, held=True, seed=24),
     # Without a Gaussian on the logits gates go all the way open, and their logits become null directions of H.
     Recipe((Circle(1),) * 2, IBP_FIXED, 10, 6, full_support=False, log_noise=-3.0, evidence="quasi_laplace", seed=22),
     Recipe((Circle(1),) * 2, IBP_PLUG_IN, 10, 6, full_support=False, log_noise=-3.0, evidence="quasi_laplace", seed=22),
@@ -221,7 +225,7 @@ def assert_derivative(function: Callable[[float], Quantities], **expected: tuple
 def directions(problem: Problem, state: State, rho: Rho, rng: np.random.Generator) -> list[Array]:
     """A random step in the logits, one in the coordinates and one in the decoders."""
     variables, steps = Variables(problem, state.support), []
-    moving = [place.index for place in places(problem, state, rho, supported=True) if place.factor.moves]
+    moving = [place.index for place in places(problem, state, rho, supported=True) if place.factor.moves(place.t)]
     coords = np.concatenate([np.zeros(0, int), *moving])
     for group in (variables.logit.ravel(), coords, np.arange(variables.border_start, variables.size)):
         if len(group):

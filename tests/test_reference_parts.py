@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.integrate import dblquad, quad
 from scipy.linalg import expm
-from scipy.special import gammaln, lpmv
+from scipy.special import gammaln, log_ndtr, lpmv
 
 from numeric import assert_close, differences, slope, taylor
 from reference.atoms import (
@@ -28,6 +28,7 @@ from reference.atoms import (
     Patch,
     Poincare,
     ProjectivePlane,
+    Segment,
     Sphere,
     Torus,
 )
@@ -35,9 +36,9 @@ from reference.atoms.duchon import kernel_columns, kernel_jets
 from reference.atoms.patch import log_rotation_volume
 from reference.atoms.poincare import radial_weights
 from reference.atoms.sphere import sphere_nodes
-from reference.compact import Part, angles, sphere
+from reference.compact import Part, angles, charge_interval, interval, sphere
 from reference.conditioning import Spectrum
-from reference.factors import CircleFactor, Factor, LineFactor, SphereFactor
+from reference.factors import CircleFactor, Factor, IntervalFactor, LineFactor, SphereFactor
 from reference.gates import IBP, Frozen, Gate, Softmax, Threshold
 from reference.gates.softmax import (
     entropy_gradient,
@@ -80,6 +81,8 @@ ATOMS: tuple[Atom, ...] = (
     Mobius(2, 1),
     Mobius(3, 2),
     FiniteSet(3),
+    Segment(1),
+    Segment(4),
 )
 
 SMALL_ATOMS = tuple(atom for atom in ATOMS if atom.width <= 13)
@@ -135,6 +138,8 @@ def test_sphere_moves(antipodal: bool, seed: int) -> None:
 def part_of(*factors: Factor) -> Part:
     """A compact part of its own."""
     place = [Place(0, 0, factor, np.zeros(factor.ambient), None, np.arange(factor.dim), NO_ARD) for factor in factors]
+    if isinstance(factors[0], IntervalFactor):
+        return interval(place[0])
     return sphere(place[0]) if isinstance(factors[0], SphereFactor) else angles(place)
 
 
@@ -145,7 +150,8 @@ PARTS = {
     "S2": (SphereFactor(),),
     "RP2": (SphereFactor(True),),
 }
-COMPACT = pytest.mark.parametrize("factors", PARTS.values(), ids=PARTS)
+INTERVAL = IntervalFactor(-1.0, 2.0)
+COMPACT = pytest.mark.parametrize("factors", [*PARTS.values(), (INTERVAL,)], ids=[*PARTS, "interval"])
 
 
 @COMPACT
@@ -184,6 +190,28 @@ def test_a_charge_is_an_integral(factor: Factor) -> None:
         assert part_of(factor).charge(k * kappa**2 * np.eye(factor.dim)) == pytest.approx(float(expected), abs=1e-8)
 
 
+@pytest.mark.parametrize(("a", "b"), [(-0.4, 1.6), (-2.0, 0.0), (0.0, 0.7)])
+@pytest.mark.parametrize(("g", "k"), [(0.0, 0.0), (0.7, 3.0), (-5.0, 2.0), (40.0, 1.0), (-3.0, 0.0), (20.0, 900.0)])
+def test_a_charge_between_two_ends(a: float, b: float, g: float, k: float) -> None:
+    """In closed form, and its derivatives."""
+    value, by_slope, by_curvature, by_point = charge_interval(g, k, a, b)
+    if k > 0:
+        # completing the square: a normal law of mean -g/k cut off at both ends, seen from its smaller tail
+        low, high = (a + g / k) * np.sqrt(k), (b + g / k) * np.sqrt(k)
+        larger, smaller = (log_ndtr(-low), log_ndtr(-high)) if high > 0 else (log_ndtr(high), log_ndtr(low))
+        expected = -(g**2) / (2 * k) - 0.5 * np.log(2 * np.pi / k) - larger - np.log1p(-np.exp(smaller - larger))
+    else:
+        expected = -np.log((np.exp(-g * a) - np.exp(-g * b)) / g) if g else -np.log(b - a)
+    assert value == pytest.approx(expected, rel=1e-10, abs=1e-10)
+    in_slope = slope(lambda s: np.array(charge_interval(g + float(s), k, a, b)[0]))
+    in_point = slope(lambda s: np.array(charge_interval(g, k, a - float(s), b - float(s))[0]))
+    assert by_slope == pytest.approx(float(in_slope), rel=1e-7, abs=1e-7)
+    assert by_point == pytest.approx(float(in_point), rel=1e-6, abs=1e-6)
+    if k > 0:
+        in_curvature = slope(lambda s: np.array(charge_interval(g, k + float(s), a, b)[0]))
+        assert by_curvature == pytest.approx(float(in_curvature), rel=1e-7, abs=1e-7)
+
+
 # Atoms
 
 
@@ -198,6 +226,10 @@ def test_jets_are_the_derivatives_of_the_basis(atom: Atom, seed: int) -> None:
         # Kernels are smooth away from their centers only.
         gap = np.linalg.norm(np.array(atom.centers) - t, axis=1).min()
         radius, tol = 0.25 * gap, 1e-5 if gap > 0.05 else np.inf
+    if isinstance(atom, Segment):
+        # a step stops at the ends
+        room = 1 - abs(float(t[0]))
+        radius, tol = 0.5 * room, 1e-6 if room > 0.05 else np.inf
     jets = atom.jets(t, 3)
     assert jets.d3 is not None
     for _ in range(3):

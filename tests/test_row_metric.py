@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import sae_rs
 from differences import slopes
 from reference import Problem, Rho, State, Variables, curvature, gauge, log_det
-from reference.atoms import Atom, Circle, Patch, Sphere
+from reference.atoms import Atom, Circle, Patch, Segment, Sphere
 from reference.compact import compact_parts
 from reference.curvature import data_curvature, exact_hessian, log_group_volume
 from reference.evidence import log_symmetries
@@ -29,6 +29,7 @@ CASES: dict[str, tuple[tuple[Atom, ...], Gate, int]] = {
     "one circle, full rank": ((Circle(2),), Softmax(), 6),
     "two circles, low rank": ((Circle(1), Circle(2)), Softmax(), 4),
     "sphere and circle": ((Sphere(1), Circle(1)), Threshold(0.2, 0.8), 5),
+    "segment and circle": ((Segment(3), Circle(1)), Threshold(0.2, 0.8), 5),
     "coupled columns": ((Circle(1), Patch(1, 2)), IBP(logit_precision=0.5), 6),
 }
 

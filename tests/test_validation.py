@@ -29,6 +29,7 @@ from sae_rs import (
     Precomputed,
     ProjectivePlane,
     SaeManifoldRho,
+    Segment,
     Softmax,
     Sphere,
     ThresholdGate,
@@ -241,6 +242,7 @@ class TestOptions:
             (ProjectivePlane, "degree", 2),
             (Poincare, "dim", 1),
             (FiniteSet, "size", 2),
+            (Segment, "degree", 1),
         ],
     )
     def test_fields_of_kinds(self, kind: Any, name: str, least: int) -> None:
@@ -257,6 +259,7 @@ class TestOptions:
             (Patch, {"dim": 9}, "Patch: dim must be an integer from 1 to 8, got 9"),
             (Patch, {"dim": 8, "degree": 9}, "would have 24310 basis functions, more than 8192"),
             (Cylinder, {"harmonics": 2000, "degree": 4}, "would have 20005 basis functions, more than 8192"),
+            (Segment, {"degree": 65}, "Segment: degree must be an integer from 1 to 64, got 65"),
             (Sphere, {"degree": 33}, "Sphere: degree must be an integer from 1 to 32, got 33"),
             (ProjectivePlane, {"degree": 34}, "ProjectivePlane: degree must be an integer from 2 to 32, got 34"),
             (ProjectivePlane, {"degree": 3}, "ProjectivePlane: degree must be even, got 3"),

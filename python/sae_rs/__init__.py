@@ -33,6 +33,7 @@ from .atoms import (
     Poincare,
     Precomputed,
     ProjectivePlane,
+    Segment,
     Sphere,
     Torus,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "SaeManifoldTerm",
     "SaeReconstructionRowProgram",
     "SaeRowLayout",
+    "Segment",
     "Softmax",
     "Sphere",
     "ThresholdGate",

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atoms import Atom
-from .atoms.factors import Angle, Direction, Real
+from .atoms.factors import Angle, Bounded, Direction, Real
 
 FloatArray = NDArray[np.float64]
 
@@ -21,8 +21,10 @@ def row_colours(atom: Atom, coords: FloatArray) -> FloatArray:
         return cyclic_colours(2.0 * np.pi / factor.period * coords[:, 0])
     if isinstance(factor, Direction):
         return cyclic_colours(np.arctan2(coords[:, 1], coords[:, 0]))
-    if isinstance(factor, Real) and len(coords):
+    if isinstance(factor, (Real, Bounded)) and len(coords):
         least, largest = coords[:, 0].min(), coords[:, 0].max()
+        if isinstance(factor, Bounded):
+            least, largest = factor.lower, factor.upper
         share = (coords[:, 0] - least) / (largest - least) if largest > least else np.full(len(coords), 0.5)
         return cyclic_colours(FIRST_HUE + (LAST_HUE - FIRST_HUE) * share)
     return cyclic_colours(np.zeros(len(coords)))

@@ -150,7 +150,7 @@ class _Picture:
 
         curve = self.model.curve(self.k, CURVE_POINTS)
         line, sd = (curve.points - self.model.mean_) @ self.view.T - self.centre, curve.sd
-        if not self.atom.real_axes:
+        if self.atom.is_closed:
             # the grid of a closed curve leaves out its end, which is its start
             line, sd = np.concatenate([line, line[:1]]), np.append(sd, sd[:1])
             tangent = np.roll(line[:-1], -1, axis=0) - np.roll(line[:-1], 1, axis=0)

@@ -1,25 +1,34 @@
 """The compact terms: the integral over a compact part of a chart in place of the Gaussian one, at the exact curvature.
 
 An atom's angles are one part, because a row may hold one combination of them and leave another free; each sphere is
-one; each choice is one. h is the part's block of H and K that of the exact Hessian A of L, delta included. Its term is
-charge(K) - 1/2 ln|h|: with the 1/2 ln|h| in 1/2 ln|H| and the constants, minus the logarithm of a von Mises or von
-Mises-Fisher integral whose concentrations are the eigenvalues of K. Where the row determines its point, K is about h;
-where it does not, the point lies where the row's noise is, which only K knows.
+one; each interval is one; each choice is one. h is the part's block of H and K that of the exact Hessian A of L, delta
+included. Its term is charge(K) - 1/2 ln|h|: with the 1/2 ln|h| in 1/2 ln|H| and the constants, minus the logarithm of a
+von Mises or von Mises-Fisher integral whose concentrations are the eigenvalues of K. Where the row determines its
+point, K is about h; where it does not, the point lies where the row's noise is, which only K knows.
+
+Between two ends, at a = lo - t and b = hi - t from the point, the integral is
+
+    C(g, k) = -ln int_a^b exp(-g u - k u^2 / 2) du,    dC/dg = E u,   dC/dk = E u^2 / 2,   dC/dt = (f(b) - f(a)) / int f
+
+with f the integrand: charge(K) = C(0, max(K, 0)) + 1/2 ln 2 pi. A coordinate that is held at an end has a one in H, and
+C(g, max(K, 0)) + 1/2 ln 2 pi with the slope and the curvature that the row's objective would have if it were free.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from functools import lru_cache
+from itertools import groupby, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.integrate import quad
 from scipy.special import i0e, i1e
 
 from .curvature import exact_hessian
-from .factors import COMPACT_STIFFNESS, LN_2PI, ChoiceFactor, CircleFactor, LineFactor, SphereFactor
-from .jets import all_row_jets, basis_jets
+from .factors import LN_2PI, ChoiceFactor, CircleFactor, IntervalFactor, LineFactor, SphereFactor
+from .jets import RowJets, all_free_row_jets, all_row_jets, basis_jets, held_axes
 from .objective import reconstruct_slope
 from .priors import Place, places
 from .problem import Problem, Rho, State, variables_of
@@ -58,17 +67,44 @@ def charge_sphere_slope(k: float, rate: float) -> float:
     return float(1 / k - rate / np.expm1(y)) if y < 500 else 1 / k
 
 
+@lru_cache(maxsize=4096)
+def charge_interval(g: float, k: float, a: float, b: float) -> tuple[float, float, float, float]:
+    """C(g, k) between a <= 0 and b >= 0, k >= 0, with its derivatives in g, k and the point."""
+    mode = float(np.clip(-g / k, a, b)) if k > 0 else (a if g > 0 else b if g < 0 else 0.0)
+    inside = a < mode < b
+    scale = max(np.sqrt(k), 0.0 if inside else abs(g + k * mode), 1 / (b - a))
+    # the integrand falls on the scale of its mode: pieces that an adaptive rule cannot miss
+    cuts = np.clip(mode + np.array([-60, -20, -8, -3, 0, 3, 8, 20, 60]) / scale, a, b)
+
+    def density(u: float) -> float:
+        fall = (g + k * mode) * (u - mode) if not inside else 0.0
+        return float(np.exp(-fall - 0.5 * k * (u - mode) ** 2))
+
+    def moment(power: int) -> float:
+        return sum(
+            quad(lambda u: u**power * density(u), low, high, epsabs=0.0, epsrel=1e-13, limit=200)[0]
+            for low, high in pairwise(cuts)
+            if high > low
+        )
+
+    total = moment(0)
+    value = g * mode + 0.5 * k * mode**2 - np.log(total)
+    return float(value), moment(1) / total, 0.5 * moment(2) / total, (density(b) - density(a)) / total
+
+
 @dataclass(frozen=True)
 class Part:
     """Places of one atom in one row that are integrated together, the charge of one concentration and its slope.
 
-    ``units`` (n,) is what one radian is in each coordinate; ``index`` (n,) are the variables.
+    ``units`` (n,) is what one radian is in each coordinate; ``index`` (n,) are the variables; ``point_of`` is the
+    derivative of the charge in the coordinate itself.
     """
 
     places: tuple[Place, ...]
     units: Array
     charge_of: Callable[[float], float]
     slope_of: Callable[[float], float]
+    point_of: Callable[[float], float] = lambda k: 0.0
 
     @property
     def index(self) -> NDArray[np.int_]:
@@ -104,6 +140,73 @@ def sphere(place: Place) -> Part:
     return Part((place,), np.ones(2), charge_of, lambda k: 0.5 * charge_sphere_slope(k, rate))
 
 
+def interval(place: Place) -> Part:
+    """A coordinate between two ends."""
+    assert isinstance(place.factor, IntervalFactor)
+    a, b = (float(end - place.t[0]) for end in (place.factor.low, place.factor.high))
+    return Part(
+        (place,),
+        np.ones(1),
+        lambda k: charge_interval(0.0, max(k, 0.0), a, b)[0] + 0.5 * LN_2PI,
+        lambda k: charge_interval(0.0, k, a, b)[2] if k > 0 else 0.0,
+        lambda k: charge_interval(0.0, max(k, 0.0), a, b)[3],
+    )
+
+
+@dataclass(frozen=True)
+class Held:
+    """A coordinate at an end: the row's objective along it as if it were free, and the charge with its derivatives.
+
+    ``slope`` is g, ``gauss`` and ``bend`` are the two parts of the data's curvature. ``at`` is its place among the
+    row's variables.
+    """
+
+    place: Place
+    at: int
+    jets: RowJets
+    residual: Array
+    scale: float
+
+    @property
+    def slope(self) -> float:
+        return self.scale * float(self.jets.first[:, self.at] @ self.residual)
+
+    @property
+    def gauss(self) -> float:
+        return self.scale * float(self.jets.first[:, self.at] @ self.jets.first[:, self.at])
+
+    @property
+    def bend(self) -> float:
+        return self.scale * float(self.jets.second[:, self.at, self.at] @ self.residual)
+
+    @property
+    def exact(self) -> float:
+        """K, with the delta of a free coordinate."""
+        factor = self.place.factor
+        assert isinstance(factor, IntervalFactor)
+        return self.gauss + self.bend + factor.ridge(np.array([0.5 * (factor.low + factor.high)]))
+
+    @property
+    def charge(self) -> tuple[float, float, float]:
+        """C and its derivatives in g and in K."""
+        factor, exact = self.place.factor, self.exact
+        assert isinstance(factor, IntervalFactor)
+        ends = (float(end - self.place.t[0]) for end in (factor.low, factor.high))
+        value, by_slope, by_curvature, _ = charge_interval(self.slope, max(exact, 0.0), *ends)
+        return value, by_slope, by_curvature if exact > 0 else 0.0
+
+
+def held_coordinates(problem: Problem, state: State, rho: Rho) -> Iterator[Held]:
+    """The supported coordinates that are held."""
+    rows = all_free_row_jets(problem, state, rho)
+    for place in places(problem, state, rho, supported=True):
+        if isinstance(place.factor, IntervalFactor) and not place.factor.moves(place.t):
+            jets = rows[place.row]
+            at = int(np.flatnonzero(jets.index == place.index[0])[0])
+            scale = problem.row_weights[place.row] / rho.dispersion()
+            yield Held(place, at, jets, jets.value - problem.data[place.row], scale)
+
+
 def compact_parts(problem: Problem, state: State, rho: Rho) -> Iterator[Part]:
     """The parts whose coordinates are variables."""
     supported = places(problem, state, rho, supported=True)
@@ -115,6 +218,9 @@ def compact_parts(problem: Problem, state: State, rho: Rho) -> Iterator[Part]:
         for place in listed:
             if isinstance(place.factor, SphereFactor):
                 yield sphere(place)
+            elif isinstance(place.factor, IntervalFactor):
+                if place.factor.moves(place.t):
+                    yield interval(place)
             else:
                 assert isinstance(place.factor, CircleFactor | LineFactor | ChoiceFactor)
 
@@ -123,7 +229,8 @@ def compact_blocks(problem: Problem, state: State, rho: Rho) -> Iterator[tuple[P
     """Each part with its K (n, n)."""
     exact = exact_hessian(problem, state, rho)
     for part in compact_parts(problem, state, rho):
-        yield part, exact[np.ix_(part.index, part.index)] + COMPACT_STIFFNESS * np.eye(len(part.index))
+        ridge = np.concatenate([np.full(p.factor.dim, p.factor.ridge(p.t)) for p in part.places])
+        yield part, exact[np.ix_(part.index, part.index)] + np.diag(ridge)
 
 
 def compact_total(problem: Problem, state: State, rho: Rho, matrix: Array) -> float:
@@ -132,7 +239,8 @@ def compact_total(problem: Problem, state: State, rho: Rho, matrix: Array) -> fl
     for part, exact in compact_blocks(problem, state, rho):
         total += part.charge(exact) - 0.5 * float(np.linalg.slogdet(matrix[np.ix_(part.index, part.index)])[1])
     choices = sum(isinstance(p.factor, ChoiceFactor) for p in places(problem, state, rho, supported=True))
-    return total + 0.5 * LN_2PI * choices
+    held = [coordinate.charge[0] for coordinate in held_coordinates(problem, state, rho)]
+    return total + sum(held) + 0.5 * LN_2PI * (choices + len(held))
 
 
 def compact_theta(problem: Problem, state: State, rho: Rho) -> Array:
@@ -153,7 +261,34 @@ def compact_theta(problem: Problem, state: State, rho: Rho) -> Array:
         out[jets.index] += scale * change
         prior = np.concatenate([place.factor.third(place.t, place.alpha) for place in part.places])
         out[part.index] += np.diag(slope) * prior
+        if len(part.index) == 1:
+            out[part.index] += part.point_of(float(exact[0, 0]))
+    for held in held_coordinates(problem, state, rho):
+        out += _held_theta(problem, state, rho, held)
     return out
+
+
+def _held_theta(problem: Problem, state: State, rho: Rho, held: Held) -> Array:
+    """Derivative of one held coordinate's C.
+
+    With x = z-hat, dg = w/phi d(x_j . r) and dK = w/phi d(|x_j|^2 + x_jj . r). Other held coordinates do not move.
+    """
+    _, by_slope, by_curvature = held.charge
+    j, jets = held.at, held.jets
+    moving = all_row_jets(problem, state, rho)[held.place.row].first
+    third = _third(problem, state, rho, interval(held.place), [j])[:, 0, 0]
+    mixed = jets.second[:, j, :] * _moves(problem, state, held.place, jets)
+    slope = held.residual @ mixed + jets.first[:, j] @ moving
+    curvature = 2 * jets.first[:, j] @ mixed + held.residual @ third + jets.second[:, j, j] @ moving
+    out = np.zeros(variables_of(problem, state).size)
+    out[jets.index] = held.scale * (by_slope * slope + by_curvature * curvature)
+    return out
+
+
+def _moves(problem: Problem, state: State, place: Place, jets: RowJets) -> NDArray[np.bool_]:
+    """(q,) which variables of a row are none that the place's atom holds."""
+    held = held_axes(problem.atoms[place.atom], state.coords[place.atom][place.row])
+    return ~np.isin(jets.index, variables_of(problem, state).coord[place.atom][place.row][held])
 
 
 def _third(problem: Problem, state: State, rho: Rho, part: Part, own: list[int]) -> Array:
@@ -180,6 +315,8 @@ def _third(problem: Problem, state: State, rho: Rho, part: Part, own: list[int])
         third += 1 / 3 * np.einsum("bc,pa->pabc", flat, gradient)
         third += 1 / 3 * np.einsum("ca,pb->pabc", flat, gradient)
     out[..., coords] = a[k] * third
+    still = held_axes(atom, state.coords[k][i])
+    out[..., [coords[axis] for axis in still]] = 0.0
     for m, c in np.ndindex(atom.width, p):
         out[c, :, :, position[int(variables.border[k][m, c])]] = a[k] * bend[..., m]
     return out
@@ -203,4 +340,12 @@ def compact_rho(problem: Problem, state: State, rho: Rho) -> Array:
         for j, place in enumerate(part.places):
             if place.alpha is not None:
                 out[place.ard] += slope[j, j] * place.factor.curvature(place.t, place.alpha)
+    for held in held_coordinates(problem, state, rho):
+        _, by_slope, by_curvature = held.charge
+        out[-1] -= by_slope * held.slope + by_curvature * (held.gauss + held.bend)
+        # the gate's scale is in x_j and in x_jj once, and in the residual
+        own, along = slopes[held.place.atom], held.scale * pull[held.place.row]
+        slope = own * held.slope + along @ held.jets.first[:, held.at]
+        curvature = own * (2 * held.gauss + held.bend) + along @ held.jets.second[:, held.at, held.at]
+        out[0] += by_slope * slope + by_curvature * curvature
     return out

@@ -55,7 +55,7 @@ def curvature(problem: Problem, state: State, rho: Rho) -> Array:
         _add_decoder_block(matrix, index, decoder_precision(problem, rho, k))
     for place in places(problem, state, rho, supported=True):
         bend = place.factor.curvature(place.t, place.alpha)
-        matrix[place.index, place.index] += np.maximum(bend, 0.0) + place.factor.stiffness
+        matrix[place.index, place.index] += np.maximum(bend, 0.0) + place.factor.ridge(place.t)
     prior = problem.gate.majoriser(state.logits, state.support, rho.log_lambda_sparse)
     _add_logit_block(matrix, variables, prior + np.diag(gaussian_curvature(problem, state)))
     if problem.classic:

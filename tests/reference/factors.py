@@ -6,7 +6,7 @@ an orthonormal tangent frame that is a function of t. Derivatives "in the frame"
 of ``advance(t, u)``, which makes second ones the covariant ones.
 
 The prior's energy is ``energy + log_volume``. ``alpha`` holds the precisions of the axes, or is None when ARD is off:
-then the compact factors are uniform and a line is standard normal (chapter 1.5).
+then the compact factors are uniform and a line is standard normal (chapter 1.5). Intervals and spheres have none.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ COMPACT_STIFFNESS = 1e-8
 class Factor(ABC):
     """One factor of a chart.
 
-    ``stiffness`` is the ridge of H on its coordinates, ``moves`` whether they are variables.
+    ``stiffness`` is the ridge of H on coordinates that are variables.
     """
 
     dim: int = 1
-    moves: bool = True
     ambient: int = 1
     stiffness: float = 0.0
 
@@ -41,6 +40,14 @@ class Factor(ABC):
     @abstractmethod
     def log_volume(self) -> float:
         """Constant of the prior energy that does not depend on precisions: the classic criterion leaves it out."""
+
+    def moves(self, t: Array) -> bool:
+        """Whether the coordinates of the point t are variables."""
+        return True
+
+    def ridge(self, t: Array) -> float:
+        """Curvature that H has on each coordinate of the point t beside the prior's."""
+        return self.stiffness
 
     def advance(self, t: Array, u: Array) -> Array:
         """The point reached from t (ambient,) with local velocity u (dim,)."""
@@ -143,6 +150,37 @@ class LineFactor(Factor):
 
 
 @dataclass(frozen=True)
+class IntervalFactor(Factor):
+    """A number in [low, high], uniform.
+
+    At an end it is held: no variable, with a curvature of one that its compact term takes off again.
+    """
+
+    low: float = -1.0
+    high: float = 1.0
+
+    @property
+    def log_volume(self) -> float:
+        return float(np.log(self.high - self.low))
+
+    def moves(self, t: Array) -> bool:
+        return bool(self.low < t[0] < self.high)
+
+    def ridge(self, t: Array) -> float:
+        """delta, in units of half the length."""
+        return COMPACT_STIFFNESS * (2 / (self.high - self.low)) ** 2 if self.moves(t) else 0.0
+
+    def advance(self, t: Array, u: Array) -> Array:
+        return np.clip(t + u, self.low, self.high)
+
+    def draw(self, rng: np.random.Generator, n: int) -> Array:
+        return rng.uniform(self.low, self.high, (n, 1))
+
+    def curvature(self, t: Array, alpha: Array | None) -> Array:
+        return np.zeros(1) if self.moves(t) else np.ones(1)
+
+
+@dataclass(frozen=True)
 class SphereFactor(Factor):
     """A unit 3-vector, uniform; with ``antipodal`` t and -t are the same point (the projective plane)."""
 
@@ -195,7 +233,9 @@ class ChoiceFactor(Factor):
     """
 
     size: int = 2
-    moves = False
+
+    def moves(self, t: Array) -> bool:
+        return False
 
     @property
     def log_volume(self) -> float:

@@ -15,6 +15,8 @@ variables, so a derivative replaces the factor by its derivative:
               t_ka, t_kb    a_k d_ab gamma_k
               t_ka, B_kmc   a_k (d_a Phi_km) e_c
               anything else 0: atoms do not share coordinates, and z-hat is linear in the decoders
+
+A coordinate that is held at an end of its interval is a constant: all its derivatives are zero.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atoms import Atom, Jets
+from .factors import IntervalFactor
 from .problem import Problem, Rho, State, variables_of
 
 Array = NDArray[np.float64]
@@ -52,8 +55,15 @@ def _remembered_jets(atom: Atom, t: bytes) -> Jets:
     return atom.jets(np.frombuffer(t))
 
 
-def row_jets(problem: Problem, state: State, rho: Rho, i: int) -> RowJets:
-    """All derivatives of z-hat_i up to the second order."""
+def held_axes(atom: Atom, t: Array) -> NDArray[np.int_]:
+    """Local coordinates of a point that are held at an end of their interval."""
+    factors = [(factor, local) for factor, at, local in atom.parts() if not factor.moves(t[at])]
+    axes = [np.arange(atom.dim)[local] for factor, local in factors if isinstance(factor, IntervalFactor)]
+    return np.concatenate([np.zeros(0, int), *axes])
+
+
+def row_jets(problem: Problem, state: State, rho: Rho, i: int, hold: bool = True) -> RowJets:
+    """All derivatives of z-hat_i up to the second order; without ``hold`` as if no coordinate were held."""
     p, n_free, variables = problem.n_outputs, problem.n_free, variables_of(problem, state)
     index = variables.row(i)
     a, da, d2a = problem.gate.jets(state.logits[i], state.support[i], rho.log_lambda_sparse)
@@ -70,10 +80,16 @@ def row_jets(problem: Problem, state: State, rho: Rho, i: int) -> RowJets:
         coords = slice(at, at + atom.dim)
         at = coords.stop
         jets, decoder = basis_jets(atom, state.coords[k][i]), state.decoders[k]
-        gamma, gamma1, gamma2 = jets.phi @ decoder, jets.d1 @ decoder, jets.d2 @ decoder
+        d1, d2 = jets.d1.copy(), jets.d2.copy()
+        if hold:
+            held = held_axes(atom, state.coords[k][i])
+            d1[held] = 0.0
+            d2[held] = 0.0
+            d2[:, held] = 0.0
+        gamma, gamma1, gamma2 = jets.phi @ decoder, d1 @ decoder, d2 @ decoder
         # Entry (c, m p + c) of a decoder derivative is phi_m: the derivative of gamma by the decoder entry (m, c).
         gamma_b = np.einsum("m,ce->cme", jets.phi, identity).reshape(p, -1)
-        gamma1_b = np.einsum("am,ce->came", jets.d1, identity).reshape(p, atom.dim, -1)
+        gamma1_b = np.einsum("am,ce->came", d1, identity).reshape(p, atom.dim, -1)
 
         value += a[k] * gamma
         first[:, logits] += np.outer(gamma, da[k])
@@ -96,3 +112,9 @@ def _set_symmetric(second: Array, rows: slice, columns: slice, block: Array) -> 
 def all_row_jets(problem: Problem, state: State, rho: Rho) -> tuple[RowJets, ...]:
     """``row_jets`` of every row."""
     return tuple(row_jets(problem, state, rho, i) for i in range(problem.n_rows))
+
+
+@lru_cache(maxsize=4)
+def all_free_row_jets(problem: Problem, state: State, rho: Rho) -> tuple[RowJets, ...]:
+    """``row_jets`` of every row as if no coordinate were held."""
+    return tuple(row_jets(problem, state, rho, i, hold=False) for i in range(problem.n_rows))

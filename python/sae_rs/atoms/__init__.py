@@ -22,6 +22,7 @@ from .patch import Patch
 from .poincare import Poincare
 from .precomputed import Precomputed
 from .projective_plane import ProjectivePlane
+from .segment import Segment
 from .sphere import Sphere
 from .torus import Torus
 
@@ -39,6 +40,7 @@ __all__ = [
     "Poincare",
     "Precomputed",
     "ProjectivePlane",
+    "Segment",
     "Sphere",
     "Torus",
     "atom_from_spec",
@@ -59,6 +61,7 @@ ATOM_KINDS: dict[str, type[Atom]] = {
     Poincare.kind: Poincare,
     Precomputed.kind: Precomputed,
     ProjectivePlane.kind: ProjectivePlane,
+    Segment.kind: Segment,
     Sphere.kind: Sphere,
     Torus.kind: Torus,
 }

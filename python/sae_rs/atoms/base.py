@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .factors import Angle, Factor, Real
+from .factors import Angle, Bounded, Factor, Real
 
 FloatArray = NDArray[np.float64]
 
@@ -54,6 +54,11 @@ class Atom(ABC):
         """Whether the priors of the coordinates can have precisions (`rho.log_ard`)."""
         return all(isinstance(factor, (Angle, Real)) for factor in self.factors)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether every coordinate is an angle, so that a curve over it has no ends."""
+        return all(isinstance(factor, Angle) for factor in self.factors)
+
     def _axes(self) -> list[tuple[int, Factor]]:
         """Each factor with the place of its first stored coordinate."""
         out, axis = [], 0
@@ -68,6 +73,8 @@ class Atom(ABC):
         for axis, factor in self._axes():
             if isinstance(factor, Angle):
                 wrapped[:, axis] = wrap_angles(coords[:, axis], factor.period)
+            elif isinstance(factor, Bounded):
+                wrapped[:, axis] = np.clip(coords[:, axis], factor.lower, factor.upper)
         return wrapped
 
     @abstractmethod

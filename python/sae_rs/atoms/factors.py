@@ -28,6 +28,16 @@ class Real:
 
 
 @dataclass(frozen=True)
+class Bounded:
+    """A number in [lower, upper], uniform."""
+
+    lower: float = -1.0
+    upper: float = 1.0
+    dim: ClassVar[int] = 1
+    ambient: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
 class Direction:
     """A unit 3-vector, uniform; with `antipodal`, t and −t are one point."""
 
@@ -45,4 +55,4 @@ class Choice:
     ambient: ClassVar[int] = 1
 
 
-Factor = Angle | Real | Direction | Choice
+Factor = Angle | Real | Bounded | Direction | Choice

@@ -12,17 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import REACH, Atom, FloatArray
-from .factors import Angle
+from .factors import Angle, Bounded, Factor
 
+# What the degrees of a polynomial are called.
+DEGREES = ("linear", "quadratic", "cubic")
 # Lines of a surface across each coordinate, and points on each.
 WIRES, WIRE_POINTS = 25, 121
 
 
 class FlatAtom(Atom):
-    """An atom whose chart is a product of angles and real numbers."""
+    """An atom whose chart is a product of angles, bounded numbers and real numbers."""
 
     def grid(self, n_points: int) -> FloatArray:
-        """Evenly spread coordinates (n_points, d): angles over their period, real numbers within ±2."""
+        """Evenly spread coordinates (n_points, d): angles over their period, bounded numbers between their ends, real
+        numbers within ±2."""
         return self._scaled(lattice(n_points, self.dim))
 
     def wires(self, coords: FloatArray) -> list[FloatArray]:
@@ -43,7 +46,7 @@ class FlatAtom(Atom):
         return lines
 
     def _spread(self, share: FloatArray, coords: FloatArray) -> FloatArray:
-        """Coordinates at shares (m, d) of an angle's period or of the rows' range of a real number."""
+        """Coordinates at shares (m, d) of a period, of a bounded range, or of the rows' range of a real number."""
         out = self._scaled(share)
         for axis in self.real_axes:
             least, largest = coords[:, axis].min(), coords[:, axis].max()
@@ -51,11 +54,15 @@ class FlatAtom(Atom):
         return out
 
     def _scaled(self, share: FloatArray) -> FloatArray:
-        columns = [
-            share[:, axis] * factor.period if isinstance(factor, Angle) else REACH * (2.0 * share[:, axis] - 1.0)
-            for axis, factor in enumerate(self.factors)
-        ]
-        return np.column_stack(columns)
+        ends = [_ends(factor) for factor in self.factors]
+        return np.column_stack([low + share[:, axis] * (high - low) for axis, (low, high) in enumerate(ends)])
+
+
+def _ends(factor: Factor) -> tuple[float, float]:
+    """The range of a coordinate that a grid covers."""
+    if isinstance(factor, Angle):
+        return 0.0, factor.period
+    return (factor.lower, factor.upper) if isinstance(factor, Bounded) else (-REACH, REACH)
 
 
 def lattice(n_points: int, dim: int) -> FloatArray:

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from .base import FloatArray
 from .factors import Real
-from .flat import FlatAtom, part_energy, power_gram
+from .flat import DEGREES, FlatAtom, part_energy, power_gram
 
 MAX_DIM = 8
 # A wider basis would have a Gram of gigabytes.
 MAX_WIDTH = 8192
-DEGREES = ("linear", "quadratic", "cubic")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from scipy.interpolate import make_interp_spline
 
 from .. import _core
 from .base import FloatArray
-from .factors import Angle, Real
+from .factors import Angle, Bounded, Real
 from .flat import FlatAtom, lattice
 
 MAX_DIM = 3
@@ -57,11 +57,10 @@ class Precomputed(FlatAtom):
     own
     derivatives, so V and its gradient are as exact as for any other kind, a fit needs no calls of the caller's code,
     and the
-    model can be stored. A coordinate is an angle of some period, uniform a priori, or a real number with a standard
-    normal
-    prior: a grid should cover at least ±3, and beyond it the basis continues by its second Taylor polynomial. A basis
-    is not
-    assumed to follow shifts of its coordinates, so there is no gauge.
+    model can be stored. A coordinate is an angle of some period, uniform a priori; a bounded number, uniform between
+    the ends of its grid; or a real number with a standard normal prior: then a grid should cover at least ±3, and
+    beyond it the basis continues by its second Taylor polynomial. A basis is not assumed to follow shifts of its
+    coordinates, so there is no gauge.
 
     Parameters
     ----------
@@ -75,6 +74,8 @@ class Precomputed(FlatAtom):
         Hessian over the coordinates' prior.
     periods : sequence of d numbers or None, optional
         The period of each angle, None for a real number. By default all are real.
+    bounded : sequence of d bools, optional
+        Which numbers end where their grid does. By default none.
 
     Raises
     ------
@@ -98,6 +99,7 @@ class Precomputed(FlatAtom):
 
     knots: tuple[tuple[float, ...], ...]
     periods: tuple[float | None, ...]
+    bounded: tuple[bool, ...]
     coefficients: tuple[float, ...]
     gram: tuple[tuple[float, ...], ...]
     kind: ClassVar[str] = "precomputed"
@@ -109,6 +111,7 @@ class Precomputed(FlatAtom):
         roughness: ArrayLike | None = None,
         *,
         periods: Sequence[float | None] | None = None,
+        bounded: Sequence[bool] | None = None,
     ) -> None:
         if not isinstance(axes, (Sequence, np.ndarray)):
             raise ValueError(f"Precomputed: axes must list 1 to {MAX_DIM} grids, one for each coordinate, got {axes!r}")
@@ -118,6 +121,7 @@ class Precomputed(FlatAtom):
                 f"Precomputed: axes must list 1 to {MAX_DIM} grids, one for each coordinate, got {len(grid)}"
             )
         turns = _periods(periods, len(grid))
+        ends = _bounded(bounded, turns)
         for k, (axis, period) in enumerate(zip(grid, turns, strict=True)):
             _check_axis(k, axis, period)
         table = _array("values", values, len(grid) + 1)
@@ -136,14 +140,15 @@ class Precomputed(FlatAtom):
             spline = make_interp_spline(points, along, k=DEGREE, bc_type=None if period is None else "periodic")
             knots.append(tuple(spline.t.tolist()))
             table = np.moveaxis(spline.c, 0, k)
-        self._set(tuple(knots), turns, tuple(table.ravel().tolist()), gram)
+        self._set(tuple(knots), turns, ends, tuple(table.ravel().tolist()), gram)
         if roughness is None:
-            self._set(self.knots, turns, self.coefficients, self._mean_bending())
+            self._set(self.knots, turns, ends, self.coefficients, self._mean_bending())
 
     def _set(
         self,
         knots: tuple[tuple[float, ...], ...],
         periods: tuple[float | None, ...],
+        bounded: tuple[bool, ...],
         coefficients: tuple[float, ...],
         gram: FloatArray,
     ) -> None:
@@ -151,6 +156,7 @@ class Precomputed(FlatAtom):
         fields = {
             "knots": knots,
             "periods": periods,
+            "bounded": bounded,
             "coefficients": coefficients,
             "gram": tuple(map(tuple, gram.tolist())),
         }
@@ -167,9 +173,12 @@ class Precomputed(FlatAtom):
     def from_fields(cls, fields: Mapping[str, Any]) -> Precomputed:
         """Rebuild a table from its splines, as `spec` lists them."""
         made = object.__new__(cls)
+        periods = _periods(fields["periods"], len(fields["knots"]))
         made._set(
             tuple(tuple(map(float, axis)) for axis in fields["knots"]),
-            _periods(fields["periods"], len(fields["knots"])),
+            periods,
+            # files from before coordinates could be bounded do not say so
+            _bounded(fields.get("bounded"), periods),
             tuple(map(float, fields["coefficients"])),
             _array("gram", fields["gram"], 2),
         )
@@ -184,6 +193,7 @@ class Precomputed(FlatAtom):
         upper: float | Sequence[float] = REACH,
         n_points: int | None = None,
         periods: Sequence[float | None] | None = None,
+        bounded: Sequence[bool] | None = None,
     ) -> Precomputed:
         """Tabulate an object's basis, and check the object's derivatives against the table's.
 
@@ -194,11 +204,13 @@ class Precomputed(FlatAtom):
             coordinates (n, d);
             also ``third(t)`` (n, M, d, d, d), ``roughness`` (M, M) and ``retract(t)`` (n, d), which are optional.
         lower, upper : float or sequence of d floats
-            The box of the real coordinates.
+            The box of the real and of the bounded coordinates.
         n_points : int, optional
             Grid points along each coordinate; by default 257, 49 or 21 in one, two or three dimensions.
         periods : sequence of d numbers or None, optional
             The period of each angle, which then runs from 0; None for a real number.
+        bounded : sequence of d bools, optional
+            Which numbers end at the box. By default none.
 
         Raises
         ------
@@ -230,7 +242,7 @@ class Precomputed(FlatAtom):
         rows = _called("basis", source.basis, mesh.reshape(-1, int(dim)), ())
         roughness = getattr(source, "roughness", None)
         roughness = roughness() if callable(roughness) else roughness
-        table = cls(axes, rows.reshape(*mesh.shape[:-1], -1), roughness, periods=turns)
+        table = cls(axes, rows.reshape(*mesh.shape[:-1], -1), roughness, periods=turns, bounded=bounded)
         table._check_source(source, axes)
         return table
 
@@ -264,8 +276,12 @@ class Precomputed(FlatAtom):
                 )
 
     @property
-    def factors(self) -> tuple[Angle | Real, ...]:
-        return tuple(Real() if period is None else Angle(period) for period in self.periods)
+    def factors(self) -> tuple[Angle | Bounded | Real, ...]:
+        out: list[Angle | Bounded | Real] = []
+        for knots, period, ends in zip(self.knots, self.periods, self.bounded, strict=True):
+            unbounded = Real() if period is None else Angle(period)
+            out.append(Bounded(knots[DEGREE], knots[-DEGREE - 1]) if ends else unbounded)
+        return tuple(out)
 
     @property
     def width(self) -> int:
@@ -288,10 +304,13 @@ class Precomputed(FlatAtom):
         """Points (n, d) and weights (n,) of a mean over the coordinates' prior, within the grid."""
         count = ROUGHNESS_NODES[self.dim - 1]
         lines, weights = [], []
-        for knots, period in zip(self.knots, self.periods, strict=True):
+        for knots, period, ends in zip(self.knots, self.periods, self.bounded, strict=True):
             first, last = knots[DEGREE], knots[-DEGREE - 1]
             line = np.linspace(first, last, count, endpoint=period is None)
-            weight = np.exp(-0.5 * line**2) if period is None else np.ones(count)
+            weight = np.exp(-0.5 * line**2) if period is None and not ends else np.ones(count)
+            if ends:
+                # the trapezoidal rule
+                weight[[0, -1]] = 0.5
             if not weight.sum() > 0.0:
                 weight = np.ones(count)
             lines.append(line)
@@ -344,6 +363,19 @@ def _periods(periods: Sequence[float | None] | None, dim: int) -> tuple[float | 
         if period is not None and not (isinstance(period, (int, float, np.number)) and 0.0 < float(period) < np.inf):
             raise ValueError(f"Precomputed: a period must be a positive number or None, got {period!r}")
     return tuple(None if period is None else float(period) for period in periods)
+
+
+def _bounded(bounded: Sequence[bool] | None, periods: Sequence[float | None]) -> tuple[bool, ...]:
+    if bounded is None:
+        return (False,) * len(periods)
+    known = isinstance(bounded, (Sequence, np.ndarray)) and not isinstance(bounded, str)
+    if not known or len(bounded) != len(periods) or not all(isinstance(b, (bool, np.bool_)) for b in bounded):
+        raise ValueError(
+            f"Precomputed: bounded must list {len(periods)} booleans, one for each coordinate, got {bounded!r}"
+        )
+    if any(b and period is not None for b, period in zip(bounded, periods, strict=True)):
+        raise ValueError("Precomputed: an angle has no ends: give a period or bounded, not both")
+    return tuple(map(bool, bounded))
 
 
 def _check_axis(k: int, axis: FloatArray, period: float | None) -> None:

@@ -23,6 +23,7 @@ mod errors;
 mod evidence;
 mod frames;
 mod gates;
+mod interval;
 mod jets;
 mod layout;
 mod linalg;
@@ -41,7 +42,7 @@ mod term;
 pub use arrow::{plan, ArrowSchur, Curvature, Elimination, Ending, Factor, Factored, Frame, Plan, Step, System};
 pub use atoms::{
     places, Atom, BasisJet, ChartFactor, Circle, Cylinder, Duchon, FiniteSet, KleinBottle, Line, Mobius, Patch, Place,
-    Poincare, Precomputed, ProjectivePlane, Sphere, Torus,
+    Poincare, Precomputed, ProjectivePlane, Segment, Sphere, Torus,
 };
 pub use encode::{refresh, sparsity_floor, Encoder, Encoding};
 pub use errors::ShapeError;

@@ -114,8 +114,9 @@ pub fn solve(
         inner.decrement = gradient.dot(&downhill).max(0.0).sqrt();
         let converged = inner.decrement <= options.tolerance * scale;
         if converged && inner.iterations < options.max_iterations && !interrupted() {
-            // logits held at a wall are no variables: they are looked at once the others are at their minimum
-            if let Some((state, factored)) = let_go(problem, &inner.state, loss, rho, options) {
+            // what is held at a wall is no variable: it is looked at once the others are at their minimum
+            let leaves = factored.system.lin.leaves;
+            if let Some((state, factored)) = let_go(problem, &inner.state, loss, rho, options, leaves) {
                 inner.iterations += 1;
                 inner.state = state;
                 inner.factored = Some(factored);
@@ -223,17 +224,19 @@ pub fn solve(
     }
 }
 
-/// A lower L from rows whose held logits would rather rise; `None` where there are none.
+/// A lower L from rows whose held logits would rather rise, or where a held coordinate would rather leave its end; `None`
+/// where there are none.
 fn let_go(
     problem: &Problem,
     state: &State,
     loss: f64,
     rho: &SaeManifoldRho,
     options: &InnerOptions,
+    leaves: bool,
 ) -> Option<(State, Factored)> {
     let held =
         |i: usize| state.support(i).iter().any(|&k| problem.gate().held(k as usize, state.logits[[i, k as usize]]));
-    if !(0..problem.n_rows()).any(held) {
+    if !leaves && !(0..problem.n_rows()).any(held) {
         return None;
     }
     let rounding = 64.0 * f64::EPSILON * (1.0 + loss.abs());

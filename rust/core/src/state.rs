@@ -1,5 +1,6 @@
 //! What moves during a fit: logits, coordinates, decoders, and which atoms each row uses.
 
+use crate::atoms::{places, ChartFactor};
 use crate::errors::{check_finite, ShapeError};
 use crate::frames::DecoderFrames;
 use crate::layout::SaeRowLayout;
@@ -61,7 +62,14 @@ impl State {
         expect("support", &[lists.len()], &[n])?;
         let support = Self::layout(problem, lists)?;
         let standard = |a: Array2<f64>| if a.is_standard_layout() { a } else { a.as_standard_layout().into_owned() };
-        let coords = coords.into_iter().map(standard).collect();
+        let mut coords: Vec<Array2<f64>> = coords.into_iter().map(standard).collect();
+        for (block, atom) in coords.iter_mut().zip(problem.atoms()) {
+            for place in places(atom.factors()) {
+                if let ChartFactor::Interval { lo, hi } = place.factor {
+                    block.column_mut(place.stored).mapv_inplace(|t| t.clamp(lo, hi));
+                }
+            }
+        }
         let roughness_weights = Arc::new(vec![None; k]);
         let state = Self {
             logits: standard(logits),

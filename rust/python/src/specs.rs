@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sae_core::{
     Atom, Circle, ColumnEnergy, Cylinder, Duchon, EntropyNodes, EvidenceMode, FiniteSet, FrozenRouting, Gate, Ibp,
-    KleinBottle, Line, Mobius, Patch, Poincare, Precomputed, ProjectivePlane, SigmoidNodes, Softmax, Sphere,
+    KleinBottle, Line, Mobius, Patch, Poincare, Precomputed, ProjectivePlane, Segment, SigmoidNodes, Softmax, Sphere,
     ThresholdGate, Torus,
 };
 use std::sync::Arc;
@@ -61,12 +61,15 @@ pub fn atom(spec: &Bound<'_, PyDict>) -> PyResult<Arc<dyn Atom>> {
         "patch" => Ok(Arc::new(Patch::new(size("dim")?, size("degree")?).map_err(value_error)?)),
         "poincare" => Ok(Arc::new(Poincare::new(size("dim")?).map_err(value_error)?)),
         "precomputed" => {
-            let (knots, periods) = (entry(spec, "knots")?.extract()?, entry(spec, "periods")?.extract()?);
+            let knots: Vec<Vec<f64>> = entry(spec, "knots")?.extract()?;
+            let periods = entry(spec, "periods")?.extract()?;
+            let bounded: Vec<bool> = optional(spec, "bounded")?.unwrap_or_else(|| vec![false; knots.len()]);
             let coefficients = entry(spec, "coefficients")?.extract()?;
             let gram = table(spec, "gram")?;
-            Ok(Arc::new(Precomputed::new(knots, periods, coefficients, gram.view()).map_err(value_error)?))
+            Ok(Arc::new(Precomputed::new(knots, periods, &bounded, coefficients, gram.view()).map_err(value_error)?))
         }
         "projective_plane" => Ok(Arc::new(ProjectivePlane::new(size("degree")?).map_err(value_error)?)),
+        "segment" => Ok(Arc::new(Segment::new(size("degree")?).map_err(value_error)?)),
         "sphere" => Ok(Arc::new(Sphere::new(size("degree")?).map_err(value_error)?)),
         "torus" => Ok(Arc::new(Torus::new(size("harmonics")?).map_err(value_error)?)),
         other => Err(PyValueError::new_err(format!("unknown atom kind {other:?}"))),

@@ -11,6 +11,7 @@ from .mobius import Mobius
 from .patch import Patch
 from .poincare import Poincare
 from .projective_plane import ProjectivePlane
+from .segment import Segment
 from .sphere import Sphere
 from .torus import Torus
 
@@ -28,6 +29,7 @@ __all__ = [
     "Patch",
     "Poincare",
     "ProjectivePlane",
+    "Segment",
     "Sphere",
     "Symmetry",
     "Torus",

@@ -2,6 +2,7 @@
 //! unchanged.
 
 use super::{Atom, BasisJet};
+use crate::special::gauss_legendre;
 use ndarray::Array2;
 
 /// Nodes and weights of a mean over a chart: the trapezoidal rule converges geometrically on an angle and on a normal
@@ -15,6 +16,7 @@ pub(super) fn nodes(axes: &[Axis]) -> Vec<(Vec<f64>, f64)> {
                 .map(|j| 0.5 * f64::from(j))
                 .map(|t| (t, 0.5 * (-0.5 * t * t).exp() / std::f64::consts::TAU.sqrt()))
                 .collect(),
+            Axis::Ends => gauss_legendre(16).into_iter().map(|(t, w)| (t, 0.5 * w)).collect(),
         };
         let with = |(t, w): &(Vec<f64>, f64)| -> Vec<(Vec<f64>, f64)> {
             line.iter().map(|(x, v)| ([&t[..], &[*x]].concat(), w * v)).collect()
@@ -27,6 +29,8 @@ pub(super) fn nodes(axes: &[Axis]) -> Vec<(Vec<f64>, f64)> {
 pub(super) enum Axis {
     Angle(f64),
     Normal,
+    /// Uniform between -1 and 1.
+    Ends,
 }
 
 /// Checks a kind on a flat chart. `bend` lists, from second derivatives (`d x d x M`), the rows whose mean squares the

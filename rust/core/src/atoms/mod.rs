@@ -26,6 +26,7 @@ mod poincare;
 mod precomputed;
 mod products;
 mod projective_plane;
+mod segment;
 mod series;
 mod sphere;
 mod torus;
@@ -33,7 +34,7 @@ mod torus;
 pub use circle::Circle;
 pub use cylinder::Cylinder;
 pub use duchon::Duchon;
-pub use factor::{places, ChartFactor, Place};
+pub use factor::{hold, hold_axis, places, walls, ChartFactor, Place};
 pub use finite_set::FiniteSet;
 pub use klein_bottle::KleinBottle;
 pub use line::Line;
@@ -42,10 +43,12 @@ pub use patch::Patch;
 pub use poincare::Poincare;
 pub use precomputed::Precomputed;
 pub use projective_plane::ProjectivePlane;
+pub use segment::Segment;
 pub use sphere::Sphere;
 pub use torus::Torus;
 
 use ndarray::{Array1, Array2, ArrayView1};
+use std::f64::consts::TAU;
 
 /// The basis row of one coordinate with its first two derivatives, each stored axis-major.
 #[derive(Clone, Debug)]
@@ -146,4 +149,18 @@ pub(crate) fn standardised(values: ArrayView1<'_, f64>) -> Array1<f64> {
     let centred = &values - values.sum() / n;
     let deviation = (centred.dot(&centred) / n).sqrt();
     centred * if deviation > 0.0 { 1.0 / deviation } else { 0.0 }
+}
+
+/// The angle of each row in a plane, counted from the middle of the widest gap.
+fn along_an_arc(scores: &Array2<f64>) -> Array1<f64> {
+    let angles: Vec<f64> = scores.rows().into_iter().map(|x| series::wrap(x[1].atan2(x[0]), TAU)).collect();
+    let mut order = angles.clone();
+    order.sort_by(f64::total_cmp);
+    let gap = |i: usize| match order.get(i + 1) {
+        Some(next) => next - order[i],
+        None => order[0] + TAU - order[i],
+    };
+    let widest = (0..order.len()).max_by(|&i, &j| gap(i).total_cmp(&gap(j))).unwrap_or(0);
+    let cut = order.get(widest).map_or(0.0, |angle| angle + 0.5 * gap(widest));
+    angles.iter().map(|angle| series::wrap(angle - cut, TAU)).collect()
 }

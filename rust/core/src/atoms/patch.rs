@@ -1,11 +1,10 @@
 //! The patch: a polynomial curve, surface or solid.
 
 use super::products::{Products, MAX_DIM};
-use super::series::wrap;
-use super::{each_seed, grid, standardised, Atom, BasisJet, ChartFactor};
+use super::{along_an_arc, each_seed, grid, standardised, Atom, BasisJet, ChartFactor};
 use crate::errors::ShapeError;
-use ndarray::{Array1, Array2, Axis};
-use std::f64::consts::{LN_2, PI, TAU};
+use ndarray::{Array2, Axis};
+use std::f64::consts::{LN_2, PI};
 
 /// Polynomials of `dim` real coordinates to a total degree.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,7 +107,7 @@ impl Atom for Patch {
         if scores.ncols() == self.dim() {
             each_seed(self, scores)
         } else {
-            along_an_arc(scores)
+            standardised(along_an_arc(scores).view()).insert_axis(Axis(1))
         }
     }
     fn search_grid(&self) -> Array2<f64> {
@@ -117,21 +116,6 @@ impl Atom for Patch {
     fn origin(&self, t: &mut [f64]) {
         t.fill(0.0);
     }
-}
-
-/// The angle of each row in a plane, counted from the middle of the widest gap.
-fn along_an_arc(scores: &Array2<f64>) -> Array2<f64> {
-    let angles: Vec<f64> = scores.rows().into_iter().map(|x| wrap(x[1].atan2(x[0]), TAU)).collect();
-    let mut order = angles.clone();
-    order.sort_by(f64::total_cmp);
-    let gap = |i: usize| match order.get(i + 1) {
-        Some(next) => next - order[i],
-        None => order[0] + TAU - order[i],
-    };
-    let widest = (0..order.len()).max_by(|&i, &j| gap(i).total_cmp(&gap(j))).unwrap_or(0);
-    let cut = order.get(widest).map_or(0.0, |angle| angle + 0.5 * gap(widest));
-    let counted = Array1::from_iter(angles.iter().map(|angle| wrap(angle - cut, TAU)));
-    standardised(counted.view()).insert_axis(Axis(1))
 }
 
 /// ln Gamma(j / 2).

@@ -10,8 +10,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Columns `sum_j c_j B_j1(t_1) .. B_jd(t_d)`, with B the quintic B-splines on the knots of each coordinate.
 ///
-/// A coordinate is an angle of a given period, or a real number; beyond its knots a real coordinate continues by its second
-/// Taylor polynomial, so that nothing explodes where no value was given.
+/// A coordinate is an angle of a given period, a number between the ends of its knots, or a real number; beyond its knots a
+/// real coordinate continues by its second Taylor polynomial, so that nothing explodes where no value was given.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Precomputed {
     axes: Vec<Axis>,
@@ -27,6 +27,7 @@ pub struct Precomputed {
 struct Axis {
     knots: Vec<f64>,
     period: Option<f64>,
+    bounded: bool,
 }
 
 /// Degree of the splines: the third derivatives of a row are continuous.
@@ -41,7 +42,7 @@ const GRID: [usize; MAX_DIM] = [256, 24, 10];
 const NULL: f64 = 1e-10;
 
 impl Axis {
-    fn new(index: usize, knots: Vec<f64>, period: Option<f64>) -> Result<Self, ShapeError> {
+    fn new(index: usize, knots: Vec<f64>, period: Option<f64>, bounded: bool) -> Result<Self, ShapeError> {
         let bad = |what: String| Err(ShapeError::value(format!("knots[{index}] {what}")));
         if knots.len() < 2 * ACTIVE {
             return bad(format!("has {} entries: quintic splines need at least {}", knots.len(), 2 * ACTIVE));
@@ -49,7 +50,10 @@ impl Axis {
         if knots.iter().any(|v| !v.is_finite()) || knots.windows(2).any(|pair| pair[0] > pair[1]) {
             return bad("must be finite and not decrease".into());
         }
-        let axis = Self { knots, period };
+        if bounded && period.is_some() {
+            return bad("belongs to an angle, which cannot be bounded".into());
+        }
+        let axis = Self { knots, period, bounded };
         let (low, high) = axis.range();
         match period {
             Some(p) if !(p > 0.0 && p.is_finite() && (high - low - p).abs() <= 1e-9 * p) => {
@@ -138,16 +142,30 @@ impl Axis {
     }
 
     fn factor(&self) -> ChartFactor {
-        self.period.map_or(ChartFactor::Line, |period| ChartFactor::Circle { period })
+        let (lo, hi) = self.range();
+        match self.period {
+            Some(period) => ChartFactor::Circle { period },
+            None if self.bounded => ChartFactor::Interval { lo, hi },
+            None => ChartFactor::Line,
+        }
+    }
+
+    /// First guesses between the ends do not reach them, where they would start held.
+    fn inside(&self, share: f64) -> f64 {
+        /// Part of the interval left out on either side.
+        const MARGIN: f64 = 0.01;
+        let (low, high) = self.range();
+        low + (high - low) * share.clamp(MARGIN, 1.0 - MARGIN)
     }
 }
 
 impl Precomputed {
-    /// `knots` and a period for each coordinate (`None` for a real one), the coefficients with the first coordinate slowest and
-    /// the columns fastest, and the roughness Gram (M x M).
+    /// `knots` for each coordinate, its period or `None`, and whether it is bounded by its knots; the coefficients with the
+    /// first coordinate slowest and the columns fastest, and the roughness Gram (M x M).
     pub fn new(
         knots: Vec<Vec<f64>>,
         periods: Vec<Option<f64>>,
+        bounded: &[bool],
         coefficients: Vec<f64>,
         roughness: ArrayView2<'_, f64>,
     ) -> Result<Self, ShapeError> {
@@ -158,8 +176,12 @@ impl Precomputed {
                 periods.len()
             )));
         }
+        if bounded.len() != knots.len() {
+            return Err(ShapeError::shape("bounded", &[bounded.len()], &[knots.len()]));
+        }
         let axes = knots.into_iter().zip(periods).enumerate();
-        let axes: Vec<Axis> = axes.map(|(i, (knots, period))| Axis::new(i, knots, period)).collect::<Result<_, _>>()?;
+        let axes: Vec<Axis> =
+            axes.map(|(i, (knots, period))| Axis::new(i, knots, period, bounded[i])).collect::<Result<_, _>>()?;
         let width = roughness.nrows();
         let entries = axes.iter().map(Axis::splines).product::<usize>() * width;
         if width == 0 || coefficients.len() != entries {
@@ -246,6 +268,7 @@ impl Atom for Precomputed {
         let mut add = |v: f64| v.to_bits().hash(&mut hasher);
         for axis in &self.axes {
             axis.knots.iter().chain(&axis.period).for_each(|v| add(*v));
+            add(f64::from(u8::from(axis.bounded)));
         }
         self.coefficients.iter().chain(&self.roughness).for_each(|v| add(*v));
         format!("precomputed:{}:{}:{:x}", self.axes.len(), self.width, hasher.finish())
@@ -295,6 +318,9 @@ impl Atom for Precomputed {
             *t += s;
             if let Some(period) = axis.period {
                 *t = wrap(*t, period);
+            } else if axis.bounded {
+                let (low, high) = axis.range();
+                *t = t.clamp(low, high);
             }
         }
     }
@@ -319,6 +345,8 @@ impl Atom for Precomputed {
         for (t, axis) in t.iter_mut().zip(&self.axes) {
             *t = match axis.period {
                 Some(period) => wrap(scores[at + 1].atan2(scores[at]) * period / TAU, period),
+                // a uniform coordinate has a standard deviation of its length over sqrt 12
+                None if axis.bounded => axis.inside(0.5 + scores[at] / 12f64.sqrt()),
                 None => scores[at],
             };
             at += 1 + usize::from(axis.period.is_some());
@@ -338,6 +366,7 @@ impl Atom for Precomputed {
                 way /= ways;
                 column.mapv_inplace(|t| match axis.period {
                     Some(period) => wrap(sign * t + turn * period, period),
+                    None if axis.bounded && sign < 0.0 => axis.range().0 + axis.range().1 - t,
                     None => sign * t,
                 });
             }
@@ -351,8 +380,10 @@ impl Atom for Precomputed {
         let along = |axis: &Axis| {
             let (low, high) = axis.range();
             let points = axis.splines().min(GRID[self.axes.len() - 1]);
-            let intervals = if axis.period.is_some() { points } else { points - 1 };
-            (0..points).map(|j| low + (high - low) * j as f64 / intervals as f64).collect()
+            // a search that starts at an end starts held: the middles of equal pieces
+            let first = if axis.bounded { 0.5 } else { 0.0 };
+            let intervals = if axis.period.is_some() || axis.bounded { points } else { points - 1 };
+            (0..points).map(|j| low + (high - low) * (j as f64 + first) / intervals as f64).collect()
         };
         let mut points = grid::product(&self.axes.iter().map(along).collect::<Vec<_>>());
         let still = vec![0.0; self.axes.len()];
@@ -402,6 +433,10 @@ mod tests {
 
     /// Pseudo-random coefficients; those of a periodic axis repeat.
     fn table(axes: &[(Vec<f64>, Option<f64>)], width: usize) -> Precomputed {
+        with_ends(axes, &vec![false; axes.len()], width)
+    }
+
+    fn with_ends(axes: &[(Vec<f64>, Option<f64>)], bounded: &[bool], width: usize) -> Precomputed {
         let splines: Vec<usize> = axes.iter().map(|(knots, _)| knots.len() - ACTIVE).collect();
         let total: usize = splines.iter().product();
         let mut coefficients = Vec::new();
@@ -418,7 +453,7 @@ mod tests {
             coefficients.extend((0..width).map(|m| (name * (m + 1) as f64).sin()));
         }
         let (knots, periods) = axes.iter().cloned().unzip();
-        Precomputed::new(knots, periods, coefficients, Array2::<f64>::eye(width).view()).unwrap()
+        Precomputed::new(knots, periods, bounded, coefficients, Array2::<f64>::eye(width).view()).unwrap()
     }
 
     fn tables() -> Vec<Precomputed> {
@@ -428,13 +463,14 @@ mod tests {
             table(std::slice::from_ref(&real), 4),
             table(std::slice::from_ref(&angle), 3),
             table(&[angle.clone(), real.clone()], 3),
-            table(&[real, angle.clone(), angle], 2),
+            table(&[real.clone(), angle.clone(), angle.clone()], 2),
+            with_ends(&[real, angle], &[true, false], 3),
         ]
     }
 
     proptest! {
         #[test]
-        fn chart(which in 0usize..4, t in proptest::array::uniform3(-1.9f64..1.9)) {
+        fn chart(which in 0usize..5, t in proptest::array::uniform3(-1.9f64..1.9)) {
             let table = &tables()[which];
             // the stencils of the third order must not cross a knot, where the sixth derivative jumps
             checks::chart(table, &t[..table.dim()]);
@@ -470,11 +506,28 @@ mod tests {
     }
 
     #[test]
+    fn bounded_axes_end_at_their_knots() {
+        let knots = clamped(&[-2.0, -1.1, -0.3, 0.4, 1.2, 2.0]);
+        let table = with_ends(&[(knots.clone(), None)], &[true], 2);
+        assert_eq!(table.factors(), [ChartFactor::Interval { lo: -2.0, hi: 2.0 }]);
+        let mut t = [1.5];
+        table.advance(&mut t, &[3.0]);
+        assert_eq!(t, [2.0]);
+        assert!(table.search_grid().iter().all(|t| t.abs() < 2.0));
+        let scores = Array2::from_shape_fn((30, 1), |(i, _)| 0.3 * (i as f64 - 14.5));
+        assert!(table.seed_rows(&scores).iter().all(|t| t.abs() < 2.0));
+        assert!(table.key() != with_ends(&[(knots, None)], &[false], 2).key());
+        let gram = Array2::<f64>::eye(1);
+        let angle = Precomputed::new(vec![periodic(8, 3.0)], vec![Some(3.0)], &[true], vec![0.0; 13], gram.view());
+        assert!(angle.unwrap_err().to_string().contains("cannot be bounded"));
+    }
+
+    #[test]
     fn grams_are_checked_and_cleaned() {
         let new = |gram: Array2<f64>| {
             let width = gram.nrows();
             let knots = clamped(&[0.0, 1.0]);
-            Precomputed::new(vec![knots], vec![None], vec![0.5; 6 * width], gram.view())
+            Precomputed::new(vec![knots], vec![None], &[false], vec![0.5; 6 * width], gram.view())
         };
         let refused = |gram: Array2<f64>| new(gram).unwrap_err().to_string();
         assert!(refused(array![[1.0, 0.3], [0.0, 1.0]]).contains("symmetric"));

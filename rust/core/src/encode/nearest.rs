@@ -1,6 +1,6 @@
 //! The point of an atom's curve nearest to a row.
 
-use crate::atoms::BasisJet;
+use crate::atoms::{hold_axis, walls, BasisJet};
 use crate::linalg::{dot, small_backward, small_cholesky, small_forward};
 use crate::priors::coordinate_priors;
 use crate::row::RowSolver;
@@ -75,7 +75,8 @@ fn lowest(cost: &[f64], admitted: impl Fn(usize) -> bool) -> Option<usize> {
     (0..cost.len()).filter(|&g| admitted(g)).min_by(|&a, &b| cost[a].total_cmp(&cost[b]))
 }
 
-/// Newton with the exact Hessian where that is positive definite, Gauss-Newton where not.
+/// Newton with the exact Hessian where that is positive definite, Gauss-Newton where not. Steps end where the chart does, and
+/// a coordinate at an end of its interval is held there while it would rather leave.
 fn descend(rows: &RowSolver, k: usize, factor: f64, against: &[f64], t: &mut [f64]) -> f64 {
     let atom = &*rows.atoms[k];
     let (width, dim) = (atom.width(), atom.dim());
@@ -91,6 +92,13 @@ fn descend(rows: &RowSolver, k: usize, factor: f64, against: &[f64], t: &mut [f6
     atom.jet(t, &mut jet);
     let (mut value, mut slope) = value_at(&jet, t);
     for _ in 0..MAX_STEPS {
+        for wall in walls(atom.factors(), t) {
+            let along = dot(&jet.d1[wall.axis * width..(wall.axis + 1) * width], &slope);
+            // one that is let go keeps the prior's unit curvature for this step, which damps it
+            if wall.inward * along >= 0.0 {
+                hold_axis(&mut jet, wall.axis);
+            }
+        }
         let tangent = |j: usize| &jet.d1[j * width..(j + 1) * width];
         let mut step: Vec<f64> = (0..dim).map(|j| -dot(tangent(j), &slope)).collect();
         let mut gauss_newton = vec![0.0; dim * dim];

@@ -9,6 +9,9 @@
 //! ```
 //!
 //! so the border's derivative is two products of a chunk, and a row's are pulls of stacked vectors.
+//!
+//! A coordinate j that is held has a term of its slope g = a <gamma_j, r> w/phi as well, which joins Psi as
+//! `C_g (Phi_k)_j`, and of h = a^2 |gamma_j|^2 w/phi, which is no entry of H and is differentiated here. It does not move.
 
 use crate::arrow::Factored;
 use crate::atoms::BasisJet;
@@ -39,8 +42,10 @@ pub(super) fn for_each_compact(
                     second[a * (n + 1)] += prior.beyond();
                 }
             });
+            let point = state.point(atom.atom, view.row);
+            let pull = if part.axes.len() == 1 { view.pull_at(atom.slot + part.axes[0]) } else { None };
             // H was factored, so its blocks are positive definite
-            if let Some(term) = part.term(&h, &second) {
+            if let Some(term) = part.term(&h, &second, point, pull) {
                 visit(&atom, &part, &term);
             }
         }
@@ -71,11 +76,11 @@ pub(super) struct SecondSums<'a> {
     /// M x p.
     pub border: &'a mut Array2<f64>,
     pub rho: &'a mut [f64],
-    /// The trace of eta against the data's part of s.
+    /// Minus the derivative in ln phi of the data's part: the trace of eta against that of s, and what held coordinates add.
     pub data: &'a mut f64,
 }
 
-/// Adds the derivatives of a chunk's compact terms through s.
+/// Adds the derivatives of a chunk's compact terms through s, through points between ends, and of held coordinates.
 pub(super) fn add_second_terms(
     problem: &Problem,
     state: &State,
@@ -120,10 +125,28 @@ pub(super) fn add_second_terms(
             let against = against.as_slice().expect("standard layout");
             let (n, eta) = (part.axes.len(), &term.by_second);
             let mut bend = vec![0.0; width];
+            let moves: Vec<usize> = (0..dim).filter(|c| view.pull_at(atom.slot + c).is_none()).collect();
+            let held = n == 1 && !moves.contains(&part.axes[0]);
+            if held {
+                let j = part.axes[0];
+                axpy(term.by_slope, &jet.d1[j * width..(j + 1) * width], &mut bend);
+                for &c in &moves {
+                    let at = (j * dim + c) * width;
+                    out[view.position(atom.slot + c)] +=
+                        atom.gate * term.by_slope * dot(&jet.d2[at..at + width], against);
+                }
+                let pull = PulledAxis { problem, decoders, view: &view, atom, jet: &jet, axis: j, moves: &moves };
+                let strength = problem.gate().value_slope(rho.lambda_sparse(), atom.atom);
+                let curvature = pull.add_curvature_terms(eta[0], inverse, out, border);
+                *data += eta[0] * curvature;
+                by_rho[0] += 2.0 * strength * eta[0] * curvature;
+            } else {
+                out[view.position(atom.slot + part.axes[0])] += term.by_point;
+            }
             for (i, weight) in eta.iter().enumerate() {
                 let pair = part.axes[i / n] * dim + part.axes[i % n];
                 axpy(*weight, &jet.d2[pair * width..(pair + 1) * width], &mut bend);
-                for c in 0..dim {
+                for &c in &moves {
                     let at = (pair * dim + c) * width;
                     out[view.position(atom.slot + c)] += atom.gate * weight * dot(&third[at..at + width], against);
                 }
@@ -181,5 +204,45 @@ pub(super) fn add_second_terms(
                 by_rho[0] += slope * atom.gate * dot(atom.phi, &pulled[atom.rows.clone()]);
             }
         }
+    }
+}
+
+/// A held coordinate of a row.
+struct PulledAxis<'a> {
+    problem: &'a Problem,
+    decoders: &'a Array2<f64>,
+    view: &'a RowView<'a>,
+    atom: &'a AtomView<'a>,
+    /// As if nothing were held.
+    jet: &'a BasisJet,
+    axis: usize,
+    /// Coordinates of the atom that are not held.
+    moves: &'a [usize],
+}
+
+impl PulledAxis<'_> {
+    /// Adds `weight` times the derivatives of `h = a^2 |gamma_j|^2 w/phi` to those of the row and of the border, and returns h.
+    fn add_curvature_terms(&self, weight: f64, inverse: f64, out: &mut [f64], border: &mut Array2<f64>) -> f64 {
+        let (atom, width) = (self.atom, self.jet.phi.len());
+        let dim = self.jet.d1.len() / width;
+        let d1 = &self.jet.d1[self.axis * width..(self.axis + 1) * width];
+        let block = self.decoders.slice(ndarray::s![atom.rows.clone(), ..]);
+        let mut tangent = ndarray::ArrayView1::from(d1).dot(&block).insert_axis(ndarray::Axis(0));
+        self.problem.weigh(self.view.row..self.view.row + 1, inverse, &mut tangent);
+        let tangent = tangent.row(0);
+        let seen = block.dot(&tangent).to_vec();
+        let length = dot(d1, &seen);
+        for (u, da) in atom.gate_d1.iter().enumerate() {
+            out[self.view.position(u)] += 2.0 * weight * atom.gate * da * length;
+        }
+        let twice = 2.0 * weight * atom.gate * atom.gate;
+        for c in self.moves {
+            let at = (self.axis * dim + c) * width;
+            out[self.view.position(atom.slot + c)] += twice * dot(&self.jet.d2[at..at + width], &seen);
+        }
+        for (m, d) in atom.rows.clone().zip(d1) {
+            border.row_mut(m).scaled_add(twice * d, &tangent);
+        }
+        atom.gate * atom.gate * length
     }
 }

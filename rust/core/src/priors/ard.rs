@@ -3,7 +3,8 @@
 //! On a circle of period P, with kappa = 2 pi / P and eta = alpha / kappa^2, the prior is von Mises: energy
 //! `eta (1 - cos kappa t) - eta + ln I_0(eta) + ln P`, which integrates to one over the circle; without a precision it is
 //! uniform. On a line it is Gaussian, `alpha t^2 / 2 - ln(alpha) / 2 + ln(2 pi) / 2`, with alpha = 1 where no precision is
-//! given: some prior has to fix the scale of a coordinate that its decoder could absorb. On a sphere it is uniform.
+//! given: some prior has to fix the scale of a coordinate that its decoder could absorb. On an interval and on a sphere it is
+//! uniform.
 
 use crate::atoms::{places, Atom, ChartFactor};
 use crate::problem::{Problem, COMPACT_RIDGE};
@@ -47,13 +48,22 @@ pub fn coordinate_prior(factor: ChartFactor, alpha: Option<f64>, t: f64) -> Coor
     match factor {
         ChartFactor::Circle { period } => on_circle(period, alpha, t),
         ChartFactor::Line => on_line(alpha, t),
-        ChartFactor::Sphere { .. } => uniform(factor.ln_volume().expect("a sphere is compact")),
-        ChartFactor::Choice { .. } => {
-            // a coordinate that nothing depends on, held by a curvature whose Gaussian the compact term takes off again
-            let energy = factor.ln_volume().expect("a choice is finite");
-            CoordinatePrior { energy, curvature: 1.0, majoriser: 1.0, ..CoordinatePrior::default() }
+        ChartFactor::Interval { lo, hi } => {
+            let energy = factor.ln_volume().expect("an interval is bounded");
+            if factor.inward(t).is_some() {
+                return still(energy);
+            }
+            let unit = 2.0 / (hi - lo);
+            CoordinatePrior { energy, ridge: COMPACT_RIDGE * unit * unit, ..CoordinatePrior::default() }
         }
+        ChartFactor::Sphere { .. } => uniform(factor.ln_volume().expect("a sphere is compact")),
+        ChartFactor::Choice { .. } => still(factor.ln_volume().expect("a choice is finite")),
     }
+}
+
+/// A coordinate that is no variable, held by a curvature whose Gaussian the compact term takes off again.
+fn still(energy: f64) -> CoordinatePrior {
+    CoordinatePrior { energy, curvature: 1.0, majoriser: 1.0, ..CoordinatePrior::default() }
 }
 
 fn uniform(ln_volume: f64) -> CoordinatePrior {
@@ -135,7 +145,7 @@ impl AxisStatistics {
                         out.circles.push((1.0 / (kappa * kappa), n, cosines));
                     }
                     ChartFactor::Line => points.for_each(|t| out.line = (out.line.0 + 1.0, out.line.1 + t * t)),
-                    ChartFactor::Sphere { .. } | ChartFactor::Choice { .. } => {}
+                    ChartFactor::Interval { .. } | ChartFactor::Sphere { .. } | ChartFactor::Choice { .. } => {}
                 }
             }
         }

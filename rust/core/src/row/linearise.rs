@@ -2,12 +2,12 @@
 
 use super::columns::Columns;
 use super::second::{add_second, SecondAtom};
-use super::tape::{Chunk, Chunks};
+use super::tape::{Chunk, Chunks, HeldAxis};
 use crate::arrow::Frame;
-use crate::atoms::BasisJet;
+use crate::atoms::{hold_axis, walls, BasisJet};
 use crate::gates::{GatePrior, GateRow};
-use crate::linalg::{dot, gemm, product, row_space, symmetric_eigen, Cholesky, Op};
-use crate::priors::{coordinate_priors, DecoderPrior};
+use crate::linalg::{axpy, dot, gemm, product, row_space, symmetric_eigen, Cholesky, Op};
+use crate::priors::{coordinate_priors, DecoderPrior, Pull};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
@@ -63,6 +63,8 @@ pub struct Linearised {
     pub prior: DecoderPrior,
     /// Prior curvature of every free logit (strength times majoriser plus the Gaussian's precision), n x free.
     pub logit_curvature: Vec<f64>,
+    /// Whether some held coordinate would rather be inside of its interval.
+    pub leaves: bool,
     /// Terms of the columns' prior, where the gate has one.
     pub columns: Columns,
     pub frame: Frame,
@@ -76,6 +78,7 @@ struct Sums {
     border_gradient: Array2<f64>,
     gram: Array2<f64>,
     logit_curvature: Vec<f64>,
+    leaves: bool,
 }
 
 /// A chunk that is kept, or one made for a pass.
@@ -138,6 +141,7 @@ impl Sums {
             border_gradient: Array2::zeros((m, p)),
             gram: Array2::zeros((m, m)),
             logit_curvature: Vec::new(),
+            leaves: false,
         }
     }
 }
@@ -164,6 +168,20 @@ struct Scratch {
     second: Vec<f64>,
     local: Vec<f64>,
     prior: GatePrior,
+    held: Vec<HeldJet>,
+}
+
+/// What is known of a held coordinate before the residual is.
+struct HeldJet {
+    /// Position of its row in the chunk.
+    index: usize,
+    atom: usize,
+    gate: f64,
+    slot: usize,
+    inward: f64,
+    /// Derivatives of the basis row along it, as if it were free.
+    d1: Vec<f64>,
+    d2: Vec<f64>,
 }
 
 /// Linearises every row. `None` when the decoder prior is not positive definite in floating point.
@@ -195,6 +213,7 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
         gram: Array2::zeros((m, m)),
         prior,
         logit_curvature: Vec::new(),
+        leaves: false,
         columns,
         frame,
     };
@@ -204,6 +223,7 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
         out.loss.add(&sum.loss);
         out.local_gradient.extend(sum.local_gradient);
         out.logit_curvature.extend(sum.logit_curvature);
+        out.leaves |= sum.leaves;
         out.border_gradient += &sum.border_gradient;
         out.gram += &sum.gram;
         if let Some(kept) = &mut out.kept {
@@ -317,7 +337,7 @@ fn linearise_chunk(
 
     for (index, row) in rows.enumerate() {
         let against = against.row(index);
-        row_terms(
+        sums.leaves |= row_terms(
             problem,
             state,
             frame,
@@ -365,6 +385,7 @@ fn evaluate_bases(
     scratch.gates.resize_with(len, GateRow::default);
     scratch.second_basis.clear();
     scratch.second_start.clear();
+    scratch.held.clear();
     let mut jet = BasisJet::new(0, 0);
     for index in 0..len {
         let row = chunk.rows.start + index;
@@ -382,7 +403,17 @@ fn evaluate_bases(
             if (jet.phi.len(), jet.d1.len()) != (atom.width(), atom.width() * atom.dim()) {
                 jet = BasisJet::new(atom.dim(), atom.width());
             }
-            atom.jet(state.point(k, row), &mut jet);
+            let point = state.point(k, row);
+            atom.jet(point, &mut jet);
+            for wall in walls(atom.factors(), point) {
+                let (width, pair) = (atom.width(), wall.axis * atom.dim() + wall.axis);
+                let part = |block: &[f64], at: usize| block[at * width..(at + 1) * width].to_vec();
+                let (d1, d2) = (part(&jet.d1, wall.axis), part(&jet.d2, pair));
+                let slot = q + wall.axis;
+                let (gate, inward) = (gate.a[s], wall.inward);
+                scratch.held.push(HeldJet { index, atom: k, gate, slot, inward, d1, d2 });
+                hold_axis(&mut jet, wall.axis);
+            }
             let mut phi = chunk.phi.row_mut(index);
             for (m, value) in problem.rows_of(k).zip(&jet.phi) {
                 phi[m] = gate.a[s] * value;
@@ -396,7 +427,8 @@ fn evaluate_bases(
     }
 }
 
-/// Data parts of one row: its local gradient (left in `scratch.local`) and its two curvature blocks.
+/// Data parts of one row: its local gradient (left in `scratch.local`), its two curvature blocks and its held coordinates, of
+/// which it returns whether one would rather be inside.
 #[allow(clippy::too_many_arguments)]
 fn row_terms(
     problem: &Problem,
@@ -407,7 +439,7 @@ fn row_terms(
     phi_inverse: f64,
     against: &[f64],
     scratch: &mut Scratch,
-) {
+) -> bool {
     let view = chunk.row(problem, state, index);
     let (q, r) = (view.q, frame.rank());
     scratch.local.clear();
@@ -448,7 +480,45 @@ fn row_terms(
         SecondAtom { phi: atom.phi, d1: atom.phi_d1, d2, against: &against[atom.rows.clone()], slot: atom.slot }
     });
     add_second(&scratch.gates[index], |u| u, atoms, q, &mut scratch.second);
+    let row = view.row;
     chunk.set_jacobian(index, &scratch.jacobian);
+    push_held(problem, frame, chunk, (index, row), factor, against, &scratch.held)
+}
+
+/// What the row's objective would do along each of its held coordinates, and whether one of them would rather be inside.
+fn push_held(
+    problem: &Problem,
+    frame: &Frame,
+    chunk: &mut Chunk,
+    (index, row): (usize, usize),
+    factor: f64,
+    against: &[f64],
+    held: &[HeldJet],
+) -> bool {
+    let r = frame.rank();
+    let mut leaves = false;
+    let table = frame.reduced.as_slice().expect("standard layout");
+    let first = held.partition_point(|held| held.index < index);
+    for held in held[first..].iter().take_while(|held| held.index == index) {
+        let rows = problem.rows_of(held.atom);
+        let mut tangent = vec![0.0; r];
+        for (d, b) in held.d1.iter().zip(table[rows.start * r..rows.end * r].chunks_exact(r)) {
+            axpy(*d, b, &mut tangent);
+        }
+        let length = match problem.metric() {
+            None => dot(&tangent, &tangent),
+            Some(metric) => metric.apply(row, &mut tangent),
+        };
+        let (gate, against) = (held.gate, &against[rows]);
+        let pull = Pull {
+            slope: gate * dot(&held.d1, against),
+            curvature: factor * gate * gate * length,
+            second: gate * dot(&held.d2, against),
+        };
+        leaves |= held.inward * pull.slope < 0.0;
+        chunk.push_held(HeldAxis { index, slot: held.slot, pull });
+    }
+    leaves
 }
 
 /// A held logit is no variable: at this curvature it contributes nothing to a determinant with its share of the constants,

@@ -2,7 +2,7 @@
 
 use super::program::{RowAtom, RowDecoder, RowSlots, SaeReconstructionRowProgram};
 use super::tape::RowView;
-use crate::atoms::BasisJet;
+use crate::atoms::{hold, BasisJet};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
@@ -27,7 +27,9 @@ pub fn row_program(
     for (s, atom) in view.atoms().enumerate() {
         let kind = &problem.atoms()[atom.atom];
         let mut jet = BasisJet::new(kind.dim(), kind.width());
-        kind.jet(state.point(atom.atom, view.row), &mut jet);
+        let point = state.point(atom.atom, view.row);
+        kind.jet(point, &mut jet);
+        hold(kind.factors(), point, &mut jet);
         atoms.push(RowAtom::from_jet(&jet, Arc::new(RowDecoder::new(decoder(atom.rows.clone()).view()))));
         // free logits come first, in the order of the support
         slots.logits.push((s < view.free && formula.moves[s]).then_some(s));

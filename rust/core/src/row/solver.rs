@@ -4,11 +4,11 @@
 //! costs products of the basis width, not of the output width.
 
 use super::second::{add_second, SecondAtom};
-use crate::atoms::{Atom, BasisJet};
+use crate::atoms::{hold, walls, Atom, BasisJet};
 use crate::errors::ShapeError;
 use crate::gates::{Gate, GatePrior, GateRow};
 use crate::linalg::{axpy, dot, product, small_backward, small_cholesky, small_forward, Op};
-use crate::priors::{coordinate_charge, coordinate_priors};
+use crate::priors::{coordinate_charge, coordinate_priors, Pull};
 use crate::rho::SaeManifoldRho;
 use ndarray::{Array2, ArrayView1};
 use std::sync::Arc;
@@ -154,6 +154,20 @@ impl RowSolver {
             let mut jet = BasisJet::new(d, width);
             atom.jet(point, &mut jet);
             let own = self.offsets[k]..self.offsets[k + 1];
+            let pull = |axis: usize| {
+                let part = |block: &[f64], at: usize| block[at * width..(at + 1) * width].to_vec();
+                let (d1, d2) = (part(&jet.d1, axis), part(&jet.d2, axis * d + axis));
+                let length = dot(&self.gram_times(k, &d1)[own.clone()], &d1);
+                let against = &residual[own.clone()];
+                Pull {
+                    slope: factor * a * dot(&d1, against),
+                    curvature: factor * a * a * length,
+                    second: factor * a * dot(&d2, against),
+                }
+            };
+            let pulls: Vec<(usize, Pull)> =
+                walls(atom.factors(), point).map(|wall| (wall.axis, pull(wall.axis))).collect();
+            hold(atom.factors(), point, &mut jet);
             let mut h = vec![0.0; d * d];
             for u in 0..d {
                 let through = self.gram_times(k, &jet.d1[u * width..(u + 1) * width]);
@@ -168,7 +182,8 @@ impl RowSolver {
                 h[u * (d + 1)] += term.stiffness();
                 second[u * (d + 1)] += term.beyond();
             });
-            total += coordinate_charge(atom.factors(), &h, &second, d).max(least * d as f64);
+            let charge = coordinate_charge(atom.factors(), (&h, &second), d, point, &pulls);
+            total += charge.max(least * d as f64);
             if !self.gate.shares() && self.n_free() > 0 {
                 let curve = self.gram_times(k, &jet.phi);
                 let slope = gates.da[s * gates.free + s];
@@ -200,9 +215,10 @@ impl RowSolver {
     /// Damped Newton on the row's objective, its support held. `logits_only` leaves coordinates alone.
     pub fn polish(&self, target: &Target, row: RowState, logits_only: bool) -> RowState {
         let mut row = self.descend(target, row, logits_only);
-        // a logit at its wall that would rather rise is let go, and may come back once for each gate
-        for _ in 0..row.support.len() {
-            let Some(released) = self.released(target, &row) else { break };
+        // what is held at a wall and would rather leave it is let go, and may come back once
+        let most = row.support.iter().map(|&k| 1 + self.atoms[k as usize].dim()).sum::<usize>();
+        for _ in 0..most {
+            let Some(released) = self.released(target, &row, logits_only) else { break };
             let next = self.descend(target, released, logits_only);
             if next.objective >= row.objective {
                 break;
@@ -212,22 +228,45 @@ impl RowSolver {
         row
     }
 
-    /// The row with those logits just above their walls whose objective falls from there; `None` when none does.
-    fn released(&self, target: &Target, row: &RowState) -> Option<RowState> {
+    /// The row with those logits just above their walls, and those coordinates just inside the ends of their intervals,
+    /// whose objective falls from there; `None` when none does.
+    fn released(&self, target: &Target, row: &RowState, logits_only: bool) -> Option<RowState> {
         let held = |k: &&u32| self.gate.held(**k as usize, row.logits[**k as usize]);
-        if !row.support.iter().any(|k| held(&k)) {
+        let ends = if logits_only { Vec::new() } else { self.ends(row) };
+        if ends.is_empty() && !row.support.iter().any(|k| held(&k)) {
             return None;
         }
-        let mut above = row.clone();
-        row.support.iter().filter(held).for_each(|&k| above.logits[k as usize] = above.logits[k as usize].next_up());
-        let slopes = self.local(target, &above).gradient;
+        let mut inside = row.clone();
+        row.support.iter().filter(held).for_each(|&k| inside.logits[k as usize] = inside.logits[k as usize].next_up());
+        for &(_, at, inward) in &ends {
+            let t = &mut inside.coords[at];
+            *t = if inward > 0.0 { t.next_up() } else { t.next_down() };
+        }
+        let slopes = self.local(target, &inside).gradient;
         let mut out = row.clone();
         let mut any = false;
         for &k in row.support.iter().filter(held).filter(|&&k| slopes[k as usize] < 0.0) {
-            out.logits[k as usize] = above.logits[k as usize];
+            out.logits[k as usize] = inside.logits[k as usize];
+            any = true;
+        }
+        for &(_, at, _) in ends.iter().filter(|&&(u, _, inward)| inward * slopes[u] < 0.0) {
+            out.coords[at] = inside.coords[at];
             any = true;
         }
         any.then_some(out)
+    }
+
+    /// Coordinates of the support at an end of their interval: the variable, where it is stored, and which way is inside.
+    fn ends(&self, row: &RowState) -> Vec<(usize, usize, f64)> {
+        let mut slot = self.n_free();
+        let mut out = Vec::new();
+        for &k in &row.support {
+            let (atom, at) = (&self.atoms[k as usize], self.coord_offsets[k as usize]);
+            let point = &row.coords[at..self.coord_offsets[k as usize + 1]];
+            out.extend(walls(atom.factors(), point).map(|wall| (slot + wall.axis, at + wall.stored, wall.inward)));
+            slot += atom.dim();
+        }
+        out
     }
 
     fn descend(&self, target: &Target, mut row: RowState, logits_only: bool) -> RowState {
@@ -331,7 +370,9 @@ impl RowSolver {
             let k = k as usize;
             let (atom, rows) = (&self.atoms[k], self.offsets[k]..self.offsets[k + 1]);
             let mut jet = BasisJet::new(atom.dim(), atom.width());
-            atom.jet(&row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]], &mut jet);
+            let point = &row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
+            atom.jet(point, &mut jet);
+            hold(atom.factors(), point, &mut jet);
             axpy(gate.a[s], &jet.phi, &mut phi[rows.clone()]);
             if gate.free > 0 {
                 let seen = self.gram_times(k, &jet.phi);

@@ -1,6 +1,7 @@
 //! What is kept of each row between linearising it and solving with it.
 
 use crate::gates::GateRow;
+use crate::priors::Pull;
 use crate::problem::Problem;
 use crate::state::State;
 use ndarray::Array2;
@@ -62,6 +63,18 @@ pub struct Chunk {
     gate_d1: Vec<f64>,
     blocks: Vec<f64>,
     jacobians: Vec<f64>,
+    /// Held coordinates, row by row.
+    held: Vec<HeldAxis>,
+}
+
+/// A coordinate that is held at an end of its interval.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldAxis {
+    /// Position of its row in the chunk.
+    pub index: usize,
+    /// Its place among the row's coupled variables.
+    pub slot: usize,
+    pub pull: Pull,
 }
 
 /// Where one row's parts lie in its chunk.
@@ -108,6 +121,8 @@ pub struct RowView<'a> {
     pub jacobian: &'a [f64],
     /// Second derivatives of the reconstruction against the residual, times w/phi (q x q).
     pub second: &'a [f64],
+    /// Its held coordinates: nothing else of the row has a derivative along them.
+    pub held: &'a [HeldAxis],
 }
 
 impl Chunk {
@@ -124,6 +139,7 @@ impl Chunk {
             gate_d1: Vec::new(),
             blocks: Vec::new(),
             jacobians: Vec::new(),
+            held: Vec::new(),
         }
     }
 
@@ -159,6 +175,11 @@ impl Chunk {
         self.jacobians[at..at + jacobian.len()].copy_from_slice(jacobian);
     }
 
+    /// Appends a held coordinate; rows come in their order.
+    pub(super) fn push_held(&mut self, axis: HeldAxis) {
+        self.held.push(axis);
+    }
+
     /// Gives back what the buffers have grown beyond their content.
     pub(super) fn shrink(&mut self) {
         for buffer in [
@@ -171,6 +192,7 @@ impl Chunk {
         ] {
             buffer.shrink_to_fit();
         }
+        self.held.shrink_to_fit();
     }
 
     pub fn len(&self) -> usize {
@@ -193,6 +215,8 @@ impl Chunk {
             &values[from as usize..end.map_or(values.len(), |e| e as usize)]
         };
         let blocks = part(&self.blocks, tape.blocks, 2 * q * q);
+        let first = self.held.partition_point(|axis| axis.index < index);
+        let held = self.held[first..].partition_point(|axis| axis.index == index);
         RowView {
             problem,
             row,
@@ -207,6 +231,7 @@ impl Chunk {
             curvature: &blocks[..q * q],
             second: &blocks[q * q..],
             jacobian: upto(&self.jacobians, tape.jacobian, next.map(|t| t.jacobian)),
+            held: &self.held[first..first + held],
         }
     }
 }
@@ -249,6 +274,11 @@ impl<'a> RowView<'a> {
             slot += dim;
             view
         })
+    }
+
+    /// What the row's objective would do along coupled variable `u`, where that is a held coordinate.
+    pub fn pull_at(&self, u: usize) -> Option<&'a Pull> {
+        self.held.iter().find(|axis| axis.slot == u).map(|axis| &axis.pull)
     }
 
     /// Position of coupled variable `u` in the row's block of the layout.

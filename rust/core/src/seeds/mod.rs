@@ -94,7 +94,8 @@ fn single(problem: &Problem) -> Vec<Guess> {
 /// Coordinates of a sheet or curve of real numbers by distances along it, if it can bend at all.
 fn unrolled(problem: &Problem, atom: &dyn Atom) -> Option<Array2<f64>> {
     let d = atom.dim();
-    if atom.width() <= d + 1 || atom.factors().iter().any(|f| *f != ChartFactor::Line) {
+    let straight = |f: &ChartFactor| matches!(f, ChartFactor::Line | ChartFactor::Interval { .. });
+    if atom.width() <= d + 1 || !atom.factors().iter().all(straight) {
         return None;
     }
     // a sheet of d dimensions that bends spans about as many more

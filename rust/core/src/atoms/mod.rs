@@ -51,7 +51,7 @@ use ndarray::{Array1, Array2, ArrayView1};
 use std::f64::consts::TAU;
 
 /// The basis row of one coordinate with its first two derivatives, each stored axis-major.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct BasisJet {
     /// Length M.
     pub phi: Vec<f64>,

@@ -36,7 +36,7 @@ impl Encoder {
             let again = self.placed_again(target, row.clone());
             self.consider(target, &mut found, row);
             self.consider(target, &mut found, again);
-            return found.expect("at least one candidate");
+            return found.expect("at least one candidate").row;
         }
         if let Some(row) = current {
             let kept = self.pruned(target, self.kept(target, row));
@@ -49,7 +49,7 @@ impl Encoder {
             let full = self.pruned(target, self.kept(target, self.full(target)));
             self.consider(target, &mut found, full);
         }
-        found.expect("at least one candidate")
+        found.expect("at least one candidate").row
     }
 
     /// A row with all atoms, each where it best explains what those before it leave.

@@ -18,7 +18,7 @@ use crate::rho::SaeManifoldRho;
 use crate::row::{RowSolver, RowState, Target};
 use crate::state::SUPPORT_CUTOFF;
 use ndarray::{s, Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2};
-use nearest::Grid;
+use nearest::{Grid, Scratch};
 use rayon::prelude::*;
 use shares::Alone;
 use std::ops::Range;
@@ -60,6 +60,12 @@ impl Encoding {
         self.objective.extend(other.objective);
         self.converged.extend(other.converged);
     }
+}
+
+/// A candidate with what it is compared by.
+struct Scored {
+    score: f64,
+    row: RowState,
 }
 
 /// Frozen decoders and strengths.
@@ -145,10 +151,10 @@ impl Encoder {
             let data = rows(start..end);
             let encoded: Vec<RowState> = (start..end)
                 .into_par_iter()
-                .map(|i| {
+                .map_init(Scratch::default, |scratch, i| {
                     let target = self.rows.target((&data.row(i - start) - &mean).view(), weight(i));
                     match self.rows.gate.shares() {
-                        true => self.best_shares(&target, current(i)),
+                        true => self.best_shares(&target, current(i), scratch),
                         false => self.best_independent(&target, current(i)),
                     }
                 })
@@ -174,11 +180,14 @@ impl Encoder {
         row.objective + self.rows.coordinate_charges(target, row, COORDINATE_PRICE)
     }
 
-    fn consider(&self, target: &Target, found: &mut Option<RowState>, candidate: RowState) {
-        let better = found.as_ref().is_none_or(|f| {
-            self.score(target, &candidate) < self.score(target, f) - BETTER * (1.0 + f.objective.abs())
-        });
-        if better {
+    fn scored(&self, target: &Target, row: RowState) -> Scored {
+        Scored { score: self.score(target, &row), row }
+    }
+
+    fn consider(&self, target: &Target, found: &mut Option<Scored>, candidate: RowState) {
+        let candidate = self.scored(target, candidate);
+        let margin = |f: &Scored| BETTER * (1.0 + f.row.objective.abs());
+        if found.as_ref().is_none_or(|f| candidate.score < f.score - margin(f)) {
             *found = Some(candidate);
         }
     }

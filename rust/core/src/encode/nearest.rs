@@ -1,6 +1,6 @@
 //! The point of an atom's curve nearest to a row.
 
-use crate::atoms::{hold_axis, walls, BasisJet};
+use crate::atoms::{hold_axis, walls, BasisJet, ChartFactor};
 use crate::linalg::{dot, small_backward, small_cholesky, small_forward};
 use crate::priors::coordinate_priors;
 use crate::row::RowSolver;
@@ -20,11 +20,37 @@ pub struct Grid {
     pub basis: Array2<f64>,
     pub lengths: Vec<f64>,
     pub energies: Vec<f64>,
+    /// The atom's block of Q = BB', row by row.
+    gram: Vec<f64>,
+    /// How far a decoded point of the chart is from that of some grid point, at most; infinite where that is not known.
+    reach: f64,
+}
+
+/// Buffers of a descent, reused from row to row.
+#[derive(Default)]
+pub struct Scratch {
+    jet: BasisJet,
+    slope: Vec<f64>,
+    through: Vec<f64>,
+    step: Vec<f64>,
+    scaled: Vec<f64>,
+    gauss_newton: Vec<f64>,
+    exact: Vec<f64>,
+    from: Vec<f64>,
+    cost: Vec<f64>,
+}
+
+/// What a row is to an atom: its decoder against the row, the row's squared length, and w/phi.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    pub against: &'a [f64],
+    pub length: f64,
+    pub factor: f64,
 }
 
 impl Grid {
     pub fn new(rows: &RowSolver, k: usize) -> Self {
-        let atom = &rows.atoms[k];
+        let atom = &*rows.atoms[k];
         let points = atom.search_grid();
         let mut basis = Array2::zeros((points.nrows(), atom.width()));
         for (t, mut row) in points.rows().into_iter().zip(basis.rows_mut()) {
@@ -32,126 +58,184 @@ impl Grid {
         }
         let own = rows.offsets[k]..rows.offsets[k + 1];
         let block = rows.gram.slice(s![own.clone(), own]);
-        let lengths = basis.rows().into_iter().map(|b| b.dot(&block.dot(&b))).collect();
+        let lengths: Vec<f64> = basis.rows().into_iter().map(|b| b.dot(&block.dot(&b))).collect();
         let energy = |t: ArrayView1<'_, f64>| rows.coordinate_energy(k, t.as_slice().expect("standard layout"));
         let energies = points.rows().into_iter().map(energy).collect();
-        Self { points, basis, lengths, energies }
+        let apart = |i: usize, j: usize| {
+            let difference = &basis.row(i) - &basis.row(j);
+            difference.dot(&block.dot(&difference)).max(0.0).sqrt()
+        };
+        let last = points.nrows() - 1;
+        let along = (0..last).map(|i| apart(i, i + 1)).fold(0.0, f64::max);
+        // grids of one coordinate run along it: a point of the curve between two of the grid is nearer to one of them than
+        // these are to each other
+        let reach = match atom.factors() {
+            [ChartFactor::Circle { .. }] => along.max(apart(last, 0)),
+            [ChartFactor::Interval { .. }] => along,
+            [ChartFactor::Choice { .. }] => 0.0,
+            _ => f64::INFINITY,
+        };
+        Self { points, lengths, energies, gram: block.iter().copied().collect(), reach, basis }
     }
-}
 
-/// Minimises `(factor/2)(Phi Q Phi' - 2 Phi b)` plus the coordinate's prior over atom k's chart, b = `against`; writes the
-/// coordinate and returns the minimum.
-///
-/// Descends from the best grid point and from the best one apart from it, since a curve may pass a row twice.
-pub fn nearest(rows: &RowSolver, grid: &Grid, k: usize, factor: f64, against: &[f64], t: &mut [f64]) -> f64 {
-    let cost: Vec<f64> = grid
-        .lengths
-        .iter()
-        .zip(grid.basis.rows())
-        .zip(&grid.energies)
-        .map(|((length, basis), energy)| {
-            factor * (0.5 * length - dot(basis.as_slice().expect("standard layout"), against)) + energy
-        })
-        .collect();
-    let first = lowest(&cost, |_| true).expect("a grid has points");
-    t.copy_from_slice(grid.points.row(first).as_slice().expect("standard layout"));
-    let value = descend(rows, k, factor, against, t);
-    let origin = grid.basis.row(first);
-    let apart = |g: usize| {
-        let difference = &grid.basis.row(g) - &origin;
-        difference.dot(&difference) > APART
-    };
-    let Some(second) = lowest(&cost, apart) else { return value };
-    let mut other = grid.points.row(second).to_vec();
-    let other_value = descend(rows, k, factor, against, &mut other);
-    if other_value < value {
-        t.copy_from_slice(&other);
-        return other_value;
+    /// Q x over the atom's columns.
+    fn gram_times(&self, x: &[f64], out: &mut Vec<f64>) {
+        out.clear();
+        out.extend(self.gram.chunks_exact(x.len()).map(|row| dot(row, x)));
     }
-    value
+
+    /// The objective at every grid point, without its constant.
+    fn costs(&self, row: Seen<'_>, out: &mut Vec<f64>) {
+        let basis = self.basis.as_slice().expect("standard layout").chunks_exact(row.against.len());
+        let grid = self.lengths.iter().zip(basis).zip(&self.energies);
+        out.clear();
+        out.extend(
+            grid.map(|((length, basis), energy)| row.factor * (0.5 * length - dot(basis, row.against)) + energy),
+        );
+    }
+
+    /// What no point about a grid point falls below.
+    fn floor(&self, row: Seen<'_>, g: usize, cost: f64) -> f64 {
+        if !self.reach.is_finite() {
+            return f64::NEG_INFINITY;
+        }
+        // priors of such charts are constants, or von Mises: not below their least value on the grid by more than rounding
+        let least = self.energies.iter().copied().fold(f64::INFINITY, f64::min);
+        let distance = (row.length + 2.0 * (cost - self.energies[g]) / row.factor).max(0.0).sqrt();
+        let nearer = (distance - self.reach).max(0.0);
+        0.5 * row.factor * (nearer * nearer - row.length) + least
+    }
+
+    /// The best grid point, and what no point of the chart falls below.
+    pub fn glance(&self, row: Seen<'_>, scratch: &mut Scratch) -> (usize, f64) {
+        self.costs(row, &mut scratch.cost);
+        let first = lowest(&scratch.cost, |_| true).expect("a grid has points");
+        (first, self.floor(row, first, scratch.cost[first]))
+    }
+
+    fn point(&self, g: usize) -> &[f64] {
+        self.points.row(g).to_slice().expect("standard layout")
+    }
+
+    /// Minimises `(factor/2)(Phi Q Phi' - 2 Phi b)` plus the coordinate's prior over the chart, b = `against`; writes the
+    /// coordinate and returns the minimum.
+    ///
+    /// Descends from the best grid point and from the best one apart from it, since a curve may pass a row twice.
+    pub fn nearest(&self, rows: &RowSolver, k: usize, row: Seen<'_>, t: &mut [f64], scratch: &mut Scratch) -> f64 {
+        self.costs(row, &mut scratch.cost);
+        let first = lowest(&scratch.cost, |_| true).expect("a grid has points");
+        t.copy_from_slice(self.point(first));
+        let cost = std::mem::take(&mut scratch.cost);
+        let value = self.descend(rows, k, row, t, scratch);
+        let basis = |g: usize| self.basis.row(g).to_slice().expect("standard layout");
+        let apart = |g: usize| basis(g).iter().zip(basis(first)).map(|(a, b)| (a - b) * (a - b)).sum::<f64>() > APART;
+        let second = lowest(&cost, |g| self.floor(row, g, cost[g]) < value && apart(g));
+        scratch.cost = cost;
+        let Some(second) = second else { return value };
+        let mut other = self.point(second).to_vec();
+        let other_value = self.descend(rows, k, row, &mut other, scratch);
+        if other_value < value {
+            t.copy_from_slice(&other);
+            return other_value;
+        }
+        value
+    }
+
+    /// The objective at the jet's point; leaves its slope over the basis row.
+    fn value(&self, rows: &RowSolver, k: usize, row: Seen<'_>, t: &[f64], jet: &BasisJet, slope: &mut Vec<f64>) -> f64 {
+        self.gram_times(&jet.phi, slope);
+        let data = 0.5 * dot(slope, &jet.phi) - dot(&jet.phi, row.against);
+        slope.iter_mut().zip(row.against).for_each(|(c, a)| *c = row.factor * (*c - a));
+        row.factor * data + rows.coordinate_energy(k, t)
+    }
+
+    /// Newton with the exact Hessian where that is positive definite, Gauss-Newton where not. Steps end where the chart does,
+    /// and a coordinate at an end of its interval is held there while it would rather leave.
+    fn descend(&self, rows: &RowSolver, k: usize, row: Seen<'_>, t: &mut [f64], scratch: &mut Scratch) -> f64 {
+        let atom = &*rows.atoms[k];
+        let (width, dim) = (atom.width(), atom.dim());
+        let Scratch { jet, slope, through, step, scaled, gauss_newton, exact, from, .. } = scratch;
+        if (jet.phi.len(), jet.d1.len()) != (width, width * dim) {
+            *jet = BasisJet::new(dim, width);
+        }
+        atom.jet(t, jet);
+        let mut value = self.value(rows, k, row, t, jet, slope);
+        for _ in 0..MAX_STEPS {
+            for wall in walls(atom.factors(), t) {
+                let along = dot(&jet.d1[wall.axis * width..(wall.axis + 1) * width], slope);
+                // one that is let go keeps the prior's unit curvature for this step, which damps it
+                if wall.inward * along >= 0.0 {
+                    hold_axis(jet, wall.axis);
+                }
+            }
+            let tangent = |j: usize| &jet.d1[j * width..(j + 1) * width];
+            step.clear();
+            step.extend((0..dim).map(|j| -dot(tangent(j), slope)));
+            gauss_newton.clear();
+            exact.clear();
+            for a in 0..dim {
+                self.gram_times(tangent(a), through);
+                for b in 0..dim {
+                    let at = (a * dim + b) * width;
+                    let inner = row.factor * dot(through, tangent(b));
+                    gauss_newton.push(inner);
+                    exact.push(inner + dot(&jet.d2[at..at + width], slope));
+                }
+            }
+            coordinate_priors(atom, &rows.rho, k, t, |a, term| {
+                step[a] -= term.gradient;
+                gauss_newton[a * (dim + 1)] += term.majoriser;
+                exact[a * (dim + 1)] += term.curvature;
+            });
+            let factored: &[f64] = if small_cholesky(exact, dim) {
+                exact
+            } else if small_cholesky(gauss_newton, dim) {
+                gauss_newton
+            } else {
+                break;
+            };
+            small_forward(factored, dim, step, 1);
+            small_backward(factored, dim, step, 1);
+            let length = step.iter().fold(0.0f64, |m, s| m.max(s.abs()));
+            let rounding = 8.0 * f64::EPSILON * (value.abs() + row.factor * dot(&jet.phi, row.against).abs());
+            from.clear();
+            from.extend_from_slice(t);
+            let mut scale = 1.0;
+            let mut moved = false;
+            for _ in 0..MAX_HALVINGS {
+                t.copy_from_slice(from);
+                scaled.clear();
+                scaled.extend(step.iter().map(|s| scale * s));
+                atom.advance(t, scaled);
+                atom.jet(t, jet);
+                let next = self.value(rows, k, row, t, jet, slope);
+                if next <= value + rounding {
+                    value = next;
+                    moved = true;
+                    break;
+                }
+                scale *= 0.5;
+            }
+            if !moved {
+                t.copy_from_slice(from);
+                break;
+            }
+            /// Steps this short are rounding in any unit a chart uses.
+            const SHORT: f64 = 1e-13;
+            if length * scale <= SHORT {
+                break;
+            }
+        }
+        value
+    }
 }
 
 fn lowest(cost: &[f64], admitted: impl Fn(usize) -> bool) -> Option<usize> {
-    (0..cost.len()).filter(|&g| admitted(g)).min_by(|&a, &b| cost[a].total_cmp(&cost[b]))
-}
-
-/// Newton with the exact Hessian where that is positive definite, Gauss-Newton where not. Steps end where the chart does, and
-/// a coordinate at an end of its interval is held there while it would rather leave.
-fn descend(rows: &RowSolver, k: usize, factor: f64, against: &[f64], t: &mut [f64]) -> f64 {
-    let atom = &*rows.atoms[k];
-    let (width, dim) = (atom.width(), atom.dim());
-    let own = rows.offsets[k]..rows.offsets[k + 1];
-    let block = rows.gram.slice(s![own.clone(), own]);
-    let mut jet = BasisJet::new(dim, width);
-    let value_at = |jet: &BasisJet, t: &[f64]| {
-        let curve = block.dot(&ArrayView1::from(&jet.phi));
-        let data = 0.5 * dot(curve.as_slice().expect("contiguous"), &jet.phi) - dot(&jet.phi, against);
-        let slope: Vec<f64> = curve.iter().zip(against).map(|(c, a)| factor * (c - a)).collect();
-        (factor * data + rows.coordinate_energy(k, t), slope)
-    };
-    atom.jet(t, &mut jet);
-    let (mut value, mut slope) = value_at(&jet, t);
-    for _ in 0..MAX_STEPS {
-        for wall in walls(atom.factors(), t) {
-            let along = dot(&jet.d1[wall.axis * width..(wall.axis + 1) * width], &slope);
-            // one that is let go keeps the prior's unit curvature for this step, which damps it
-            if wall.inward * along >= 0.0 {
-                hold_axis(&mut jet, wall.axis);
-            }
-        }
-        let tangent = |j: usize| &jet.d1[j * width..(j + 1) * width];
-        let mut step: Vec<f64> = (0..dim).map(|j| -dot(tangent(j), &slope)).collect();
-        let mut gauss_newton = vec![0.0; dim * dim];
-        let mut exact = vec![0.0; dim * dim];
-        for a in 0..dim {
-            let through = block.dot(&ArrayView1::from(tangent(a)));
-            for b in 0..dim {
-                let at = (a * dim + b) * width;
-                gauss_newton[a * dim + b] = factor * dot(through.as_slice().expect("contiguous"), tangent(b));
-                exact[a * dim + b] = gauss_newton[a * dim + b] + dot(&jet.d2[at..at + width], &slope);
-            }
-        }
-        coordinate_priors(atom, &rows.rho, k, t, |a, term| {
-            step[a] -= term.gradient;
-            gauss_newton[a * (dim + 1)] += term.majoriser;
-            exact[a * (dim + 1)] += term.curvature;
-        });
-        let factored = if small_cholesky(&mut exact, dim) {
-            exact
-        } else if small_cholesky(&mut gauss_newton, dim) {
-            gauss_newton
-        } else {
-            break;
-        };
-        small_forward(&factored, dim, &mut step, 1);
-        small_backward(&factored, dim, &mut step, 1);
-        let length = step.iter().fold(0.0f64, |m, s| m.max(s.abs()));
-        let rounding = 8.0 * f64::EPSILON * (value.abs() + factor * dot(&jet.phi, against).abs());
-        let from = t.to_vec();
-        let mut scale = 1.0;
-        let mut moved = false;
-        for _ in 0..MAX_HALVINGS {
-            t.copy_from_slice(&from);
-            let scaled: Vec<f64> = step.iter().map(|s| scale * s).collect();
-            atom.advance(t, &scaled);
-            atom.jet(t, &mut jet);
-            let (next, next_slope) = value_at(&jet, t);
-            if next <= value + rounding {
-                (value, slope) = (next, next_slope);
-                moved = true;
-                break;
-            }
-            scale *= 0.5;
-        }
-        if !moved {
-            t.copy_from_slice(&from);
-            break;
-        }
-        /// Steps this short are rounding in any unit a chart uses.
-        const SHORT: f64 = 1e-13;
-        if length * scale <= SHORT {
-            break;
+    let mut best: Option<usize> = None;
+    for g in 0..cost.len() {
+        if best.is_none_or(|b| cost[g].total_cmp(&cost[b]).is_lt()) && admitted(g) {
+            best = Some(g);
         }
     }
-    value
+    best
 }

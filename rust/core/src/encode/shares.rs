@@ -3,7 +3,7 @@
 //! Every atom is tried alone, at the point of its curve nearest to the row; then atoms are added while a mixture promises
 //! more than a coordinate costs. What cannot be solved in closed form is polished by Newton steps.
 
-use super::nearest::nearest;
+use super::nearest::{Scratch, Seen};
 use super::{Encoder, COORDINATE_PRICE, MAX_MIXED};
 use crate::linalg::dot;
 use crate::row::{RowState, Target};
@@ -58,20 +58,37 @@ impl Encoder {
     }
 
     /// The best candidate of one row.
-    pub(super) fn best_shares(&self, target: &Target, current: Option<RowState>) -> RowState {
+    pub(super) fn best_shares(&self, target: &Target, current: Option<RowState>, scratch: &mut Scratch) -> RowState {
         let n = self.rows.atoms.len();
         let mut coords = vec![0.0; self.rows.coord_offsets[n]];
-        let mut order: Vec<(f64, usize)> = Vec::with_capacity(n);
         let factor = target.weight * self.rows.inverse_dispersion;
-        for k in 0..n {
+        let seen = |k: usize| {
             let against = &target.against[self.rows.offsets[k]..self.rows.offsets[k + 1]];
-            let t = &mut coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]];
-            order.push((nearest(&self.rows, &self.grids[k], k, factor, against, t), k));
+            Seen { against, length: target.length, factor }
+        };
+        // atoms in the order of what they cannot fall below: once some are found lower, the others need no descent
+        let mut waiting: Vec<(f64, usize)> = Vec::with_capacity(n);
+        for k in 0..n {
+            let (first, floor) = self.grids[k].glance(seen(k), scratch);
+            coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]]
+                .copy_from_slice(self.grids[k].points.row(first).as_slice().expect("standard layout"));
+            waiting.push((floor, k));
         }
-        order.sort_by(|a, b| a.0.total_cmp(&b.0));
+        waiting.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut order: Vec<(f64, usize)> = Vec::with_capacity(ALONE + 1);
+        for (floor, k) in waiting {
+            if order.len() == ALONE && floor > order[ALONE - 1].0 {
+                break;
+            }
+            let t = &mut coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]];
+            let value = self.grids[k].nearest(&self.rows, k, seen(k), t, scratch);
+            let place = order.partition_point(|other| other.0.total_cmp(&value).then(other.1.cmp(&k)).is_lt());
+            order.insert(place, (value, k));
+            order.truncate(ALONE);
+        }
 
-        let mut found: Option<RowState> = current.map(|row| self.settled(target, row));
-        for &(cost, k) in order.iter().take(ALONE) {
+        let mut found = current.map(|row| self.scored(target, self.settled(target, row)));
+        for &(cost, k) in &order {
             let alone = &self.alone[k];
             let row = RowState {
                 logits: alone.logits.clone(),
@@ -90,18 +107,18 @@ impl Encoder {
                 break;
             }
         }
-        let mut row = found.expect("at least one candidate");
-        for _ in row.support.len()..MAX_MIXED.min(self.rows.gate.cap()) {
-            let Some(richer) = self.richer(target, &row) else { break };
-            let before = self.score(target, &row);
-            let mut found = Some(row);
+        let mut best = found.expect("at least one candidate");
+        for _ in best.row.support.len()..MAX_MIXED.min(self.rows.gate.cap()) {
+            let Some(richer) = self.richer(target, &best.row) else { break };
+            let before = best.score;
+            let mut found = Some(best);
             self.consider(target, &mut found, richer);
-            row = found.expect("just put there");
-            if self.score(target, &row) >= before {
+            best = found.expect("just put there");
+            if best.score >= before {
                 break;
             }
         }
-        row
+        best.row
     }
 
     /// Puts every atom of the support but the main one where it best explains what the main one leaves.

@@ -1,18 +1,20 @@
 """How fits of a thousand random small problems end.
 
-    python benchmarks/robustness.py [--count 1000] [--first 0] [--minutes M] [--workers 1] [--only SEED]
+    python benchmarks/robustness.py [--count 1000] [--first 0] [--minutes M] [--log FILE] [--workers 1] [--only SEED]
 
 Every problem follows from its seed: shapes down to two rows and up to more columns than rows, scales of 1e-6 to 1e6,
 repeated and constant rows and columns, exact low rank, nearly collinear rows, outliers, far offsets, weights, metrics,
 all atom kinds and gates, both criteria and all outer searches. A fit may converge, say how it fell short and keep a
 finite best state, or refuse the problem with a `ValueError` before it starts. Anything else is a bug: another
 exception, a warning that is no `ConvergenceWarning`, a number that is not finite, results that contradict each other,
-a crash, or more than a minute of processor time. Each problem runs in a process that can be ended from outside. Everything found is
-printed with the seed that reproduces it, which ``--only SEED`` runs in this process, with its traceback.
+a crash, or more than a minute of processor time. Each problem runs in a process that can be ended from outside.
+Everything found is printed with the seed that reproduces it, which ``--only SEED`` runs in this process, with its
+traceback. With ``--log`` outcomes are kept in a file as they come, and problems that are in it are not run again.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import tempfile
@@ -547,9 +549,16 @@ def refusals(outcomes: list[Outcome]) -> str:
             sorts.setdefault(sort, []).append(o)
     lines = [
         [str(len(same)), str(same[0].seed), same[0].text[:160]]
-        for same in sorted(sorts.values(), key=len, reverse=True)
+        for same in sorted(sorts.values(), key=lambda same: -len(same))
     ]
     return table("Refusals", ["count", "first seed", "message"], lines) if lines else "## Refusals\n\nNone.\n"
+
+
+def remembered(log: Path | None) -> list[Outcome]:
+    """Outcomes of earlier runs."""
+    if log is None or not log.exists():
+        return []
+    return [Outcome(*json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]
 
 
 def escape(text: str) -> str:
@@ -561,6 +570,7 @@ def main() -> None:
     command.add_argument("--count", type=int, default=COUNT)
     command.add_argument("--first", type=int, default=0, help="first seed")
     command.add_argument("--minutes", type=float, default=np.inf, help="no new problem is begun after this time")
+    command.add_argument("--log", type=Path, help="file of outcomes, one a line, to go on from")
     command.add_argument("--workers", type=int, default=1)
     command.add_argument("--only", type=int, help="one seed in this process, with its traceback")
     arguments = command.parse_args()
@@ -574,12 +584,17 @@ def main() -> None:
         return
     count = QUICK if arguments.quick else arguments.count
     report = Report("robustness", "Random small problems", arguments.quick)
-    outcomes: list[Outcome] = []
+    wanted = range(arguments.first, arguments.first + count)
+    outcomes = [o for o in remembered(arguments.log) if o.seed in wanted]
+    done = {o.seed for o in outcomes}
     end = time.monotonic() + 60.0 * arguments.minutes
-    seeds = takewhile(lambda _: time.monotonic() < end, range(arguments.first, arguments.first + count))
+    seeds = takewhile(lambda _: time.monotonic() < end, (seed for seed in wanted if seed not in done))
     for found in run(seeds, arguments.workers):
         found = found._replace(text=escape(found.text))
         outcomes.append(found)
+        if arguments.log is not None:
+            with arguments.log.open("a", encoding="utf-8") as log:
+                log.write(json.dumps(found) + "\n")
         if found.how == "bug":
             print(f"seed {found.seed}: {found.text}\n    {problem(found.seed).describe()}", flush=True)
     outcomes.sort()

@@ -10,11 +10,17 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from common import FloatArray
 from topk import RATES, TopK
+
+
+# Starts of the autoencoder, which ends in different optima.
+STARTS = 2
+ALPHAS = (0.1, 0.3)
 
 
 @dataclass(frozen=True)
@@ -99,17 +105,17 @@ def dictionary_learning(train: FloatArray, test: FloatArray, n_rows: int, active
 
         return reconstruct
 
-    return _best([(f"alpha {a}", lambda a=a: fit(a)) for a in (0.1, 0.3)], train, test)  # type: ignore[misc]
+    return _best([(f"alpha {alpha}", partial(fit, alpha)) for alpha in ALPHAS], train, test)
 
 
 def sparse_autoencoder(train: FloatArray, test: FloatArray, n_latents: int, active: int, seed: int) -> Found:
-    """A TopK sparse autoencoder, at the learning rate that suits the training rows best."""
+    """A TopK sparse autoencoder, from the start and at the learning rate that suit the training rows best."""
     trained: dict[str, TopK] = {}
 
-    def fit(rate: float) -> Callable[[FloatArray], FloatArray]:
-        model = TopK(n_latents, active, rate, seed).fit(train)
-        trained[f"rate {rate:g}"] = model
-        return model.reconstruct
+    def fit(name: str, rate: float, start: int) -> Callable[[FloatArray], FloatArray]:
+        trained[name] = TopK(n_latents, active, rate, start).fit(train)
+        return trained[name].reconstruct
 
-    found = _best([(f"rate {r:g}", lambda r=r: fit(r)) for r in RATES], train, test)  # type: ignore[misc]
+    settings = {f"rate {rate:g}, start {start}": (rate, seed + start) for rate in RATES for start in range(STARTS)}
+    found = _best([(name, partial(fit, name, *values)) for name, values in settings.items()], train, test)
     return replace(found, setting=f"{found.setting}, {trained[found.setting].epochs} epochs")

@@ -35,6 +35,13 @@ REPEATS = 50
 # What the usual linear-algebra libraries of NumPy read their number of threads from.
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 ONE_BLAS_THREAD = dict.fromkeys(BLAS_THREADS, "1")
+# Sizes of the planted circles that fits and iterations are timed on.
+ROWS = (100, 1_000, 10_000, 100_000)
+OUTPUTS = (16, 64, 256, 1024)
+# The data, their centred copy, and the linearised rows of a state and its trial: about this many times the data.
+COPIES = 3.0
+MEMORY_LIMIT = 1.5 * 2**30
+CIRCLE_NOISE = 0.02
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -47,13 +54,15 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 # Time and memory
 
 
-def seconds(work: Callable[[], object], repeat_for: float = REPEAT_FOR) -> float:
-    """Shortest wall time of some work; of one run when that is long."""
+def seconds(
+    work: Callable[[], object], repeat_for: float = REPEAT_FOR, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Shortest time of some work by a clock, wall time by default; of one run when that is long."""
     taken: list[float] = []
     while not taken or (sum(taken) < repeat_for and len(taken) < REPEATS):
-        start = time.perf_counter()
+        start = clock()
         work()
-        taken.append(time.perf_counter() - start)
+        taken.append(clock() - start)
     return min(taken)
 
 
@@ -72,6 +81,11 @@ def in_child(script: str, arguments: Sequence[object], environment: Mapping[str,
     command = [sys.executable, script, *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env={**os.environ, **(environment or {})})
     return json.loads(done.stdout)
+
+
+def small_enough(n: int, p: int) -> bool:
+    """Whether a fit of so many rows and columns stays within what these benchmarks may use."""
+    return COPIES * 8 * n * p <= MEMORY_LIMIT
 
 
 def available_cores() -> int:
@@ -98,6 +112,21 @@ def circle_mixture(n: int, p: int, n_circles: int, noise: float, seed: int = 0) 
         t = angle[c::n_circles]
         X[c::n_circles] += np.column_stack([np.cos(t), np.sin(t)]) @ axes[c]
     return X
+
+
+def planted_circle(n: int, p: int) -> FloatArray:
+    """Rows (n, p) near a circle whose two axes are unit vectors in random directions."""
+    rng = np.random.default_rng(0)
+    axes = rng.standard_normal((2, p))
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+    angle = rng.uniform(0.0, 2.0 * np.pi, n)
+    rows = rng.standard_normal((n, p))
+    rows *= CIRCLE_NOISE
+    # in chunks, so that making the data does not set the peak of memory
+    for i in range(0, n, 4096):
+        t = angle[i : i + 4096]
+        rows[i : i + 4096] += np.column_stack([np.cos(t), np.sin(t)]) @ axes
+    return rows
 
 
 # Tables

@@ -12,7 +12,8 @@ codes get as many active coefficients as `sae_rs` uses numbers on its test rows 
 two. That is in their favour: under the softmax gate a row that uses one atom has a gate of exactly 1, so that its
 angle alone is left; and they choose among subsets of D rows where `sae_rs` chooses among K atoms. So planted sets are
 also shown with the gates that are 1 left out of the count. Principal components are shown at the same number of
-coefficients a row (few of them, all of them always active); k-means, with D centroids, uses no number beside the choice.
+coefficients a row (few of them, all of them always active); k-means, with D centroids, uses no number beside the
+choice.
 
 Where rows were planted, the explained variance is shown of the test rows as they are, noise and all, and of what they
 were before noise was added. A code that has more numbers than the set has dimensions can follow the noise: it may pass
@@ -120,7 +121,7 @@ def kind_mixture(seed: int, p: int = 24) -> Data:
 
 @dataclass(frozen=True)
 class Ours:
-    """A fit of `sae_rs`: its reconstruction of the test rows, and the mean numbers a row with and without unit gates."""
+    """A fit of `sae_rs`: its reconstruction of the test rows, and mean numbers a row with and without unit gates."""
 
     found: Found
     numbers: float

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from common import FloatArray
 
-BATCH = 256
-EPOCHS = 400
+# Rows of a batch at most; fewer where an epoch would otherwise have only a few steps.
+BATCH, LEAST_BATCH, STEPS = 256, 16, 20
+EPOCHS = 600
 # Training ends when this many epochs have not brought the loss down by this share.
-PATIENCE, LEAST_GAIN = 25, 2e-3
+PATIENCE, LEAST_GAIN = 40, 1e-3
 # Every so many epochs, up to a last one, latents that no row has used are pointed at rows that are explained badly.
 REVIVE_EVERY, REVIVE_UNTIL = 5, 150
 # Learning rates worth trying on rows of unit mean square length.
@@ -32,7 +33,7 @@ class TopK:
         self.rng = np.random.default_rng(seed)
         self.epochs = 0
 
-    def _code(self, rows: FloatArray) -> FloatArray:
+    def code(self, rows: FloatArray) -> FloatArray:
         code = np.maximum((rows - self.b) @ self.E + self.e, 0.0)
         if self.active < self.n_latents:
             drop = np.argpartition(code, -self.active, axis=1)[:, : -self.active]
@@ -40,7 +41,7 @@ class TopK:
         return np.asarray(code)
 
     def reconstruct(self, rows: FloatArray) -> FloatArray:
-        code = self._code((rows - self.shift) / self.scale)
+        code = self.code((rows - self.shift) / self.scale)
         return np.asarray(self.shift + self.scale * (self.b + code @ self.D))
 
     def fit(self, rows: FloatArray) -> TopK:
@@ -54,14 +55,15 @@ class TopK:
         self.E, self.e, self.b = self.D.T.copy(), np.zeros(self.n_latents), np.zeros(p)
         moments = {name: (np.zeros_like(getattr(self, name)), np.zeros_like(getattr(self, name))) for name in "DEeb"}
         steps, best, since = 0, np.inf, 0
+        size = min(BATCH, max(LEAST_BATCH, n // STEPS))
         for epoch in range(EPOCHS):
             total, used = 0.0, np.zeros(self.n_latents, dtype=bool)
             order = self.rng.permutation(n)
             # falls to a tenth over the course, so that the end is no matter of the step
             rate = self.rate * 0.1 ** (epoch / EPOCHS)
-            for first in range(0, n, BATCH):
-                batch = X[order[first : first + BATCH]]
-                code = self._code(batch)
+            for first in range(0, n, size):
+                batch = X[order[first : first + size]]
+                code = self.code(batch)
                 residual = self.b + code @ self.D - batch
                 total += float(np.square(residual).sum())
                 used |= (code > 0.0).any(axis=0)
@@ -81,8 +83,8 @@ class TopK:
                     first_moment += (1.0 - BETAS[0]) * (slope - first_moment)
                     second_moment += (1.0 - BETAS[1]) * (slope**2 - second_moment)
                     mean = first_moment / (1.0 - BETAS[0] ** steps)
-                    size = np.sqrt(second_moment / (1.0 - BETAS[1] ** steps)) + FLOOR
-                    setattr(self, name, getattr(self, name) - rate * mean / size)
+                    spread = np.sqrt(second_moment / (1.0 - BETAS[1] ** steps)) + FLOOR
+                    setattr(self, name, getattr(self, name) - rate * mean / spread)
                 self.D = _units(self.D)
             self.epochs = epoch + 1
             revived = 0
@@ -107,7 +109,7 @@ class TopK:
         count = int(unused.sum())
         if not count:
             return 0
-        residual = X - self.b - self._code(X) @ self.D
+        residual = X - self.b - self.code(X) @ self.D
         weight = np.square(residual).sum(axis=1)
         rows = residual[self.rng.choice(len(X), count, p=weight / weight.sum())]
         self.D[unused] = _units(rows)

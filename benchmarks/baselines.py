@@ -17,7 +17,6 @@ import numpy as np
 from common import FloatArray
 from topk import RATES, TopK
 
-
 # Starts of the autoencoder, which ends in different optima.
 STARTS = 2
 ALPHAS = (0.1, 0.3)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import time
 import warnings
+from typing import Any
 
 import numpy as np
 from common import FloatArray, Report, parser, table
+from numpy.typing import NDArray
 
 import sae_rs
 
@@ -33,7 +35,7 @@ def circles(n: int, p: int, k: int) -> FloatArray:
     return np.asarray(rows + NOISE * rng.standard_normal((n, p)))
 
 
-def fit(X: FloatArray, k: int, outer: str, rho: sae_rs.SaeManifoldRho | None) -> tuple[sae_rs.ManifoldSAE, float]:
+def fit(X: NDArray[Any], k: int, outer: str, rho: sae_rs.SaeManifoldRho | None) -> tuple[sae_rs.ManifoldSAE, float]:
     """A fit and the seconds it took."""
     start = time.perf_counter()
     with warnings.catch_warnings():
@@ -54,7 +56,9 @@ def main() -> None:
     """Fit every set from every start by every search."""
     arguments = parser(__doc__).parse_args()
     report = Report("outer", "Outer searches", arguments.quick)
-    sets = {f"{k} circle{'s' * (k > 1)}, {n} × {p}": (circles(n, p, k), k) for n, p, k in SHAPES}
+    sets: dict[str, tuple[NDArray[Any], int]] = {
+        f"{k} circle{'s' * (k > 1)}, {n} × {p}": (circles(n, p, k), k) for n, p, k in SHAPES
+    }
     sets["weekdays"] = (sae_rs.datasets.load_weekdays().X, 1)
     lines = []
     for name, (X, k) in list(sets.items())[: 1 if arguments.quick else None]:

@@ -35,18 +35,19 @@ from baselines import Found, dictionary_learning, explained, k_means, pca, spars
 from common import FloatArray, Report, parser, table
 
 import sae_rs
-from sae_rs import Circle, Line, ManifoldSAE, Sphere
+from sae_rs import Circle, Line, ManifoldSAE, Softmax, Sphere
 from sae_rs.atoms import Atom
 
+DEFAULT_GATE = Softmax()
 HELD_OUT = 0.2
 N, NOISE, ZIPF = 1500, 0.05, 1.2
-CIRCLES, OUTPUTS, EXCESS = (3, 6, 8), (12, 24, 48), (1, 2)
+CIRCLES, OUTPUTS, EXCESS = (3, 6, 8), (24, 12, 48), (1, 2)
 SEED = 0
 # Points of a true circle at which its nearest point to a row is looked for: the distance is off by 1e-6 of a radius.
 NODES = 2048
 # Training rows of the real activations that a fit gets, and rows that are held out.
-SAMPLE, SAMPLE_QUICK, TEST = 4000, 500, 10_000
-REAL_ATOMS = (8, 16)
+SAMPLE, SAMPLE_QUICK, TEST = 1500, 300, 10_000
+REAL_CASES = ((8, Softmax(top_k=2)), (8, Softmax()), (16, Softmax(top_k=2)))
 METHODS = ("PCA", "k-means", "dictionary learning", "TopK autoencoder")
 
 
@@ -129,11 +130,11 @@ class Ours:
     status: str
 
 
-def curved(data: Data, atoms: Sequence[Atom]) -> Ours:
+def curved(data: Data, atoms: Sequence[Atom], gate: Softmax) -> Ours:
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", sae_rs.ConvergenceWarning)
-        model = ManifoldSAE(len(atoms), list(atoms)).fit(data.train)
+        model = ManifoldSAE(len(atoms), list(atoms), gate).fit(data.train)
     taken = time.perf_counter() - start
     encoding = model.encode(data.test)
     coords = encoding.support @ np.array([atom.dim for atom in atoms])
@@ -167,10 +168,12 @@ NOTE = (
 )
 
 
-def compared(name: str, data: Data, atoms: Sequence[Atom], seed: int = SEED) -> list[list[str]]:
+def compared(
+    name: str, data: Data, atoms: Sequence[Atom], gate: Softmax = DEFAULT_GATE, seed: int = SEED
+) -> list[list[str]]:
     """Lines of the table: for one or two numbers of active coefficients, rows as they are and without noise."""
     mean = data.train.mean(axis=0)
-    ours = curved(data, atoms)
+    ours = curved(data, atoms, gate)
     n_rows = sum(atom.width for atom in atoms)
     counts = {max(2, ceil(ours.numbers - 1e-9)): ours.numbers}
     if data.clean is not None:
@@ -245,8 +248,9 @@ def real(report: Report, quick: bool, path: Path | None) -> None:
     chosen = np.sort(order[n_test : n_test + size])
     data = Data(stored[chosen].astype(np.float64), stored[np.sort(order[:n_test])].astype(np.float64))
     lines = []
-    for k in REAL_ATOMS[:1] if quick else REAL_ATOMS:
-        lines += compared(f"{k} circles", data, [Circle(harmonics=1)] * k)
+    for k, gate in REAL_CASES[:1] if quick else REAL_CASES:
+        most = "any number" if gate.top_k is None else f"at most {gate.top_k}"
+        lines += compared(f"{k} circles, {most} a row", data, [Circle(harmonics=1)] * k, gate)
     note = (
         f"Every method was fitted to the same {len(data.train)} rows, drawn at random of {len(stored) - n_test}, "
         f"because a fit of all rows by `sae_rs` is not practical yet; {n_test} rows are held out. Circles of one "
@@ -269,10 +273,10 @@ def main() -> None:
         return
     report = Report("quality", "Curved atoms against linear dictionaries", arguments.quick)
     report.add(f"scikit-learn {sklearn.__version__}.")
-    if "circles" in arguments.only:
-        circles(report, arguments.quick)
     if "kinds" in arguments.only:
         kinds(report, arguments.quick)
+    if "circles" in arguments.only:
+        circles(report, arguments.quick)
     if "real" in arguments.only:
         real(report, arguments.quick, arguments.activations)
 

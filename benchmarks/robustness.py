@@ -100,18 +100,18 @@ def _circles(rng: Rng, n: int, p: int) -> FloatArray:
     t, which = rng.uniform(0.0, 2.0 * np.pi, n), rng.integers(0, 3, n)
     axes = rng.standard_normal((3, 2, p))
     rows = np.einsum("nd,ndp->np", np.column_stack([np.cos(t), np.sin(t)]), axes[which])
-    return rows + rng.choice([0.0, 0.01, 0.1]) * rng.standard_normal((n, p))
+    return np.asarray(rows + rng.choice([0.0, 0.01, 0.1]) * rng.standard_normal((n, p)))
 
 
 def _one_circle(rng: Rng, n: int, p: int) -> FloatArray:
     t = rng.uniform(0.0, 2.0 * np.pi, n)
     rows = np.column_stack([np.cos(t), np.sin(t)]) @ rng.standard_normal((2, p))
-    return rows + rng.choice([0.0, 0.02, 0.3]) * rng.standard_normal((n, p))
+    return np.asarray(rows + rng.choice([0.0, 0.02, 0.3]) * rng.standard_normal((n, p)))
 
 
 def _collinear(rng: Rng, n: int, p: int) -> FloatArray:
     rows = np.outer(rng.standard_normal(n), rng.standard_normal(p))
-    return rows + rng.choice([0.0, 1e-12, 1e-9, 1e-4]) * rng.standard_normal((n, p))
+    return np.asarray(rows + rng.choice([0.0, 1e-12, 1e-9, 1e-4]) * rng.standard_normal((n, p)))
 
 
 def _low_rank(rng: Rng, n: int, p: int) -> FloatArray:
@@ -121,7 +121,7 @@ def _low_rank(rng: Rng, n: int, p: int) -> FloatArray:
 
 def _clusters(rng: Rng, n: int, p: int) -> FloatArray:
     centres = rng.standard_normal((int(rng.integers(2, 5)), p))
-    return centres[rng.integers(0, len(centres), n)] + rng.choice([0.0, 0.05]) * rng.standard_normal((n, p))
+    return np.asarray(centres[rng.integers(0, len(centres), n)] + rng.choice([0.0, 0.05]) * rng.standard_normal((n, p)))
 
 
 def _lattice(rng: Rng, n: int, p: int) -> FloatArray:

@@ -37,7 +37,7 @@ RIGHT = {"circle": "circle", "arc": "patch(1)", "line": "line", "torus": "torus"
 def _mapped(points: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Points (n, d) on orthonormal directions of the output space, with noise."""
     directions = np.linalg.qr(rng.standard_normal((P, points.shape[1])))[0].T
-    return points @ directions + NOISE * rng.standard_normal((len(points), P))
+    return np.asarray(points @ directions + NOISE * rng.standard_normal((len(points), P)))
 
 
 def _angles(rng: np.random.Generator) -> FloatArray:

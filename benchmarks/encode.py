@@ -58,9 +58,9 @@ HEAD = [
     "same bits",
 ]
 NOTE = (
-    f"The aim is {AIM:,} rows a second on two cores; {available_cores()} are here. Seconds of processor are summed over "
-    "threads, and are fewer than those of a clock where the machine has other work. At the limit: rows whose Newton "
-    "steps met their limit. Same bits: as on one thread, and as encoded in another company of rows."
+    f"The aim is {AIM:,} rows a second on two cores; there are {available_cores()}. Seconds of processor are summed "
+    "over threads, and are fewer than those of a clock where the machine has other work. At the limit: rows whose "
+    "Newton steps met their limit. Same bits: as on one thread, and as encoded in another company of rows."
 )
 
 

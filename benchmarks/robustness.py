@@ -526,13 +526,16 @@ def run(seeds: Iterator[int], n_workers: int) -> Iterator[Outcome]:
 
 
 def statuses(outcomes: list[Outcome]) -> str:
+    if not outcomes:
+        return "No problem was attempted.\n"
     counts = Counter((o.how, "" if o.how in ("refused", "bug") else o.text) for o in outcomes)
     order = ["converged", "not converged", "refused", "bug"]
     lines = [
         [how, status, str(count), f"{100 * count / len(outcomes):.1f} %"]
         for (how, status), count in sorted(counts.items(), key=lambda pair: (order.index(pair[0][0]), -pair[1]))
     ]
-    return table(f"{len(outcomes)} problems", ["outcome", "status", "count", "share"], lines)
+    seeds = f"seeds {outcomes[0].seed} to {outcomes[-1].seed}"
+    return table(f"{len(outcomes)} problems, {seeds}", ["outcome", "status", "count", "share"], lines)
 
 
 def listed(title: str, outcomes: list[Outcome]) -> str:

@@ -172,12 +172,15 @@ class Report:
 
     def __init__(self, name: str, title: str, quick: bool) -> None:
         self.path = None if quick else RESULTS / f"{name}.md"
-        self.parts: list[str] = []
+        self.parts: dict[str, str] = {}
         self.add(f"# {title}\n\n{machine()}")
 
-    def add(self, text: str) -> None:
-        self.parts.append(text if text.endswith("\n") else f"{text}\n")
-        print(self.parts[-1], flush=True)
+    def add(self, text: str, show: bool = True) -> None:
+        """Add a section, in place of an earlier one with the same first line."""
+        text = text if text.endswith("\n") else f"{text}\n"
+        self.parts[text.split("\n", 1)[0]] = text
+        if show:
+            print(text, flush=True)
         if self.path is not None:
             self.path.parent.mkdir(exist_ok=True)
-            self.path.write_text("\n".join(self.parts), encoding="utf-8")
+            self.path.write_text("\n".join(self.parts.values()), encoding="utf-8")

@@ -48,6 +48,7 @@ NODES = 2048
 # Training rows of the real activations that a fit gets, and rows that are held out.
 SAMPLE, SAMPLE_QUICK, TEST = 1500, 300, 10_000
 REAL_CASES = ((8, Softmax(top_k=2)), (8, Softmax()), (16, Softmax(top_k=2)))
+PARTS = ("kinds", "circles", "real")
 METHODS = ("PCA", "k-means", "dictionary learning", "TopK autoencoder")
 
 
@@ -212,20 +213,22 @@ def compared(
     return lines
 
 
-def section(report: Report, title: str, lines: list[list[str]], note: str = NOTE) -> None:
+def section(report: Report, title: str, lines: list[list[str]], note: str = NOTE, show: bool = True) -> None:
+    """Keep the lines so far; the last call prints them."""
     won = sum(line[HEAD.index("best")] == "sae_rs" for line in lines)
-    report.add(table(title, HEAD, lines, f"{note}\n\n`sae_rs` is best on {won} of {len(lines)} lines."))
+    report.add(table(title, HEAD, lines, f"{note}\n\n`sae_rs` is best on {won} of {len(lines)} lines."), show)
 
 
 def circles(report: Report, quick: bool) -> None:
     note = "Circles of one harmonic: three decoder rows each. " + NOTE
     for p in OUTPUTS[:1] if quick else OUTPUTS:
         lines = []
+        title = f"Planted circles, p = {p}, n = {N}, noise {NOISE}, one a row, shares as 1/c^{ZIPF}"
         for c in CIRCLES[:1] if quick else CIRCLES:
             for excess in EXCESS[:1] if quick else EXCESS:
                 data = circle_mixture(c, p, SEED)
                 lines += compared(f"{c} circles", data, [Circle(harmonics=1)] * (excess * c))
-        title = f"Planted circles, p = {p}, n = {N}, noise {NOISE}, one a row, shares as 1/c^{ZIPF}"
+                section(report, title, lines, note, show=False)
         section(report, title, lines, note)
 
 
@@ -247,31 +250,33 @@ def real(report: Report, quick: bool, path: Path | None) -> None:
     size = SAMPLE_QUICK if quick else SAMPLE
     chosen = np.sort(order[n_test : n_test + size])
     data = Data(stored[chosen].astype(np.float64), stored[np.sort(order[:n_test])].astype(np.float64))
-    lines = []
-    for k, gate in REAL_CASES[:1] if quick else REAL_CASES:
-        most = "any number" if gate.top_k is None else f"at most {gate.top_k}"
-        lines += compared(f"{k} circles, {most} a row", data, [Circle(harmonics=1)] * k, gate)
     note = (
         f"Every method was fitted to the same {len(data.train)} rows, drawn at random of {len(stored) - n_test}, "
         f"because a fit of all rows by `sae_rs` is not practical yet; {n_test} rows are held out. Circles of one "
         f"harmonic. {NOTE}"
     )
-    section(report, f"States of a sentence encoder over docstrings, {stored.shape[1]} columns", lines, note)
+    title = f"States of a sentence encoder over docstrings, {stored.shape[1]} columns"
+    lines = []
+    for k, gate in REAL_CASES[:1] if quick else REAL_CASES:
+        most = "any number" if gate.top_k is None else f"at most {gate.top_k}"
+        lines += compared(f"{k} circles, {most} a row", data, [Circle(harmonics=1)] * k, gate)
+        section(report, title, lines, note, show=False)
+    section(report, title, lines, note)
 
 
 def main() -> None:
     command = parser(__doc__)
     command.add_argument("--activations", type=Path, help="rows of real activations (.npy)")
-    command.add_argument(
-        "--only", nargs="*", choices=["circles", "kinds", "real"], default=["circles", "kinds", "real"]
-    )
+    command.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
     arguments = command.parse_args()
     try:
         import sklearn
     except ImportError:
         print("This benchmark needs scikit-learn: pip install .[bench]")
         return
-    report = Report("quality", "Curved atoms against linear dictionaries", arguments.quick)
+    all_parts = set(PARTS) == set(arguments.only)
+    name = "quality" if all_parts else "_".join(["quality", *arguments.only])
+    report = Report(name, "Curved atoms against linear dictionaries", arguments.quick)
     report.add(f"scikit-learn {sklearn.__version__}.")
     if "kinds" in arguments.only:
         kinds(report, arguments.quick)

@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml pyproject.toml
+# Each is a command of its own; with real activations: benchmarks/quality.py --activations FILE.npy.
+BENCHMARKS := fits iterations scaling memory encode outer jets shapes quality robustness
 CODE := $(wildcard python tests examples scripts benchmarks)
 DEVELOP := VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/maturin develop --release
 
@@ -27,8 +29,8 @@ lint: $(VENV)/.stamp-lint
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest sae_rs._core
 
-bench: $(VENV)/.stamp-package
-	for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
+bench: $(VENV)/.stamp-bench
+	for name in $(BENCHMARKS); do $(BIN)/python "benchmarks/$$name.py" || exit 1; done
 
 clean:
 	rm -rf $(VENV) target demo_output
@@ -45,6 +47,10 @@ $(VENV)/.stamp-package: $(VENV)/.stamp-venv $(SOURCES)
 
 $(VENV)/.stamp-test: $(VENV)/.stamp-package
 	$(DEVELOP) --extras all,test
+	touch $@
+
+$(VENV)/.stamp-bench: $(VENV)/.stamp-package
+	$(DEVELOP) --extras all,bench
 	touch $@
 
 $(VENV)/.stamp-lint: $(VENV)/.stamp-package

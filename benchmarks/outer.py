@@ -1,19 +1,19 @@
-"""Outer searches compared: evaluations and seconds from near and from distant strengths, printed as a Markdown table.
+"""Outer searches compared: evaluations and seconds from near and from distant strengths.
 
-Run it as ``python benchmarks/outer.py``. Nothing is asserted: numbers belong to the machine and the moment.
+python benchmarks/outer.py
 """
 
 from __future__ import annotations
 
 import time
 import warnings
+from typing import Any
 
 import numpy as np
+from common import FloatArray, Report, parser, table
 from numpy.typing import NDArray
 
 import sae_rs
-
-FloatArray = NDArray[np.float64]
 
 OUTERS = ("bfgs", "efs", "efs+bfgs")
 # Rows, columns and circles of the planted sets.
@@ -35,7 +35,7 @@ def circles(n: int, p: int, k: int) -> FloatArray:
     return np.asarray(rows + NOISE * rng.standard_normal((n, p)))
 
 
-def fit(X: FloatArray, k: int, outer: str, rho: sae_rs.SaeManifoldRho | None) -> tuple[sae_rs.ManifoldSAE, float]:
+def fit(X: NDArray[Any], k: int, outer: str, rho: sae_rs.SaeManifoldRho | None) -> tuple[sae_rs.ManifoldSAE, float]:
     """A fit and the seconds it took."""
     start = time.perf_counter()
     with warnings.catch_warnings():
@@ -54,11 +54,14 @@ def distant(model: sae_rs.ManifoldSAE, offset: float) -> sae_rs.SaeManifoldRho:
 
 def main() -> None:
     """Fit every set from every start by every search."""
-    print("| data | start | " + " | ".join(f"{outer}: evaluations, s" for outer in OUTERS) + " |")
-    print("|---|---|" + "---|" * len(OUTERS))
-    sets = {f"{k} circle{'s' * (k > 1)}, {n} × {p}": (circles(n, p, k), k) for n, p, k in SHAPES}
+    arguments = parser(__doc__).parse_args()
+    report = Report("outer", "Outer searches", arguments.quick)
+    sets: dict[str, tuple[NDArray[Any], int]] = {
+        f"{k} circle{'s' * (k > 1)}, {n} × {p}": (circles(n, p, k), k) for n, p, k in SHAPES
+    }
     sets["weekdays"] = (sae_rs.datasets.load_weekdays().X, 1)
-    for name, (X, k) in sets.items():
+    lines = []
+    for name, (X, k) in list(sets.items())[: 1 if arguments.quick else None]:
         reference = fit(X, k, "bfgs", None)[0]
         starts = {"seeds": None, **{f"ln λ {o:+.0f}, ln φ +3": distant(reference, o) for o in SMOOTH_OFFSETS}}
         for start, rho in starts.items():
@@ -69,7 +72,10 @@ def main() -> None:
                 excess = model.evidence_ - lowest
                 lost = "" if excess < SAME and model.converged_ else f" ({excess:.0f} nats above)"
                 cells.append(f"{model.certificate_.n_evaluations}, {seconds:.2f}{lost}")
-            print(f"| {name} | {start} | " + " | ".join(cells) + " |", flush=True)
+            lines.append([name, start, *cells])
+            print("  ".join(lines[-1]), flush=True)
+    head = ["data", "start", *[f"{outer}: evaluations, s" for outer in OUTERS]]
+    report.add(table("Near and distant starts", head, lines))
 
 
 if __name__ == "__main__":

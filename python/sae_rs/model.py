@@ -20,7 +20,9 @@ from .growth import GrowthStep, check_growth, grow
 from .memory import check_memory
 from .metrics import RowMetric
 from .parameters import Parameters
+from .problem import Problem
 from .progress import listening
+from .search import Search
 from .training import TrainingSummary, metric_explained_variance, summarise_training
 from .validation import (
     as_matrix,
@@ -317,37 +319,56 @@ class ManifoldSAE(Parameters):
                 return False
             return True
 
-        def fit_dictionary(
-            dictionary: tuple[Atom, ...], listener: Callable[[reml.FitProgress], object] | None
-        ) -> reml.FitResult:
-            return reml.fit_dictionary(
-                fitted.values,
-                dictionary,
-                gate.sized(len(dictionary)) if n_atoms is None else gate,
-                evidence=self.evidence,
-                outer=self.outer,
-                arc_length=self.roughness == "arc_length",
-                decoder_rank=decoder_rank,
-                weights=fitted.weights,
-                metric=fitted.part(factors) if metric is not None and metric.mode == "whitened" else None,
-                rho=rho,
-                n_init=n_init,
-                max_outer=max_outer,
-                max_inner=max_inner,
-                tol=tol,
-                center=bool(self.center),
-                random_state=seed,
-                threads=threads,
-                progress=listener,
-            )
-
+        whitening = fitted.part(factors) if metric is not None and metric.mode == "whitened" else None
         with listening(self.progress, self.callback) as listener:
             if n_atoms is None:
-                grown = grow(lambda own: fit_dictionary(own, listener), kinds, admitted, max_atoms)
+                none = Problem(
+                    fitted.values,
+                    (),
+                    gate.sized(1).settled,
+                    fitted.weights,
+                    bool(self.center),
+                    self.evidence,
+                    self.roughness == "arc_length",
+                    decoder_rank,
+                    whitening,
+                )
+                like = Search(
+                    none,
+                    outer=self.outer,
+                    max_outer=max_outer,
+                    max_inner=max_inner,
+                    tol=tol,
+                    threads=threads,
+                    progress=listener,
+                )
+                grown = grow(like, gate, kinds, admitted, max_atoms, n_init, seed)
                 result, atoms, path = grown.result, grown.atoms, grown.path
                 gate = gate.sized(len(atoms))
             else:
-                result, path = fit_dictionary(atoms, listener), ()
+                result, path = (
+                    reml.fit_dictionary(
+                        fitted.values,
+                        atoms,
+                        gate,
+                        evidence=self.evidence,
+                        outer=self.outer,
+                        arc_length=self.roughness == "arc_length",
+                        decoder_rank=decoder_rank,
+                        weights=fitted.weights,
+                        metric=whitening,
+                        rho=rho,
+                        n_init=n_init,
+                        max_outer=max_outer,
+                        max_inner=max_inner,
+                        tol=tol,
+                        center=bool(self.center),
+                        random_state=seed,
+                        threads=threads,
+                        progress=listener,
+                    ),
+                    (),
+                )
         n_rows, n_columns = data.values.shape
         term = result.term
         if term is None:

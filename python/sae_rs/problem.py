@@ -126,20 +126,21 @@ class Problem:
             column_scores=scores,
             threads=threads,
         )
-        return self._at_state(logits, coords, term.decoders, support)
+        return self.at_state(logits, coords, term.decoders, support)
 
     def carried(self, term: _core.SaeManifoldTerm, before: Gate) -> _core.SaeManifoldTerm:
         """The state of a term under another gate, its gates kept."""
         logits = self.gate.carried(np.asarray(term.logits), before)
-        return self._at_state(logits, term.coords, term.decoders, term.support)
+        return self.at_state(logits, term.coords, term.decoders, term.support)
 
-    def _at_state(
+    def at_state(
         self,
         logits: FloatArray,
         coords: Sequence[FloatArray],
         decoders: Sequence[FloatArray],
         support: NDArray[np.bool_],
     ) -> _core.SaeManifoldTerm:
+        """The term at a given inner state."""
         return _core.SaeManifoldTerm(
             self.X,
             [atom.spec() for atom in self.atoms],

@@ -25,7 +25,19 @@ from .encoding import decode_atom
 from .gates import Gate
 from .moves import Part, State, fitted_part, moved, owned
 from .problem import Problem
-from .reml import COARSE_INNER, SAMPLE_ABOVE, SAMPLE_ROWS, FitResult, begin, in_frames, mean_only, refine, result_of
+from .reml import (
+    COARSE_INNER,
+    GLANCE_OUTER,
+    SAMPLE_ABOVE,
+    SAMPLE_ROWS,
+    FitResult,
+    begin,
+    glance,
+    in_frames,
+    mean_only,
+    refine,
+    result_of,
+)
 from .search import Point, Search, Stopped
 
 FloatArray = NDArray[np.float64]
@@ -39,7 +51,9 @@ LOOSE_TOL = 0.02
 LOOSE_OUTER = 25
 # Starts of one step from which a search is made, and by how many nats an entry of the data they may lie behind.
 MAX_SEARCHED = 2
-REACH = 0.05
+REACH = 0.01
+# A start that is better by this many nats an entry is kept after a few steps of its search.
+SURE = 0.002
 # A birth is fitted to the rows that hold this part of the residual, and to at least so many.
 WORST_SHARE = 0.5
 LEAST_ROWS = 50
@@ -167,6 +181,10 @@ class _Growth:
         problem = like.problem
         self.empty = mean_only(problem.X, problem.weights, problem.center, problem.evidence, None, problem.metric)
         self.state: State | None = None
+        # whether the search of `state` came to its end
+        self.polished = True
+        # whether every start of the last step was far behind, which the end of that search would not change
+        self.refused = False
         self.stopped = False
         self.path = [GrowthStep((), self.empty.value, True, True, "start", 0.0)]
 
@@ -182,8 +200,9 @@ class _Growth:
         """Births while they help; then exchanges and deaths, and births again where these changed anything."""
         try:
             for _ in range(MAX_CYCLES):
-                while self._birth():
+                while self._birth() or (not self.refused and self._polish()):
                     self._tidy()
+                self._polish()
                 if not self._exchange():
                     break
                 self._tidy()
@@ -251,6 +270,8 @@ class _Growth:
         proposals = self._proposals(self.state)
         if self._settle_and_offer("birth", proposals):
             return True
+        if not self.polished and not self.refused:
+            return False
         # seeds see what no single birth shows: atoms that help only together with another arrangement of the others
         if len(self.atoms) < COLD_ATOMS:
             return self._offer("birth", [self._cold(atoms) for atoms in larger])
@@ -379,7 +400,18 @@ class _Growth:
             self.like.n_evaluations = fit.n_evaluations
             settled.append(State(fit, point))
         settled.sort(key=lambda state: state.value if np.isfinite(state.value) else np.inf)
+        print("DBG", action, self.polished, round(self.value,1), [round(x.value,1) for x in settled], flush=True)
+        if settled and settled[0].value < self.value - SURE * self.like.n_rows * self.like.n_outputs:
+            for state in settled[1:]:
+                self._record(state, action, False, False)
+            self._keep(self._glanced(settled[0]), action, False)
+            self.polished = False
+            return True
         reach = self.value + REACH * self.like.n_rows * self.like.n_outputs
+        if not self.polished and settled and settled[0].value < reach:
+            # what is neither plainly better nor worse is weighed against the dictionary at its best
+            return False
+        self.refused = not settled or not settled[0].value < reach
         searched = [state for state in settled[:MAX_SEARCHED] if state.value < reach]
         for state in settled[len(searched) :]:
             self._record(state, action, False, False)
@@ -390,6 +422,29 @@ class _Growth:
                     self._record(other, action, False, False, at=len(self.path) - 1)
                 return True
         return False
+
+    def _glanced(self, state: State) -> State:
+        """A few steps of the search: what is plainly better goes on without its end."""
+        fit = state.fit
+        fit.n_evaluations = fit.n_before = self.like.n_evaluations
+        point = glance(fit, in_frames(fit, state.point), GLANCE_OUTER)
+        point = fit.settled(point.evaluation.term, point.rho, COARSE_INNER)
+        self.like.n_evaluations = fit.n_evaluations
+        self.refused = False
+        return State(fit, point) if point.evaluation.value < state.value else state
+
+    def _polish(self) -> bool:
+        """Search to the end of what was kept without; False when that was done before."""
+        if self.polished or self.state is None:
+            return False
+        fit = self.like.on(self.state.fit.problem).after(self.like)
+        self.polished = True
+        state, status = self._loosely(fit, self.state.point)
+        # a refresh may raise V: that is then what the dictionary's value is
+        self.state = state
+        last = max(j for j, step in enumerate(self.path) if step.kept)
+        self.path[last] = replace(self.path[last], evidence=state.value, converged=status == "converged")
+        return True
 
     def _loosen(self, fit: Search) -> None:
         fit.tol, fit.max_outer = max(fit.tol, LOOSE_TOL), min(fit.max_outer, LOOSE_OUTER)
@@ -410,7 +465,7 @@ class _Growth:
                 self._record(own, action, end == "converged", False)
         self._record(state, action, status == "converged", better)
         if better:
-            self.state = state
+            self.state, self.polished = state, True
         return better
 
     def _keep(self, state: State, action: str, converged: bool) -> None:

@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 import sae_rs
-from sae_rs import Circle, Line, ManifoldSAE, Sphere
+from sae_rs import Circle, Line, ManifoldSAE, Sphere, ThresholdGate
+from sae_rs.growth import GrowthStep
 
 FloatArray = NDArray[np.float64]
 
@@ -29,14 +30,32 @@ def circles(n_circles: int, p: int, n: int, seed: int) -> FloatArray:
     return np.einsum("ij,ijp->ip", points, planes[which]) + 0.05 * rng.standard_normal((n, p))
 
 
-@pytest.mark.parametrize("n_circles", [1, 2, pytest.param(3, marks=slow)])
-def test_as_many_circles_as_there_are(n_circles: int) -> None:
-    model = ManifoldSAE("auto", Circle(1)).fit(circles(n_circles, 12, 400, seed=n_circles))
+def kept(model: ManifoldSAE) -> list[GrowthStep]:
+    return [step for step in model.growth_ if step.kept]
+
+
+@pytest.mark.parametrize(
+    ("n_circles", "p", "n"),
+    [
+        (1, 12, 400),
+        (2, 12, 400),
+        (3, 12, 400),
+        pytest.param(3, 12, 1500, marks=slow),
+        pytest.param(6, 24, 1500, marks=slow),
+        pytest.param(8, 48, 1500, marks=slow),
+    ],
+)
+def test_as_many_circles_as_there_are(n_circles: int, p: int, n: int) -> None:
+    model = ManifoldSAE("auto", Circle(1)).fit(circles(n_circles, p, n, seed=n_circles))
+    assert model.converged_
     assert len(model.decoders_) == n_circles
-    assert [step.kept for step in model.growth_] == [True] * (n_circles + 1) + [False]
-    values = [step.evidence for step in model.growth_]
-    assert model.evidence_ == min(values)
-    assert (np.diff(values[:-1]) < 0).all()
+    path = kept(model)
+    assert path[0].action == "start"
+    assert path[-1].n_atoms == n_circles
+    assert model.evidence_ == path[-1].evidence
+    assert (np.diff([step.evidence for step in path]) < 0).all()
+    assert path[-1].explained_variance == pytest.approx(model.explained_variance_, abs=1e-3)
+    assert any(not step.kept and step.n_atoms == n_circles + 1 for step in model.growth_)
 
 
 def test_no_atom_on_noise() -> None:
@@ -45,6 +64,7 @@ def test_no_atom_on_noise() -> None:
     assert model.decoders_ == []
     assert model.growth_[0].kinds == ()
     assert {step.kinds for step in model.growth_[1:]} == {("circle",), ("line",), ("sphere",)}
+    assert {step.action for step in model.growth_[1:]} == {"birth"}
     assert not any(step.kept for step in model.growth_[1:])
 
 
@@ -58,6 +78,61 @@ def test_kinds_are_chosen() -> None:
     X += 0.05 * rng.standard_normal((n, p))
     model = ManifoldSAE("auto", [Line(), Circle(1)]).fit(X)
     assert sorted(atom.kind for atom in model._atoms) == ["circle", "line"]
+
+
+def overlapping(n: int, seed: int) -> FloatArray:
+    """Two circles, each on two rows of three, whichever the other does."""
+    rng = np.random.default_rng(seed)
+    X = 0.05 * rng.standard_normal((n, 12))
+    for _ in range(2):
+        t, active = rng.uniform(0.0, 2.0 * np.pi, n), rng.random(n) < 2.0 / 3.0
+        X += active[:, None] * (np.column_stack([np.cos(t), np.sin(t)]) @ rng.standard_normal((2, 12)) / np.sqrt(12.0))
+    return X
+
+
+def test_atoms_that_overlap_are_born_on_the_residual() -> None:
+    model = ManifoldSAE("auto", Circle(1), ThresholdGate(), max_atoms=3).fit(overlapping(300, seed=1))
+    assert len(model.decoders_) == 2
+    assert model.explained_variance_ > 0.97
+
+
+def test_lines_need_no_curved_atom() -> None:
+    rng = np.random.default_rng(2)
+    n, p = 240, 12
+    directions = np.linalg.qr(rng.standard_normal((p, 2)))[0].T
+    place = rng.choice([-1.0, 1.0], n) * rng.uniform(0.3, 2.0, n)
+    X = place[:, None] * directions[rng.integers(2, size=n)] + 0.05 * rng.standard_normal((n, p))
+    model = ManifoldSAE("auto", [Line(), Circle(1)]).fit(X)
+    assert [atom.kind for atom in model._atoms] == ["line", "line"]
+
+
+def test_a_callback_ends_with_the_best_dictionary_so_far() -> None:
+    X = circles(2, 12, 300, seed=2)
+    seen: list[int] = []
+
+    def stop(progress: sae_rs.FitProgress) -> bool:
+        seen.append(progress.evaluation)
+        return len(seen) >= 60
+
+    with pytest.warns(sae_rs.ConvergenceWarning, match="stopped"):
+        model = ManifoldSAE("auto", Circle(1), callback=stop).fit(X)
+    assert len(seen) == 60
+    assert seen == sorted(seen)
+    assert not model.converged_
+    assert len(model.decoders_) == kept(model)[-1].n_atoms >= 1
+    assert model.evidence_ == kept(model)[-1].evidence
+
+
+def test_an_interrupt_ends_with_the_best_dictionary_so_far() -> None:
+    def interrupt(progress: sae_rs.FitProgress) -> bool:
+        if progress.evaluation >= 60:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.warns(sae_rs.ConvergenceWarning, match="stopped"):
+        model = ManifoldSAE("auto", Circle(1), callback=interrupt).fit(circles(2, 12, 300, seed=2))
+    assert not model.converged_
+    assert len(model.decoders_) >= 1
 
 
 def test_the_path_ends_where_it_must(tmp_path: Path) -> None:

@@ -400,7 +400,6 @@ class _Growth:
             self.like.n_evaluations = fit.n_evaluations
             settled.append(State(fit, point))
         settled.sort(key=lambda state: state.value if np.isfinite(state.value) else np.inf)
-        print("DBG", action, self.polished, round(self.value,1), [round(x.value,1) for x in settled], flush=True)
         if settled and settled[0].value < self.value - SURE * self.like.n_rows * self.like.n_outputs:
             for state in settled[1:]:
                 self._record(state, action, False, False)

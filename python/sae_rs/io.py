@@ -78,7 +78,7 @@ def save(model: ManifoldSAE, path: str | os.PathLike[str]) -> None:
         "certificate": _encode(dataclasses.asdict(model.certificate_)),
         "explained_variance": model.explained_variance_,
         "metric_explained_variance": model.metric_explained_variance_,
-        "growth": [dataclasses.asdict(step) for step in model.growth_],
+        "growth": [_step_fields(step) for step in model.growth_],
     }
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     text = json.dumps(body)
@@ -189,7 +189,7 @@ def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Ma
         explained_variance_=training.explained_variance,
         # files of before there were metrics have none
         metric_explained_variance_=body.get("metric_explained_variance"),
-        growth_=tuple(GrowthStep(**{**step, "kinds": tuple(step["kinds"])}) for step in body.get("growth", ())),
+        growth_=tuple(_step(fields) for fields in body.get("growth", ())),
         n_features_in_=n_columns,
         _atoms=atoms,
         _gate=gate_from_fields(body["gate"]),
@@ -201,6 +201,21 @@ def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Ma
         _term=None,
     )
     return model
+
+
+def _step_fields(step: GrowthStep) -> dict[str, Any]:
+    """A step of growth as JSON values; what is not finite is no JSON number."""
+    fields = dataclasses.asdict(step)
+    return {name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in fields.items()}
+
+
+def _step(fields: Mapping[str, Any]) -> GrowthStep:
+    """A step of growth; those of older files have fewer fields."""
+    evidence = fields["evidence"]
+    known = {name: value for name, value in fields.items() if value is not None}
+    return GrowthStep(
+        **{**known, "kinds": tuple(fields["kinds"]), "evidence": float("inf") if evidence is None else float(evidence)}
+    )
 
 
 def _encode(value: Any) -> Any:

@@ -78,8 +78,9 @@ class ManifoldSAE(Parameters):
     Parameters
     ----------
     n_atoms : int or "auto", default 8
-        K. 0 is the mean-only model, so that evidences can be compared with it. "auto" adds one atom at a time while
-        that lowers the evidence; ``growth_`` is the path.
+        K. 0 is the mean-only model, so that evidences can be compared with it. "auto" lets the dictionary grow by
+        moves that lower the evidence (births, deaths, merges, exchanges of a kind); ``growth_`` is the path. Ctrl-C
+        then ends the fit as a callback does, with the best dictionary so far.
     atom : str, Atom or list of K of them, default "circle"
         Kind of the atoms. With ``n_atoms="auto"`` a list names the kinds that each new atom is chosen from.
     gate : str or Gate, default "softmax"
@@ -105,7 +106,7 @@ class ManifoldSAE(Parameters):
         What the bending of curves is measured against. With "arc_length" S is re-weighted by the speed of each basis
         function's rows, and the weights are renewed between searches.
     max_atoms : int, default 32
-        Where ``n_atoms="auto"`` ends at the latest.
+        No dictionary of ``n_atoms="auto"`` has more.
     decoder_rank : int, "auto" or None, default None
         Rank r of every decoder, ``B_k = C_k U_kᵀ`` with an orthonormal frame U_k: an atom then lies in r output
         directions, and counts as many in the evidence. "auto" takes the rank that the first guess shows, where p ≥ 12
@@ -591,6 +592,13 @@ class ManifoldSAE(Parameters):
         self._check_fitted("plot_atom")
         self._check_atom(k)
         return plot_atom(self, k, labels, ax)
+
+    def plot_growth(self, ax: Axes | None = None) -> Axes:
+        """Draw the evidence of the dictionaries that ``n_atoms="auto"`` tried; needs matplotlib."""
+        from .plot import plot_growth
+
+        self._check_fitted("plot_growth")
+        return plot_growth(self, ax)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted model to a safetensors file; `sae_rs.load` reads it back bit for bit."""

@@ -54,12 +54,19 @@ MAX_SEARCHED = 2
 REACH = 0.01
 # A start that is better by this many nats an entry is kept after a few steps of its search.
 SURE = 0.002
-# A birth is fitted to the rows that hold this part of the residual, and to at least so many.
+# A birth is fitted to the rows whose residual is so many deviations above the noise, or where those are too few to the
+# rows that hold this part of the residual.
+OUTLYING = 5.0
+LEAST_ROWS = 30
 WORST_SHARE = 0.5
-LEAST_ROWS = 50
 # An atom may be dropped when its use is below this part of the mean; so many are tried at a time.
 WEAK_SHARE = 0.3
 MAX_DEATHS = 3
+# Atoms that are fitted anew together with one that is born, where rows use several.
+MAX_MIXED = 1
+# Beyond this many inner variables of a row for each output V is no longer to be trusted.
+MOST_VARIABLES = 1.0 / 3.0
+LEAST_VARIABLES = 3.0
 # Rounds of births and exchanges; exchanges for each atom there can be.
 MAX_CYCLES = 3
 MAX_EXCHANGES = 2
@@ -183,6 +190,9 @@ class _Growth:
         self.state: State | None = None
         # whether the search of `state` came to its end
         self.polished = True
+        # the last state whose search did, and whether steps are still taken before it has
+        self.searched: State | None = None
+        self.hasty = True
         # whether every start of the last step was far behind, which the end of that search would not change
         self.refused = False
         self.stopped = False
@@ -269,6 +279,10 @@ class _Growth:
             return self._offer("birth", [self._cold(atoms) for atoms in larger])
         proposals = self._proposals(self.state)
         if self._settle_and_offer("birth", proposals):
+            if not self.gate.exclusive and len(self.atoms) <= COLD_ATOMS:
+                # what shares a row with others is seldom one atom at first: seeds of all of them may do better
+                self._polish()
+                self._offer("birth", [self._cold(atoms) for atoms in larger])
             return True
         if not self.polished and not self.refused:
             return False
@@ -277,20 +291,22 @@ class _Growth:
             return self._offer("birth", [self._cold(atoms) for atoms in larger])
         return False
 
-    def _proposals(self, state: State) -> list[Callable[[], _Start | None]]:
+    def _proposals(self, state: State) -> Sequence[Callable[[], _Start | None]]:
         """Births from the residual of a dictionary, and where gates share out rows also splits of its worst atom."""
         left = state.residual()
         energy = np.square(left).sum(axis=1)
         if not self.gate.exclusive:
             rows = np.arange(len(left))
-            return [partial(self._replaced, state, (), (kind,), rows, left) for kind in self.kinds]
-        order = np.argsort(-energy, kind="stable")
-        enough = int(np.searchsorted(np.cumsum(energy[order]), WORST_SHARE * energy.sum()))
-        rows = np.sort(order[: max(enough, min(LEAST_ROWS, len(order) // 2))])
+            out = [partial(self._replaced, state, (), (kind,), rows, left) for kind in self.kinds]
+            for k in mixed(state, energy)[:MAX_MIXED]:
+                both = left + state.contribution(k)
+                pairs = dict.fromkeys(self._arranged((state.atoms[k], kind)) for kind in self.kinds)
+                out += [partial(self._replaced, state, (k,), pair, rows, both) for pair in pairs]
+            return out
+        owner = np.asarray(state.term.gates).argmax(axis=1)
+        rows, worst = unexplained(energy, owner, len(state.atoms))
         targets = (state.fit.problem.X - np.asarray(state.term.mean))[rows]
         out = [partial(self._replaced, state, (), (kind,), rows, targets) for kind in self.kinds]
-        owner = np.asarray(state.term.gates).argmax(axis=1)
-        worst = int(np.bincount(owner, weights=energy, minlength=len(state.atoms)).argmax())
         theirs, parts = owned(state, [worst])
         pairs = dict.fromkeys(self._arranged((state.atoms[worst], kind)) for kind in self.kinds)
         return [*out, *(partial(self._replaced, state, (worst,), pair, theirs, parts) for pair in pairs)]
@@ -399,8 +415,11 @@ class _Growth:
             point = fit.settled(term, rho, COARSE_INNER)
             self.like.n_evaluations = fit.n_evaluations
             settled.append(State(fit, point))
+            if not trusted(settled[-1]):
+                self._record(settled.pop(), action, False, False)
         settled.sort(key=lambda state: state.value if np.isfinite(state.value) else np.inf)
-        if settled and settled[0].value < self.value - SURE * self.like.n_rows * self.like.n_outputs:
+        plain = self.value - SURE * self.like.n_rows * self.like.n_outputs
+        if action == "birth" and self.hasty and settled and settled[0].value < plain:
             for state in settled[1:]:
                 self._record(state, action, False, False)
             self._keep(self._glanced(settled[0]), action, False)
@@ -439,10 +458,19 @@ class _Growth:
         fit = self.like.on(self.state.fit.problem).after(self.like)
         self.polished = True
         state, status = self._loosely(fit, self.state.point)
-        # a refresh may raise V: that is then what the dictionary's value is
-        self.state = state
         last = max(j for j, step in enumerate(self.path) if step.kept)
         self.path[last] = replace(self.path[last], evidence=state.value, converged=status == "converged")
+        before = self.empty.value if self.searched is None else self.searched.value
+        if state.value < before:
+            self.state = self.searched = state
+            return True
+        # a refresh may raise V: what was plainly better in passing is then not better in the end
+        self.hasty, self.state = False, self.searched
+        size = len(self.atoms)
+        while self.path[last].kept and self.path[last].evidence != before and last > 0:
+            self.path[last] = replace(self.path[last], kept=False)
+            last = max(j for j, step in enumerate(self.path) if step.kept)
+        assert len(self.path[last].kinds) == size
         return True
 
     def _loosen(self, fit: Search) -> None:
@@ -457,14 +485,15 @@ class _Growth:
 
     def _offer(self, action: str, candidates: list[Candidate]) -> bool:
         """Keep the best of some candidates when it is better than the dictionary before."""
-        state, status = min(candidates, key=lambda candidate: candidate[0].value)
-        better = state.value < self.value
+        state, status = min(candidates, key=lambda candidate: (not trusted(candidate[0]), candidate[0].value))
+        better = bool(state.value < self.value) and trusted(state)
         for own, end in candidates:
             if own is not state:
                 self._record(own, action, end == "converged", False)
         self._record(state, action, status == "converged", better)
         if better:
-            self.state, self.polished = state, True
+            self.state = self.searched = state
+            self.polished = True
         return better
 
     def _keep(self, state: State, action: str, converged: bool) -> None:
@@ -480,6 +509,52 @@ class _Growth:
 
 def _rows_of(problem: Problem) -> dict[str, Any]:
     return {"X": problem.X, "weights": problem.weights, "metric": problem.metric}
+
+
+def trusted(state: State) -> bool:
+    """Whether rows have few enough variables for a Laplace approximation."""
+    term, problem = state.term, state.fit.problem
+    support = np.asarray(term.support)
+    logits = np.maximum(support.sum(axis=1) - problem.gate.exclusive, 0)
+    variables = float((support @ np.array([atom.dim for atom in state.atoms]) + logits).mean())
+    return bool(variables <= max(MOST_VARIABLES * problem.X.shape[1], LEAST_VARIABLES))
+
+
+def unexplained(energy: FloatArray, owner: NDArray[np.int_], n_atoms: int) -> tuple[NDArray[np.int_], int]:
+    """Rows that no atom explains, and the atom whose rows have most left over.
+
+    What is noise is read off the atom that explains its rows best.
+
+    Parameters
+    ----------
+    energy : ndarray of shape (n,)
+        Squared residual of each row.
+    owner : ndarray of shape (n,), int
+        The atom that each row belongs to.
+    """
+    count = np.bincount(owner, minlength=n_atoms)
+    median = np.array([np.median(energy[owner == k]) if count[k] >= LEAST_ROWS else np.inf for k in range(n_atoms)])
+    best = int(median.argmin())
+    floor = float(median[best]) if np.isfinite(median[best]) else float(np.median(energy))
+    own = energy[owner == best] if np.isfinite(median[best]) else energy
+    width = 1.5 * float(np.median(np.abs(own - floor)))
+    worst = int(np.bincount(owner, weights=energy - floor, minlength=n_atoms).argmax())
+    rows = np.flatnonzero(energy > floor + OUTLYING * width)
+    if len(rows) < LEAST_ROWS:
+        order = np.argsort(-energy, kind="stable")
+        enough = int(np.searchsorted(np.cumsum(energy[order]), WORST_SHARE * energy.sum()))
+        rows = np.sort(order[: max(enough, min(LEAST_ROWS, len(order) // 2))])
+    return rows, worst
+
+
+def mixed(state: State, energy: FloatArray) -> list[int]:
+    """Atoms in the order in which their energies go with what rows have left over.
+
+    An atom that draws parts of several sets leaves most where it is used most, or least where the others are.
+    """
+    own = [np.square(state.contribution(k)).sum(axis=1) for k in range(len(state.atoms))]
+    ties = [abs(float(np.corrcoef(part, energy)[0, 1])) if np.ptp(part) > 0.0 else 0.0 for part in own]
+    return [int(k) for k in np.argsort(ties, kind="stable")[::-1]]
 
 
 def duplicates(state: State) -> list[tuple[int, int]]:

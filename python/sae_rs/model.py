@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _core, reml
+from . import _core, checkpoints, reml
 from .atoms import Atom, resolve_atoms, resolve_kinds
+from .checkpoints import Checkpoints
 from .encoding import Encoding, check_code, decode_atom, decode_rows, encode_with
 from .exceptions import ConvergenceWarning, NotFittedError
 from .fitted_rows import FittedRows
@@ -19,7 +20,7 @@ from .gates import Gate, resolve_gate
 from .growth import GrowthStep, check_growth, grow
 from .memory import check_memory
 from .metrics import RowMetric
-from .parameters import Parameters
+from .parameters import Parameters, encode_parameter
 from .problem import Problem
 from .progress import listening
 from .search import Search
@@ -122,6 +123,12 @@ class ManifoldSAE(Parameters):
         True shows a progress bar (tqdm) or lines on standard error; a callable gets each `FitProgress`.
     callback : callable or None
         Gets each `FitProgress`; returning True stops the fit with its best state.
+    checkpoint : path or None
+        File to which a fit writes where it stands, for ``fit(X, resume=...)``; it always holds one whole checkpoint.
+        The search is then made of segments, so its end differs from that without checkpoints by what the tolerance
+        leaves open.
+    checkpoint_every : int, default 5
+        Outer iterations between two checkpoints.
 
     Attributes
     ----------
@@ -215,6 +222,8 @@ class ManifoldSAE(Parameters):
         memory_budget: int | str | None = None,
         progress: bool | Callable[[reml.FitProgress], object] | None = None,
         callback: Callable[[reml.FitProgress], object] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 5,
     ) -> None:
         self.n_atoms = n_atoms
         self.atom = atom
@@ -235,10 +244,19 @@ class ManifoldSAE(Parameters):
         self.memory_budget = memory_budget
         self.progress = progress
         self.callback = callback
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
 
     # Fitting ---------------------------------------------------------------------------------------------------------
 
-    def fit(self, X: ArrayLike, weights: ArrayLike | None = None, *, metric: RowMetric | None = None) -> ManifoldSAE:
+    def fit(
+        self,
+        X: ArrayLike,
+        weights: ArrayLike | None = None,
+        *,
+        metric: RowMetric | None = None,
+        resume: str | os.PathLike[str] | None = None,
+    ) -> ManifoldSAE:
         """Fit the dictionary to rows.
 
         Parameters
@@ -252,6 +270,9 @@ class ManifoldSAE(Parameters):
             A metric of each row's residual. In mode "whitened" it stands in the likelihood; new rows, rows of weight 0
             and the standard deviations of curves do not know it. In either mode ``metric_explained_variance_`` is the
             explained variance as it measures it.
+        resume : path, optional
+            A checkpoint of a fit of the same rows with the same settings: this fit goes on from there, to the end that
+            one would have come to, bit for bit.
 
         Returns
         -------
@@ -261,7 +282,10 @@ class ManifoldSAE(Parameters):
         Raises
         ------
         ValueError
-            For data, weights or options that cannot be used; the message names the one at fault.
+            For data, weights or options that cannot be used; the message names the one at fault. For a checkpoint that
+            is damaged, or is of other data or settings; the message names what differs.
+        OSError
+            When a checkpoint cannot be read or written.
 
         Warns
         -----
@@ -321,6 +345,9 @@ class ManifoldSAE(Parameters):
             return True
 
         whitening = fitted.part(factors) if metric is not None and metric.mode == "whitened" else None
+        marks = self._checkpoints(n_atoms, seed, fitted, whitening, resume)
+        if marks is not None:
+            seed = marks.identity.seed
         with listening(self.progress, self.callback) as listener:
             if n_atoms is None:
                 none = Problem(
@@ -367,6 +394,7 @@ class ManifoldSAE(Parameters):
                         random_state=seed,
                         threads=threads,
                         progress=listener,
+                        marks=marks,
                     ),
                     (),
                 )
@@ -445,6 +473,44 @@ class ManifoldSAE(Parameters):
                 stacklevel=2,
             )
         return self
+
+    def _checkpoints(
+        self,
+        n_atoms: int | None,
+        seed: int,
+        fitted: FittedRows,
+        whitening: FloatArray | None,
+        resume: str | os.PathLike[str] | None,
+    ) -> Checkpoints | None:
+        """Where the fit writes where it stands and goes on from; None without either."""
+        for name, value in (("checkpoint", self.checkpoint), ("resume", resume)):
+            if value is not None and not isinstance(value, (str, os.PathLike)):
+                raise ValueError(f"{name} must be a path or None, got {value!r}")
+        every = check_integer(self.checkpoint_every, "checkpoint_every", 1)
+        if self.checkpoint is None and resume is None:
+            return None
+        if n_atoms is None:
+            raise ValueError("n_atoms='auto' has no checkpoints: use checkpoint and resume with a number of atoms")
+        saved = None if resume is None else checkpoints.read(resume)
+        settings = {
+            **{name: value for name, value in self.get_params().items() if name not in checkpoints.FREE_PARAMETERS},
+            "checkpoint_every": every,
+            "random_state": seed,
+        }
+        if saved is not None and not isinstance(self.random_state, (int, np.integer)):
+            # a seed that was drawn is part of the fit that goes on
+            settings["random_state"] = seed = saved.identity.seed
+        identity = checkpoints.identity_of(
+            {name: encode_parameter(value) for name, value in settings.items()},
+            seed,
+            fitted.values,
+            fitted.weights,
+            whitening,
+        )
+        if saved is not None:
+            assert resume is not None
+            identity.check(saved.identity, os.fspath(resume))
+        return checkpoints.Checkpoints(self.checkpoint, every, identity, saved)
 
     def fit_transform(self, X: ArrayLike, y: object = None, *, weights: ArrayLike | None = None) -> FloatArray:
         """Fit and return the gates (n, K) of the training rows; `y` is ignored, as pipelines pass it."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from . import _core
 from .atoms import Atom
+from .checkpoints import Checkpoints, Saved
 from .gates import Gate
 from .metrics import whitened_squares
 from .problem import BLOCK_ROWS, Problem, blocks
@@ -134,6 +135,7 @@ def fit_dictionary(
     random_state: int = 0,
     threads: int | None = None,
     progress: Callable[[FitProgress], object] | None = None,
+    marks: Checkpoints | None = None,
 ) -> FitResult:
     """Fit decoders, gates, coordinates and strengths to rows.
 
@@ -160,6 +162,8 @@ def fit_dictionary(
         The search has converged when about this many nats of descent are left.
     progress : callable, optional
         Called after each evaluation; returning True stops the fit with its best state.
+    marks : Checkpoints, optional
+        Where the fit writes where it stands, and goes on from.
 
     Returns
     -------
@@ -172,8 +176,13 @@ def fit_dictionary(
     fit = Search(
         problem, outer=outer, max_outer=max_outer, max_inner=max_inner, tol=tol, threads=threads, progress=progress
     )
+    fit.marks = marks
     try:
-        status = refine(fit, begin(fit, gate, rho, n_init, random_state))
+        saved = None if marks is None else marks.resumed
+        if saved is not None and saved.stage == "whole":
+            status = refine(fit, None, saved)
+        else:
+            status = refine(fit, begin(fit, gate, rho, n_init, random_state))
     except Stopped:
         status = "stopped"
     return result_of(fit, status)
@@ -190,9 +199,14 @@ def begin(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init: int
     if drawn is None:
         return in_frames(fit, _annealed(fit, gate, rho, n_init, random_state))
     sample = fit.on(drawn)
+    sample.marks, sample.stage = fit.marks, "sample"
+    saved = None if fit.marks is None else fit.marks.resumed
     stopped = False
     try:
-        refine(sample, in_frames(sample, _annealed(sample, gate, rho, n_init, random_state)))
+        if saved is not None and saved.stage == "sample":
+            refine(sample, None, saved)
+        else:
+            refine(sample, in_frames(sample, _annealed(sample, gate, rho, n_init, random_state)))
     except Stopped:
         stopped = True
     best = sample.best
@@ -248,18 +262,28 @@ def _annealed(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init:
     return point
 
 
-def refine(fit: Search, point: Point) -> str:
-    """Search and refresh until nothing changes; returns the status."""
-    if not np.isfinite(point.evaluation.value):
-        fit.best = point
-        return "infeasible"
-    point = fit.fine(point.evaluation.term, point.rho)
-    while True:
-        point = fit.above_floor(point)
-        fit.keep(point)
-        if len(point.evaluation.gradient) == 0:
+def refine(fit: Search, point: Point | None, saved: Saved | None = None) -> str:
+    """Search and refresh until nothing changes, from a point or from where it was saved; returns the status."""
+    if saved is not None:
+        point = saved.restored(fit)
+    else:
+        assert point is not None
+        if not np.isfinite(point.evaluation.value):
+            fit.best = point
             return "infeasible"
-        point, status = fit.search(point, fit.max_outer)
+        point = fit.fine(point.evaluation.term, point.rho)
+    while True:
+        if saved is not None and saved.within:
+            point, status = fit.search(point, fit.max_outer, saved.width, saved.boxes)
+        else:
+            if fit.marks is not None and saved is None:
+                point = fit.marks.passed(fit, point, within=False)
+            point = fit.above_floor(point)
+            fit.keep(point)
+            if len(point.evaluation.gradient) == 0:
+                return "infeasible"
+            point, status = fit.search(point, fit.max_outer)
+        saved = None
         fit.n_rounds += 1
         term, fit.support_changes = point.evaluation.term.refreshed(point.rho, threads=fit.threads)
         if fit.support_changes == 0:

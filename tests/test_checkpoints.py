@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ FloatArray = NDArray[np.float64]
 
 slow = pytest.mark.skipif(os.environ.get("SAE_RS_SLOW") != "1", reason="takes minutes; SAE_RS_SLOW=1 runs it")
 
-X = two_circles()[0]
+X = two_circles(n=80)[0]
 
 
 class Killed(Exception):
@@ -65,8 +66,8 @@ def test_a_fit_goes_on_to_the_same_bits(name: str, tmp_path: Path) -> None:
     options = {"atom": Circle(1), "n_init": 2, "max_outer": 12, "checkpoint_every": 3, **OPTIONS[name]}
     path = tmp_path / "fit.checkpoint"
     whole = ManifoldSAE(2, checkpoint=path, **options)
-    with np.testing.suppress_warnings() as quiet:
-        quiet.filter(sae_rs.ConvergenceWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sae_rs.ConvergenceWarning)
         whole.fit(X)
         last = whole.certificate_.n_evaluations
         # what the end of the fit left is a checkpoint as well
@@ -95,7 +96,7 @@ def test_the_sample_of_many_rows_goes_on_as_well(tmp_path: Path, monkeypatch: py
 
 def test_an_interrupt_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
     def interrupt(progress: sae_rs.FitProgress) -> None:
-        if progress.stage == "search" and progress.evaluation >= 20:
+        if path.exists() and checkpoints.read(path).stage == "whole":
             raise KeyboardInterrupt
 
     path = tmp_path / "fit.checkpoint"
@@ -169,7 +170,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
         content[:-5] + bytes([content[-5] ^ 1]) + content[-4:],
     ):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="the checkpoint .* is (damaged|not a readable)"):
+        with pytest.raises(ValueError, match=r"the checkpoint .* is (damaged|not a readable)"):
             model.fit(rows, resume=path)
     path.write_bytes(content.replace(b'"format_version":"1"', b'"format_version":"9"'))
     with pytest.raises(ValueError, match="has format version 9"):
@@ -183,17 +184,17 @@ KILLED_FIT = """
 import sys
 import numpy as np
 from sae_rs import Circle, ManifoldSAE
-ManifoldSAE(3, Circle(1), checkpoint=sys.argv[2], checkpoint_every=1, tol=1e-9, n_jobs=1).fit(np.load(sys.argv[1]))
+ManifoldSAE(2, Circle(2), checkpoint=sys.argv[2], checkpoint_every=1, tol=1e-9, n_jobs=1).fit(np.load(sys.argv[1]))
 """
 
 
 @pytest.mark.parametrize("n_kills", [2, pytest.param(20, marks=slow)])
 def test_a_killed_process_loses_nothing(n_kills: int, tmp_path: Path) -> None:
-    rows, path, data = two_circles(n=240, seed=4)[0], tmp_path / "fit.checkpoint", tmp_path / "X.npy"
+    rows, path, data = two_circles(n=120, seed=4)[0], tmp_path / "fit.checkpoint", tmp_path / "X.npy"
     np.save(data, rows)
-    settings = {"n_atoms": 3, "atom": Circle(1), "checkpoint_every": 1, "tol": 1e-9, "n_jobs": 1}
-    with np.testing.suppress_warnings() as quiet:
-        quiet.filter(sae_rs.ConvergenceWarning)
+    settings = {"n_atoms": 2, "atom": Circle(2), "checkpoint_every": 1, "tol": 1e-9, "n_jobs": 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sae_rs.ConvergenceWarning)
         begin = time.monotonic()
         whole = ManifoldSAE(**settings, checkpoint=path).fit(rows)
         seconds = time.monotonic() - begin

@@ -117,7 +117,10 @@ class Saved:
         ValueError
             When the state does not fit the problem.
         """
-        assert self.logits is not None and self.support is not None and self.rho is not None and self.counters
+        assert self.logits is not None
+        assert self.support is not None
+        assert self.rho is not None
+        assert self.counters is not None
         for name in COUNTERS:
             setattr(fit, name, int(self.counters[name]))
         fit.sparsity_floor = self.sparsity_floor
@@ -126,7 +129,9 @@ class Saved:
             term = term.with_decoder_ranks(list(self.ranks))
         fit.best = None
         point = fit.fine(term, self.rho)
-        fit.keep(point)
+        if self.within:
+            # a search that is about to begin moves its start into its bounds first
+            fit.keep(point)
         return point
 
 
@@ -206,7 +211,10 @@ def write(saved: Saved, path: str | os.PathLike[str]) -> None:
         "stage": saved.stage,
     }
     if saved.stage != "start":
-        assert saved.logits is not None and saved.support is not None and saved.rho is not None and saved.counters
+        assert saved.logits is not None
+        assert saved.support is not None
+        assert saved.rho is not None
+        assert saved.counters is not None
         body |= {
             "within": saved.within,
             "width": saved.width,

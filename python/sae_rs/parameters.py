@@ -60,7 +60,7 @@ class Parameters:
 
 
 def encode_parameter(value: Any) -> Any:
-    """Write a parameter as JSON values; objects become one-key mappings that `sae_rs.io` reads, and nothing else does."""
+    """Write a parameter as JSON values; objects become mappings of one key, which `sae_rs.io` reads."""
     if isinstance(value, Atom):
         return {"atom": value.spec()}
     if isinstance(value, Gate):

@@ -176,19 +176,25 @@ def fit_dictionary(
     fit = Search(
         problem, outer=outer, max_outer=max_outer, max_inner=max_inner, tol=tol, threads=threads, progress=progress
     )
-    fit.marks = marks
     try:
         saved = None if marks is None else marks.resumed
         if saved is not None and saved.stage == "whole":
-            status = refine(fit, None, saved)
+            status = refine(fit, None, marks)
         else:
-            status = refine(fit, begin(fit, gate, rho, n_init, random_state))
+            status = refine(fit, begin(fit, gate, rho, n_init, random_state, marks), marks)
     except Stopped:
         status = "stopped"
     return result_of(fit, status)
 
 
-def begin(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init: int, random_state: int) -> Point:
+def begin(
+    fit: Search,
+    gate: Gate,
+    rho: _core.SaeManifoldRho | None,
+    n_init: int,
+    random_state: int,
+    marks: Checkpoints | None = None,
+) -> Point:
     """A first point, loosely converged; of many rows a sample finds it, and its decoders encode the others."""
     problem = fit.problem
     drawn = (
@@ -199,14 +205,14 @@ def begin(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init: int
     if drawn is None:
         return in_frames(fit, _annealed(fit, gate, rho, n_init, random_state))
     sample = fit.on(drawn)
-    sample.marks, sample.stage = fit.marks, "sample"
-    saved = None if fit.marks is None else fit.marks.resumed
+    sample.stage = "sample"
+    saved = None if marks is None else marks.resumed
     stopped = False
     try:
         if saved is not None and saved.stage == "sample":
-            refine(sample, None, saved)
+            refine(sample, None, marks)
         else:
-            refine(sample, in_frames(sample, _annealed(sample, gate, rho, n_init, random_state)))
+            refine(sample, in_frames(sample, _annealed(sample, gate, rho, n_init, random_state)), marks)
     except Stopped:
         stopped = True
     best = sample.best
@@ -262,12 +268,20 @@ def _annealed(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init:
     return point
 
 
-def refine(fit: Search, point: Point | None, saved: Saved | None = None) -> str:
-    """Search and refresh until nothing changes, from a point or from where it was saved; returns the status."""
-    if saved is not None:
+def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -> str:
+    """Search and refresh until nothing changes, from a point or, without one, from where it was saved.
+
+    Returns the status.
+    """
+    # what is searched before, to compare starts, leaves no checkpoints
+    fit.marks = marks
+    saved: Saved | None = None
+    if point is None:
+        assert marks is not None
+        assert marks.resumed is not None
+        saved = marks.resumed
         point = saved.restored(fit)
     else:
-        assert point is not None
         if not np.isfinite(point.evaluation.value):
             fit.best = point
             return "infeasible"
@@ -276,8 +290,8 @@ def refine(fit: Search, point: Point | None, saved: Saved | None = None) -> str:
         if saved is not None and saved.within:
             point, status = fit.search(point, fit.max_outer, saved.width, saved.boxes)
         else:
-            if fit.marks is not None and saved is None:
-                point = fit.marks.passed(fit, point, within=False)
+            if marks is not None and saved is None:
+                point = marks.passed(fit, point, within=False)
             point = fit.above_floor(point)
             fit.keep(point)
             if len(point.evaluation.gradient) == 0:

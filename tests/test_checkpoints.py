@@ -83,14 +83,14 @@ def test_a_fit_goes_on_to_the_same_bits(name: str, tmp_path: Path) -> None:
 def test_the_sample_of_many_rows_goes_on_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reml, "SAMPLE_ABOVE", 100)
     monkeypatch.setattr(reml, "SAMPLE_ROWS", 60)
-    path = tmp_path / "fit.checkpoint"
+    path, rows = tmp_path / "fit.checkpoint", two_circles(n=120)[0]
     stages = set()
-    whole = ManifoldSAE(2, Circle(1), checkpoint=path, checkpoint_every=2).fit(X)
+    whole = ManifoldSAE(2, Circle(1), checkpoint=path, checkpoint_every=2).fit(rows)
     for after in range(10, whole.certificate_.n_evaluations, 7):
         with pytest.raises(Killed):
-            ManifoldSAE(2, Circle(1), checkpoint=path, checkpoint_every=2, callback=killed_after(after)).fit(X)
+            ManifoldSAE(2, Circle(1), checkpoint=path, checkpoint_every=2, callback=killed_after(after)).fit(rows)
         stages.add(checkpoints.read(path).stage)
-        assert_same(ManifoldSAE(2, Circle(1), checkpoint_every=2).fit(X, resume=path), whole)
+        assert_same(ManifoldSAE(2, Circle(1), checkpoint_every=2).fit(rows, resume=path), whole)
     assert "sample" in stages
 
 

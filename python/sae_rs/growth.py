@@ -23,7 +23,7 @@ from . import _core
 from .atoms import Atom
 from .encoding import decode_atom
 from .gates import Gate
-from .moves import Part, State, fitted_part, moved, owned
+from .moves import LOCAL_TOL, Part, State, fitted_part, moved, owned, quick_start
 from .problem import Problem
 from .reml import (
     COARSE_INNER,
@@ -46,9 +46,10 @@ Candidate = tuple[State, str]
 
 # Fits from seeds compete up to this many atoms.
 COLD_ATOMS = 3
-# A decision needs V to this many nats, and its search gets at most so many iterations.
+# A decision needs V to this many nats, and its search gets at most so many iterations, rounds and refreshes between.
 LOOSE_TOL = 0.02
 LOOSE_OUTER = 25
+LOOSE_ROUNDS, LOOSE_REFRESHES = 4, 3
 # Starts of one step from which a search is made, and by how many nats an entry of the data they may lie behind.
 MAX_SEARCHED = 2
 REACH = 0.01
@@ -275,21 +276,18 @@ class _Growth:
         larger = [atoms for atoms in larger if self.admitted(atoms)]
         if not larger:
             return False
+        seeded = [partial(self._seeded, atoms) for atoms in larger]
         if self.state is None:
-            return self._offer("birth", [self._cold(atoms) for atoms in larger])
-        proposals = self._proposals(self.state)
-        if self._settle_and_offer("birth", proposals):
+            return self._settle_and_offer("birth", [partial(self._first, atoms) for atoms in larger])
+        if self._settle_and_offer("birth", self._proposals(self.state)):
             if not self.gate.exclusive and len(self.atoms) <= COLD_ATOMS:
                 # what shares a row with others is seldom one atom at first: seeds of all of them may do better
-                self._polish()
-                self._offer("birth", [self._cold(atoms) for atoms in larger])
+                self._settle_and_offer("birth", [partial(self._seeded, self.atoms)])
             return True
         if not self.polished and not self.refused:
             return False
         # seeds see what no single birth shows: atoms that help only together with another arrangement of the others
-        if len(self.atoms) < COLD_ATOMS:
-            return self._offer("birth", [self._cold(atoms) for atoms in larger])
-        return False
+        return len(self.atoms) < COLD_ATOMS and self._settle_and_offer("birth", seeded)
 
     def _proposals(self, state: State) -> Sequence[Callable[[], _Start | None]]:
         """Births from the residual of a dictionary, and where gates share out rows also splits of its worst atom."""
@@ -395,26 +393,39 @@ class _Growth:
             return None
         return moved(state, self.gate.sized(n_atoms), self.kinds, removed, part, rows)
 
-    def _cold(self, atoms: tuple[Atom, ...]) -> Candidate:
-        """A dictionary fitted from seeds."""
+    def _seeded(self, atoms: tuple[Atom, ...]) -> State:
+        """A dictionary started from seeds."""
         gate = self.gate.sized(len(atoms))
         fit = self.like.on(replace(self.like.problem, atoms=atoms, gate=gate.settled)).after(self.like)
         self._loosen(fit)
-        return self._loosely(fit, begin(fit, gate, None, self.n_init, self.random_state))
+        return self._at(fit, begin(fit, gate, None, self.n_init, self.random_state))
 
-    def _settle_and_offer(self, action: str, proposals: Sequence[Callable[[], _Start | None]]) -> bool:
+    def _first(self, atoms: tuple[Atom, ...]) -> State:
+        """One atom from the seeds of all rows."""
+        gate = self.gate.sized(len(atoms)).settled
+        fit = self.like.on(replace(self.like.problem, atoms=atoms, gate=gate)).after(self.like)
+        self._loosen(fit)
+        return self._at(fit, quick_start(fit, gate, self.n_init, self.random_state))
+
+    def _settled(self, start: _Start) -> State:
+        """The start of a move, its supports refreshed and its inner variables loosely converged."""
+        fit, term, rho = start
+        self._loosen(fit)
+        fit.n_evaluations = fit.n_before = self.like.n_evaluations
+        return self._at(fit, fit.settled(term, rho, COARSE_INNER))
+
+    def _at(self, fit: Search, point: Point) -> State:
+        self.like.n_evaluations = fit.n_evaluations
+        return State(fit, point)
+
+    def _settle_and_offer(self, action: str, proposals: Sequence[Callable[[], State | _Start | None]]) -> bool:
         """Settle the starts of some moves, search from the best of them, and keep its end when V has fallen."""
         settled: list[State] = []
         for proposal in proposals:
             start = proposal()
             if start is None:
                 continue
-            fit, term, rho = start
-            self._loosen(fit)
-            fit.n_evaluations = fit.n_before = self.like.n_evaluations
-            point = fit.settled(term, rho, COARSE_INNER)
-            self.like.n_evaluations = fit.n_evaluations
-            settled.append(State(fit, point))
+            settled.append(start if isinstance(start, State) else self._settled(start))
             if not trusted(settled[-1]):
                 self._record(settled.pop(), action, False, False)
         settled.sort(key=lambda state: state.value if np.isfinite(state.value) else np.inf)
@@ -474,6 +485,8 @@ class _Growth:
         return True
 
     def _loosen(self, fit: Search) -> None:
+        fit.inner_tol = LOCAL_TOL
+        fit.max_rounds, fit.max_refreshes = LOOSE_ROUNDS, LOOSE_REFRESHES
         fit.tol, fit.max_outer = max(fit.tol, LOOSE_TOL), min(fit.max_outer, LOOSE_OUTER)
 
     def _loosely(self, fit: Search, point: Point) -> Candidate:

@@ -47,10 +47,6 @@ ROUND_OUTER = 5
 HOPELESS = 0.1
 # Weaker sparsities are not tried once one is worse by this many nats an entry.
 WORSE = 0.02
-# Searches with a refresh of the supports after each; more than a few mean that rows keep changing places.
-MAX_ROUNDS = 16
-# Refreshes at one ρ between two searches.
-MAX_REFRESHES = 8
 
 
 @dataclass(frozen=True)
@@ -304,10 +300,10 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
             # what was judged is what is returned
             fit.best = point
             return status
-        if status == "iteration_limit" or fit.n_rounds == MAX_ROUNDS:
+        if status == "iteration_limit" or fit.n_rounds == fit.max_rounds:
             return status if status != "converged" else "supports"
         # rows that move bend the decoders, which moves more rows: let that settle before ρ moves again
-        for _ in range(MAX_REFRESHES):
+        for _ in range(fit.max_refreshes):
             point = fit.fine(term, point.rho)
             term, changed = point.evaluation.term.refreshed(point.rho, threads=fit.threads)
             if changed == 0:

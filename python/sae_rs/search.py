@@ -39,6 +39,10 @@ MAX_BOXES = 12
 EVALUATIONS_PER_ITERATION = 2
 # Evaluations of one line search; a smooth V needs two or three, and where an inner optimum vanishes no number helps.
 MAX_LINE_SEARCH = 8
+# Searches with a refresh of the supports after each; more than a few mean that rows keep changing places.
+MAX_ROUNDS = 16
+# Refreshes at one ρ between two searches.
+MAX_REFRESHES = 8
 # A search has stalled when an iteration lowers V by less than this part of the tolerance.
 STALLED = 1e-2
 
@@ -112,6 +116,8 @@ class Search:
         self.variance = problem.variance
         self.outer, self.max_outer, self.max_inner, self.tol = outer, max_outer, max_inner, tol
         self.threads, self.progress = threads, progress
+        self.inner_tol = FINE_TOL
+        self.max_rounds, self.max_refreshes = MAX_ROUNDS, MAX_REFRESHES
         self.n_evaluations = 0
         # those made at earlier temperatures, which do not count against the budget
         self.n_before = 0
@@ -243,14 +249,14 @@ class Search:
 
     def fine(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
         """V with its gradient."""
-        evaluation = term.evaluate(rho, tol=FINE_TOL, max_inner=self.max_inner, threads=self.threads)
+        evaluation = term.evaluate(rho, tol=self.inner_tol, max_inner=self.max_inner, threads=self.threads)
         point = Point(rho, evaluation)
         return self._counted("search", point)
 
     def traced(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
         """V with the traces that Fellner-Schall steps need, without its gradient."""
         evaluation = term.evaluate(
-            rho, tol=FINE_TOL, max_inner=self.max_inner, gradient=False, traces=True, threads=self.threads
+            rho, tol=self.inner_tol, max_inner=self.max_inner, gradient=False, traces=True, threads=self.threads
         )
         return self._counted("search", Point(rho, evaluation))
 

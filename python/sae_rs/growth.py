@@ -191,8 +191,9 @@ class _Growth:
         self.state: State | None = None
         # whether the search of `state` came to its end
         self.polished = True
-        # the last state whose search did, and whether steps are still taken before it has
-        self.searched: State | None = None
+        # all states that were kept, each with the number of kept steps up to it
+        self.history: list[tuple[State, int]] = []
+        # whether steps are still taken before a search came to its end
         self.hasty = True
         # whether every start of the last step was far behind, which the end of that search would not change
         self.refused = False
@@ -211,7 +212,7 @@ class _Growth:
         """Births while they help; then exchanges and deaths, and births again where these changed anything."""
         try:
             for _ in range(MAX_CYCLES):
-                while self._birth() or (not self.refused and self._polish()):
+                while self._birth() or self._polish():
                     self._tidy()
                 self._polish()
                 if not self._exchange():
@@ -246,25 +247,29 @@ class _Growth:
 
     def finished(self) -> Grown:
         """The best dictionary, searched to the tolerance of the fit unless that was stopped."""
-        if self.state is None:
-            result = self.empty
-            if self.stopped:
-                certificate = replace(result.certificate, converged=False, status="stopped")
-                result = replace(result, converged=False, status="stopped", certificate=certificate)
-            return Grown(result, (), tuple(self.path))
-        state, status = self.state, "stopped"
-        fit = self.like.on(state.fit.problem).after(self.like)
-        if not self.stopped:
-            try:
-                status = refine(fit, state.point)
-            except (Stopped, KeyboardInterrupt):
-                status = "stopped"
-        if fit.best is None:
-            fit.keep(state.point)
-        result = result_of(fit, status)
-        last = max(j for j, step in enumerate(self.path) if step.kept)
-        self.path[last] = replace(self.path[last], evidence=float(result.value), converged=result.converged)
-        return Grown(result, state.atoms, tuple(self.path))
+        while self.state is not None:
+            state, status = self.state, "stopped"
+            fit = self.like.on(state.fit.problem).after(self.like)
+            if not self.stopped:
+                try:
+                    status = refine(fit, state.point)
+                except (Stopped, KeyboardInterrupt):
+                    self.stopped, status = True, "stopped"
+            self.like.n_evaluations = fit.n_evaluations
+            if fit.best is None:
+                fit.keep(state.point)
+            result = result_of(fit, status)
+            last = max(j for j, step in enumerate(self.path) if step.kept)
+            self.path[last] = replace(self.path[last], evidence=float(result.value), converged=result.converged)
+            if self.stopped or result.value < self._before:
+                return Grown(result, state.atoms, tuple(self.path))
+            # the loose end of a search had hidden that this dictionary is none better
+            self._go_back()
+        result = self.empty
+        if self.stopped:
+            certificate = replace(result.certificate, converged=False, status="stopped")
+            result = replace(result, converged=False, status="stopped", certificate=certificate)
+        return Grown(result, (), tuple(self.path))
 
     # Moves -----------------------------------------------------------------------------------------------------------
 
@@ -282,12 +287,12 @@ class _Growth:
         if self._settle_and_offer("birth", self._proposals(self.state)):
             if not self.gate.exclusive and len(self.atoms) <= COLD_ATOMS:
                 # what shares a row with others is seldom one atom at first: seeds of all of them may do better
-                self._settle_and_offer("birth", [partial(self._seeded, self.atoms)])
+                self._settle_and_offer("birth", [partial(self._seeded, self.atoms)], hasty=False)
             return True
-        if not self.polished and not self.refused:
+        if not self.polished:
             return False
         # seeds see what no single birth shows: atoms that help only together with another arrangement of the others
-        return len(self.atoms) < COLD_ATOMS and self._settle_and_offer("birth", seeded)
+        return len(self.atoms) < COLD_ATOMS and self._settle_and_offer("birth", seeded, hasty=False)
 
     def _proposals(self, state: State) -> Sequence[Callable[[], _Start | None]]:
         """Births from the residual of a dictionary, and where gates share out rows also splits of its worst atom."""
@@ -398,51 +403,55 @@ class _Growth:
         gate = self.gate.sized(len(atoms))
         fit = self.like.on(replace(self.like.problem, atoms=atoms, gate=gate.settled)).after(self.like)
         self._loosen(fit)
-        return self._at(fit, begin(fit, gate, None, self.n_init, self.random_state))
+        point = begin(fit, gate, None, self.n_init, self.random_state)
+        return self._at(fit, settled(fit, point.evaluation.term, point.rho))
 
     def _first(self, atoms: tuple[Atom, ...]) -> State:
         """One atom from the seeds of all rows."""
         gate = self.gate.sized(len(atoms)).settled
         fit = self.like.on(replace(self.like.problem, atoms=atoms, gate=gate)).after(self.like)
         self._loosen(fit)
-        return self._at(fit, quick_start(fit, gate, self.n_init, self.random_state))
+        point = quick_start(fit, gate, self.n_init, self.random_state)
+        return self._at(fit, settled(fit, point.evaluation.term, point.rho))
 
     def _settled(self, start: _Start) -> State:
         """The start of a move, its supports refreshed and its inner variables loosely converged."""
         fit, term, rho = start
         self._loosen(fit)
         fit.n_evaluations = fit.n_before = self.like.n_evaluations
-        return self._at(fit, fit.settled(term, rho, COARSE_INNER))
+        return self._at(fit, settled(fit, term, rho))
 
     def _at(self, fit: Search, point: Point) -> State:
         self.like.n_evaluations = fit.n_evaluations
         return State(fit, point)
 
-    def _settle_and_offer(self, action: str, proposals: Sequence[Callable[[], State | _Start | None]]) -> bool:
+    def _settle_and_offer(
+        self, action: str, proposals: Sequence[Callable[[], State | _Start | None]], hasty: bool = True
+    ) -> bool:
         """Settle the starts of some moves, search from the best of them, and keep its end when V has fallen."""
-        settled: list[State] = []
+        starts: list[State] = []
         for proposal in proposals:
             start = proposal()
             if start is None:
                 continue
-            settled.append(start if isinstance(start, State) else self._settled(start))
-            if not trusted(settled[-1]):
-                self._record(settled.pop(), action, False, False)
-        settled.sort(key=lambda state: state.value if np.isfinite(state.value) else np.inf)
+            starts.append(start if isinstance(start, State) else self._settled(start))
+            if not trusted(starts[-1]):
+                self._record(starts.pop(), action, False, False)
+        starts.sort(key=lambda state: state.value if np.isfinite(state.value) else np.inf)
         plain = self.value - SURE * self.like.n_rows * self.like.n_outputs
-        if action == "birth" and self.hasty and settled and settled[0].value < plain:
-            for state in settled[1:]:
+        if action == "birth" and hasty and self.hasty and starts and starts[0].value < plain:
+            for state in starts[1:]:
                 self._record(state, action, False, False)
-            self._keep(self._glanced(settled[0]), action, False)
+            self._keep(self._glanced(starts[0]), action, False)
             self.polished = False
             return True
         reach = self.value + REACH * self.like.n_rows * self.like.n_outputs
-        if not self.polished and settled and settled[0].value < reach:
+        if not self.polished and hasty and starts and starts[0].value < reach:
             # what is neither plainly better nor worse is weighed against the dictionary at its best
             return False
-        self.refused = not settled or not settled[0].value < reach
-        searched = [state for state in settled[:MAX_SEARCHED] if state.value < reach]
-        for state in settled[len(searched) :]:
+        self.refused = not starts or not starts[0].value < reach
+        searched = [state for state in starts[:MAX_SEARCHED] if state.value < reach]
+        for state in starts[len(searched) :]:
             self._record(state, action, False, False)
         for j, state in enumerate(searched):
             state.fit.n_evaluations = state.fit.n_before = self.like.n_evaluations
@@ -457,7 +466,7 @@ class _Growth:
         fit = state.fit
         fit.n_evaluations = fit.n_before = self.like.n_evaluations
         point = glance(fit, in_frames(fit, state.point), GLANCE_OUTER)
-        point = fit.settled(point.evaluation.term, point.rho, COARSE_INNER)
+        point = settled(fit, point.evaluation.term, point.rho)
         self.like.n_evaluations = fit.n_evaluations
         self.refused = False
         return State(fit, point) if point.evaluation.value < state.value else state
@@ -471,18 +480,27 @@ class _Growth:
         state, status = self._loosely(fit, self.state.point)
         last = max(j for j, step in enumerate(self.path) if step.kept)
         self.path[last] = replace(self.path[last], evidence=state.value, converged=status == "converged")
-        before = self.empty.value if self.searched is None else self.searched.value
-        if state.value < before:
-            self.state = self.searched = state
-            return True
-        # a refresh may raise V: what was plainly better in passing is then not better in the end
-        self.hasty, self.state = False, self.searched
-        size = len(self.atoms)
-        while self.path[last].kept and self.path[last].evidence != before and last > 0:
-            self.path[last] = replace(self.path[last], kept=False)
-            last = max(j for j, step in enumerate(self.path) if step.kept)
-        assert len(self.path[last].kinds) == size
+        self.state = state
+        self.history[-1] = (state, self.history[-1][1])
+        if not state.value < self._before:
+            # what was plainly better in passing may be none better in the end
+            self.hasty = False
+            self._go_back()
         return True
+
+    @property
+    def _before(self) -> float:
+        """Value of the dictionary kept before the last one."""
+        return self.history[-2][0].value if len(self.history) > 1 else self.empty.value
+
+    def _go_back(self) -> None:
+        """To the dictionary kept before the last one."""
+        self.history.pop()
+        self.state, n_kept = self.history[-1] if self.history else (None, 1)
+        kept = [j for j, step in enumerate(self.path) if step.kept]
+        self.polished = self.state is None or self.path[kept[n_kept - 1]].converged
+        for j in kept[n_kept:]:
+            self.path[j] = replace(self.path[j], kept=False)
 
     def _loosen(self, fit: Search) -> None:
         fit.inner_tol = LOCAL_TOL
@@ -493,8 +511,12 @@ class _Growth:
         """Search from a point as far as a decision needs."""
         self._loosen(fit)
         status = refine(fit, point)
+        end = point if fit.best is None else fit.best
+        if fit.support_changes:
+            # the search was cut off between supports: V of the old ones says nothing
+            end = settled(fit, end.evaluation.term, end.rho)
         self.like.n_evaluations = fit.n_evaluations
-        return State(fit, point if fit.best is None else fit.best), status
+        return State(fit, end), status
 
     def _offer(self, action: str, candidates: list[Candidate]) -> bool:
         """Keep the best of some candidates when it is better than the dictionary before."""
@@ -505,13 +527,14 @@ class _Growth:
                 self._record(own, action, end == "converged", False)
         self._record(state, action, status == "converged", better)
         if better:
-            self.state = self.searched = state
-            self.polished = True
+            self.state, self.polished = state, True
+            self.history.append((state, sum(step.kept for step in self.path)))
         return better
 
     def _keep(self, state: State, action: str, converged: bool) -> None:
         self._record(state, action, converged, True)
         self.state = state
+        self.history.append((state, sum(step.kept for step in self.path)))
 
     def _record(self, state: State, action: str, converged: bool, kept: bool, at: int | None = None) -> None:
         step = GrowthStep(
@@ -522,6 +545,11 @@ class _Growth:
 
 def _rows_of(problem: Problem) -> dict[str, Any]:
     return {"X": problem.X, "weights": problem.weights, "metric": problem.metric}
+
+
+def settled(fit: Search, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
+    """A loosely converged V that compares: its supports suit its strengths, and these lie above the floor of those."""
+    return fit.above_floor(fit.settled(term, rho, COARSE_INNER))
 
 
 def trusted(state: State) -> bool:

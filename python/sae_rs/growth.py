@@ -198,7 +198,7 @@ class _Growth:
         # whether every start of the last step was far behind, which the end of that search would not change
         self.refused = False
         self.stopped = False
-        self.path = [GrowthStep((), self.empty.value, True, True, "start", 0.0)]
+        self.path = [GrowthStep((), float(self.empty.value), True, True, "start", 0.0)]
 
     @property
     def value(self) -> float:

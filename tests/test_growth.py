@@ -11,7 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 import sae_rs
-from sae_rs import Circle, Line, ManifoldSAE, Sphere
+from sae_rs import Circle, Line, ManifoldSAE, Sphere, ThresholdGate, growth
+from sae_rs.growth import GrowthStep
+from sae_rs.moves import State
+from sae_rs.problem import Problem
+from sae_rs.search import Point, Search
 
 FloatArray = NDArray[np.float64]
 
@@ -29,14 +33,32 @@ def circles(n_circles: int, p: int, n: int, seed: int) -> FloatArray:
     return np.einsum("ij,ijp->ip", points, planes[which]) + 0.05 * rng.standard_normal((n, p))
 
 
-@pytest.mark.parametrize("n_circles", [1, 2, pytest.param(3, marks=slow)])
-def test_as_many_circles_as_there_are(n_circles: int) -> None:
-    model = ManifoldSAE("auto", Circle(1)).fit(circles(n_circles, 12, 400, seed=n_circles))
+def kept(model: ManifoldSAE) -> list[GrowthStep]:
+    return [step for step in model.growth_ if step.kept]
+
+
+@pytest.mark.parametrize(
+    ("n_circles", "p", "n"),
+    [
+        (1, 12, 400),
+        (2, 12, 400),
+        (3, 12, 400),
+        pytest.param(3, 12, 1500, marks=slow),
+        pytest.param(6, 24, 1500, marks=slow),
+        pytest.param(8, 48, 1500, marks=slow),
+    ],
+)
+def test_as_many_circles_as_there_are(n_circles: int, p: int, n: int) -> None:
+    model = ManifoldSAE("auto", Circle(1)).fit(circles(n_circles, p, n, seed=n_circles))
+    assert model.converged_
     assert len(model.decoders_) == n_circles
-    assert [step.kept for step in model.growth_] == [True] * (n_circles + 1) + [False]
-    values = [step.evidence for step in model.growth_]
-    assert model.evidence_ == min(values)
-    assert (np.diff(values[:-1]) < 0).all()
+    path = kept(model)
+    assert path[0].action == "start"
+    assert path[-1].n_atoms == n_circles
+    assert model.evidence_ == path[-1].evidence
+    assert (np.diff([step.evidence for step in path]) < 0).all()
+    assert path[-1].explained_variance == pytest.approx(model.explained_variance_, abs=1e-3)
+    assert any(not step.kept and step.n_atoms == n_circles + 1 for step in model.growth_)
 
 
 def test_no_atom_on_noise() -> None:
@@ -45,6 +67,7 @@ def test_no_atom_on_noise() -> None:
     assert model.decoders_ == []
     assert model.growth_[0].kinds == ()
     assert {step.kinds for step in model.growth_[1:]} == {("circle",), ("line",), ("sphere",)}
+    assert {step.action for step in model.growth_[1:]} == {"birth"}
     assert not any(step.kept for step in model.growth_[1:])
 
 
@@ -60,6 +83,66 @@ def test_kinds_are_chosen() -> None:
     assert sorted(atom.kind for atom in model._atoms) == ["circle", "line"]
 
 
+def overlapping(n: int, seed: int) -> FloatArray:
+    """Two circles, each on two rows of three, whichever the other does."""
+    rng = np.random.default_rng(seed)
+    X = 0.05 * rng.standard_normal((n, 12))
+    for _ in range(2):
+        t, active = rng.uniform(0.0, 2.0 * np.pi, n), rng.random(n) < 2.0 / 3.0
+        X += active[:, None] * (np.column_stack([np.cos(t), np.sin(t)]) @ rng.standard_normal((2, 12)) / np.sqrt(12.0))
+    return X
+
+
+@pytest.mark.parametrize("max_atoms", [2, pytest.param(4, marks=slow)])
+def test_atoms_that_overlap_are_born_on_the_residual(max_atoms: int) -> None:
+    model = ManifoldSAE("auto", Circle(1), ThresholdGate(), max_atoms=max_atoms).fit(overlapping(250, seed=1))
+    assert len(model.decoders_) == 2
+    assert model.explained_variance_ > 0.97
+
+
+@pytest.mark.parametrize("max_atoms", [2, pytest.param(4, marks=slow)])
+def test_lines_need_no_curved_atom(max_atoms: int) -> None:
+    rng = np.random.default_rng(2)
+    n, p = 240, 12
+    directions = np.linalg.qr(rng.standard_normal((p, 2)))[0].T
+    place = rng.choice([-1.0, 1.0], n) * rng.uniform(0.3, 2.0, n)
+    X = place[:, None] * directions[rng.integers(2, size=n)] + 0.05 * rng.standard_normal((n, p))
+    model = ManifoldSAE("auto", [Line(), Circle(1)], max_atoms=max_atoms).fit(X)
+    # two lines look like one ellipse at first: its kind is exchanged when a second atom has come
+    assert {atom.kind for atom in model._atoms} == {"line"}
+    assert len(model.decoders_) >= 2
+    assert "exchange" in [step.action for step in kept(model)]
+
+
+def test_a_callback_ends_with_the_best_dictionary_so_far() -> None:
+    X = circles(2, 12, 300, seed=2)
+    seen: list[int] = []
+
+    def stop(progress: sae_rs.FitProgress) -> bool:
+        seen.append(progress.evaluation)
+        return len(seen) >= 60
+
+    with pytest.warns(sae_rs.ConvergenceWarning, match="stopped"):
+        model = ManifoldSAE("auto", Circle(1), callback=stop).fit(X)
+    assert len(seen) == 60
+    assert seen == sorted(seen)
+    assert not model.converged_
+    assert len(model.decoders_) == kept(model)[-1].n_atoms >= 1
+    assert model.evidence_ == kept(model)[-1].evidence
+
+
+def test_an_interrupt_ends_with_the_best_dictionary_so_far() -> None:
+    def interrupt(progress: sae_rs.FitProgress) -> bool:
+        if progress.evaluation >= 60:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.warns(sae_rs.ConvergenceWarning, match="stopped"):
+        model = ManifoldSAE("auto", Circle(1), callback=interrupt).fit(circles(2, 12, 300, seed=2))
+    assert not model.converged_
+    assert len(model.decoders_) >= 1
+
+
 def test_the_path_ends_where_it_must(tmp_path: Path) -> None:
     X = circles(3, 12, 300, seed=0)
     model = ManifoldSAE("auto", Circle(1), max_atoms=1).fit(X)
@@ -72,6 +155,58 @@ def test_the_path_ends_where_it_must(tmp_path: Path) -> None:
 def test_gates_of_a_few_atoms_grow_as_well() -> None:
     model = ManifoldSAE("auto", Circle(1), gate=sae_rs.Softmax(top_k=3), max_atoms=1).fit(circles(1, 8, 100, seed=0))
     assert len(model.decoders_) == 1
+
+
+def test_many_rows_go_on_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "SAMPLE_ABOVE", 200)
+    monkeypatch.setattr(growth, "SAMPLE_ROWS", 150)
+    model = ManifoldSAE("auto", Circle(1), max_atoms=2).fit(circles(2, 12, 400, seed=2))
+    assert len(model.decoders_) == 2
+    assert model.converged_
+    assert [step.action for step in model.growth_ if step.kept] == ["start", "birth", "birth", "start"]
+    assert model.gates_.shape == (400, 2)
+
+
+def test_duplicates_are_found_and_merged() -> None:
+    X = circles(1, 8, 150, seed=0)
+    model = ManifoldSAE(1, Circle(1)).fit(X)
+    problem = Problem(X, (Circle(1), Circle(1)), ThresholdGate(), None, True)
+    logits = np.where(np.arange(150)[:, None] % 2 == np.arange(2), 3.0, -3.0)
+    decoder = model.decoders_[0]
+    # the second draws the same circle, turned and mirrored
+    turned = np.array([decoder[0], -decoder[2], decoder[1]])
+    t = model.coords_[0]
+    angles = np.arctan2(-np.cos(t), np.sin(t))
+    term = problem.at_state(logits, [t, np.ascontiguousarray(angles)], [decoder, turned], logits > 0.0)
+    search = Search(problem, outer="bfgs", max_outer=20, max_inner=100, tol=1e-3, threads=1, progress=None)
+    rho = sae_rs.SaeManifoldRho(0.0, [0.0, 0.0], None, "per_atom", float(np.log(model.dispersion_)))
+    state = State(search, Point(rho, term.evaluate(rho, max_inner=1, gradient=False)))
+    assert growth.duplicates(state) == [(0, 1)]
+    none = search.on(Problem(X, (), ThresholdGate(), None, True))
+    path = growth._Growth(none, ThresholdGate(), [Circle(1)], lambda atoms: True, 2, 2, 0)
+    path._keep(state, "birth", False)
+    assert path._tidy()
+    assert path.path[-1].action == "merge"
+    assert path.atoms == (Circle(1),)
+
+
+def test_the_summary_tells_of_growth() -> None:
+    model = ManifoldSAE("auto", Circle(1), max_atoms=1).fit(circles(1, 8, 100, seed=0))
+    assert "growth              2 dictionaries tried, kept: 1 birth" in model.summary()
+    assert "growth " not in ManifoldSAE(1, Circle(1)).fit(circles(1, 8, 100, seed=0)).summary()
+
+
+def test_the_path_is_drawn() -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    X = circles(1, 8, 100, seed=0)
+    model = ManifoldSAE("auto", Circle(1), max_atoms=1).fit(X)
+    ax = model.plot_growth()
+    drawn = np.asarray(ax.lines[0].get_xydata())
+    np.testing.assert_array_equal(drawn, [[step.n_atoms, step.evidence] for step in kept(model)])
+    assert [text.get_text() for text in ax.texts] == ["start", "birth: circle"]
+    with pytest.raises(ValueError, match="did not grow"):
+        ManifoldSAE(1, Circle(1)).fit(X).plot_growth()
 
 
 def test_rows_that_are_too_few_for_any_kind_are_refused() -> None:

@@ -15,6 +15,7 @@ import safetensors.numpy
 import sae_rs
 from planted import fitted_mean, fitted_one, fitted_two, one_circle, two_circles
 from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, Softmax
+from sae_rs.checkpoints import checksum
 from sae_rs.files import write_atomically
 
 X, X2 = one_circle()[0], two_circles()[0]
@@ -166,7 +167,7 @@ class TestRefused:
         body = json.loads(metadata["model"])
         edit(body, tensors)
         metadata["model"] = json.dumps(body)
-        metadata["checksum"] = sae_rs.io._checksum(metadata["model"], tensors)
+        metadata["checksum"] = checksum(metadata["model"], tensors)
         safetensors.numpy.save_file(tensors, path, metadata)
         with pytest.raises(ValueError, match=r"is a damaged sae_rs\.ManifoldSAE file") as caught:
             sae_rs.load(path)

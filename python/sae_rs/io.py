@@ -7,7 +7,6 @@ the shortest text that reads back as the same float.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -21,11 +20,13 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from ._core import SaeManifoldRho
-from .atoms import Atom, atom_from_spec
+from .atoms import atom_from_spec
+from .checkpoints import checksum
 from .files import write_atomically
-from .gates import Gate, gate_from_fields
+from .gates import gate_from_fields
 from .growth import GrowthStep
 from .model import ManifoldSAE
+from .parameters import encode_parameter
 from .reml import Certificate
 from .strengths import rho_fields
 from .training import TrainingSummary, n_directions
@@ -34,7 +35,7 @@ FORMAT = "sae_rs.ManifoldSAE"
 # Raised when an older reader would misread a new file; such a file is refused by name of its version.
 FORMAT_VERSION = 1
 # Parameters that describe a run, not a model, and that a file cannot hold.
-RUN_PARAMETERS = ("progress", "callback")
+RUN_PARAMETERS = ("progress", "callback", "checkpoint", "checkpoint_every")
 
 
 def save(model: ManifoldSAE, path: str | os.PathLike[str]) -> None:
@@ -66,7 +67,7 @@ def save(model: ManifoldSAE, path: str | os.PathLike[str]) -> None:
         tensors[f"view_rows.{k}"] = training.view_rows[k]
     parameters = {name: value for name, value in model.get_params().items() if name not in RUN_PARAMETERS}
     body = {
-        "parameters": _encode(parameters),
+        "parameters": encode_parameter(parameters),
         "atoms": [atom.spec() for atom in model._atoms],
         "gate": model._gate.fields(),
         "dtype": model._dtype.name,
@@ -75,10 +76,10 @@ def save(model: ManifoldSAE, path: str | os.PathLike[str]) -> None:
         "rho": rho_fields(model.rho_),
         "dispersion": model.dispersion_,
         "converged": model.converged_,
-        "certificate": _encode(dataclasses.asdict(model.certificate_)),
+        "certificate": encode_parameter(dataclasses.asdict(model.certificate_)),
         "explained_variance": model.explained_variance_,
         "metric_explained_variance": model.metric_explained_variance_,
-        "growth": [dataclasses.asdict(step) for step in model.growth_],
+        "growth": [_step_fields(step) for step in model.growth_],
     }
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     text = json.dumps(body)
@@ -86,7 +87,7 @@ def save(model: ManifoldSAE, path: str | os.PathLike[str]) -> None:
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
         "package_version": version("sae-rs"),
-        "checksum": _checksum(text, contiguous),
+        "checksum": checksum(text, contiguous),
         "model": text,
     }
     write_atomically(path, safetensors.numpy.save(contiguous, metadata))
@@ -115,7 +116,7 @@ def load(path: str | os.PathLike[str]) -> ManifoldSAE:
     except (safetensors.SafetensorError, TypeError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     try:
-        if _checksum(metadata["model"], tensors) != metadata["checksum"]:
+        if checksum(metadata["model"], tensors) != metadata["checksum"]:
             raise ValueError("its checksum does not match its contents")
         return _rebuild(json.loads(metadata["model"]), tensors)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
@@ -134,15 +135,6 @@ def _check_header(metadata: Mapping[str, str], path: str | os.PathLike[str]) -> 
             f"{path} has format version {found}, written by sae_rs {metadata.get('package_version', '?')};"
             f" this version reads up to {FORMAT_VERSION}: update sae_rs"
         )
-
-
-def _checksum(text: str, tensors: Mapping[str, NDArray[Any]]) -> str:
-    """Digest of everything a model is rebuilt from; it finds damage, it does not authenticate."""
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype.name} {tensors[name].shape}".encode())
-        digest.update(tensors[name].tobytes())
-    return digest.hexdigest()
 
 
 def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> ManifoldSAE:
@@ -189,7 +181,7 @@ def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Ma
         explained_variance_=training.explained_variance,
         # files of before there were metrics have none
         metric_explained_variance_=body.get("metric_explained_variance"),
-        growth_=tuple(GrowthStep(**{**step, "kinds": tuple(step["kinds"])}) for step in body.get("growth", ())),
+        growth_=tuple(_step(fields) for fields in body.get("growth", ())),
         n_features_in_=n_columns,
         _atoms=atoms,
         _gate=gate_from_fields(body["gate"]),
@@ -203,26 +195,19 @@ def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Ma
     return model
 
 
-def _encode(value: Any) -> Any:
-    """Write a parameter as JSON values; objects become one-key mappings that `_decode` knows, and nothing else does."""
-    if isinstance(value, Atom):
-        return {"atom": value.spec()}
-    if isinstance(value, Gate):
-        return {"gate": value.fields()}
-    if isinstance(value, SaeManifoldRho):
-        return {"rho": rho_fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): _encode(entry) for name, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_encode(entry) for entry in value]
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
-    # A random generator has no place in a file: the seeds of a finished fit are of no more use.
-    return None
+def _step_fields(step: GrowthStep) -> dict[str, Any]:
+    """A step of growth as JSON values; what is not finite is no JSON number."""
+    fields = dataclasses.asdict(step)
+    return {name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in fields.items()}
+
+
+def _step(fields: Mapping[str, Any]) -> GrowthStep:
+    """A step of growth; those of older files have fewer fields."""
+    evidence = fields["evidence"]
+    known = {name: value for name, value in fields.items() if value is not None}
+    return GrowthStep(
+        **{**known, "kinds": tuple(fields["kinds"]), "evidence": float("inf") if evidence is None else float(evidence)}
+    )
 
 
 def _decode(parameters: Mapping[str, Any]) -> dict[str, Any]:

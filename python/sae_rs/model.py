@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _core, reml
+from . import _core, checkpoints, reml
 from .atoms import Atom, resolve_atoms, resolve_kinds
+from .checkpoints import Checkpoints
 from .encoding import Encoding, check_code, decode_atom, decode_rows, encode_with
 from .exceptions import ConvergenceWarning, NotFittedError
 from .fitted_rows import FittedRows
@@ -19,9 +20,11 @@ from .gates import Gate, resolve_gate
 from .growth import GrowthStep, check_growth, grow
 from .memory import check_memory
 from .metrics import RowMetric
-from .parameters import Parameters
+from .parameters import Parameters, encode_parameter
+from .problem import Problem
 from .progress import listening
 from .rows import FileRows, Rows, blocks, column_mean
+from .search import Search
 from .training import TrainingSummary, metric_explained_variance, summarise_training
 from .validation import (
     as_matrix,
@@ -77,8 +80,9 @@ class ManifoldSAE(Parameters):
     Parameters
     ----------
     n_atoms : int or "auto", default 8
-        K. 0 is the mean-only model, so that evidences can be compared with it. "auto" adds one atom at a time while
-        that lowers the evidence; ``growth_`` is the path.
+        K. 0 is the mean-only model, so that evidences can be compared with it. "auto" lets the dictionary grow by
+        moves that lower the evidence (births, deaths, merges, exchanges of a kind); ``growth_`` is the path. Ctrl-C
+        then ends the fit as a callback does, with the best dictionary so far.
     atom : str, Atom or list of K of them, default "circle"
         Kind of the atoms. With ``n_atoms="auto"`` a list names the kinds that each new atom is chosen from.
     gate : str or Gate, default "softmax"
@@ -104,7 +108,7 @@ class ManifoldSAE(Parameters):
         What the bending of curves is measured against. With "arc_length" S is re-weighted by the speed of each basis
         function's rows, and the weights are renewed between searches.
     max_atoms : int, default 32
-        Where ``n_atoms="auto"`` ends at the latest.
+        No dictionary of ``n_atoms="auto"`` has more.
     decoder_rank : int, "auto" or None, default None
         Rank r of every decoder, ``B_k = C_k U_kᵀ`` with an orthonormal frame U_k: an atom then lies in r output
         directions, and counts as many in the evidence. "auto" takes the rank that the first guess shows, where p ≥ 12
@@ -120,6 +124,12 @@ class ManifoldSAE(Parameters):
         True shows a progress bar (tqdm) or lines on standard error; a callable gets each `FitProgress`.
     callback : callable or None
         Gets each `FitProgress`; returning True stops the fit with its best state.
+    checkpoint : path or None
+        File to which a fit writes where it stands, for ``fit(X, resume=...)``; it always holds one whole checkpoint.
+        The search is then made of segments, so its end differs from that without checkpoints by what the tolerance
+        leaves open.
+    checkpoint_every : int, default 5
+        Outer iterations between two checkpoints.
 
     Attributes
     ----------
@@ -213,6 +223,8 @@ class ManifoldSAE(Parameters):
         memory_budget: int | str | None = None,
         progress: bool | Callable[[reml.FitProgress], object] | None = None,
         callback: Callable[[reml.FitProgress], object] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 5,
     ) -> None:
         self.n_atoms = n_atoms
         self.atom = atom
@@ -233,10 +245,19 @@ class ManifoldSAE(Parameters):
         self.memory_budget = memory_budget
         self.progress = progress
         self.callback = callback
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
 
     # Fitting ---------------------------------------------------------------------------------------------------------
 
-    def fit(self, X: Rows, weights: ArrayLike | None = None, *, metric: RowMetric | None = None) -> ManifoldSAE:
+    def fit(
+        self,
+        X: Rows,
+        weights: ArrayLike | None = None,
+        *,
+        metric: RowMetric | None = None,
+        resume: str | os.PathLike[str] | None = None,
+    ) -> ManifoldSAE:
         """Fit the dictionary to rows.
 
         Parameters
@@ -250,6 +271,9 @@ class ManifoldSAE(Parameters):
             A metric of each row's residual. In mode "whitened" it stands in the likelihood; new rows, rows of weight 0
             and the standard deviations of curves do not know it. In either mode ``metric_explained_variance_`` is the
             explained variance as it measures it.
+        resume : path, optional
+            A checkpoint of a fit of the same rows with the same settings: this fit goes on from there, to the end that
+            one would have come to, bit for bit.
 
         Returns
         -------
@@ -259,7 +283,10 @@ class ManifoldSAE(Parameters):
         Raises
         ------
         ValueError
-            For data, weights or options that cannot be used; the message names the one at fault.
+            For data, weights or options that cannot be used; the message names the one at fault. For a checkpoint that
+            is damaged, or is of other data or settings; the message names what differs.
+        OSError
+            When a checkpoint cannot be read or written.
 
         Warns
         -----
@@ -291,7 +318,7 @@ class ManifoldSAE(Parameters):
         for own in [(kind,) for kind in kinds] if n_atoms is None else [atoms]:
             check_memory(self.memory_budget, array.shape[0], array.shape[1], own)
         decoder_rank = check_decoder_rank(self.decoder_rank, array.shape[1])
-        whole = gate.routing is not None or metric is not None or array.shape[0] <= reml.SAMPLE_ABOVE
+        whole = n_atoms is None or gate.routing is not None or metric is not None or array.shape[0] <= reml.SAMPLE_ABOVE
         if isinstance(array, FileRows) and whole:
             array = array.loaded()
         data = check_training_rows(array)
@@ -321,37 +348,60 @@ class ManifoldSAE(Parameters):
                 return False
             return True
 
-        def fit_dictionary(
-            dictionary: tuple[Atom, ...], listener: Callable[[reml.FitProgress], object] | None
-        ) -> reml.FitResult:
-            return reml.fit_dictionary(
-                fitted.values,
-                dictionary,
-                gate.sized(len(dictionary)) if n_atoms is None else gate,
-                evidence=self.evidence,
-                outer=self.outer,
-                arc_length=self.roughness == "arc_length",
-                decoder_rank=decoder_rank,
-                weights=fitted.weights,
-                metric=fitted.part(factors) if metric is not None and metric.mode == "whitened" else None,
-                rho=rho,
-                n_init=n_init,
-                max_outer=max_outer,
-                max_inner=max_inner,
-                tol=tol,
-                center=bool(self.center),
-                random_state=seed,
-                threads=threads,
-                progress=listener,
-            )
-
+        whitening = fitted.part(factors) if metric is not None and metric.mode == "whitened" else None
+        marks = self._checkpoints(n_atoms, seed, fitted, whitening, resume)
+        if marks is not None:
+            seed = marks.identity.seed
         with listening(self.progress, self.callback) as listener:
             if n_atoms is None:
-                grown = grow(lambda own: fit_dictionary(own, listener), kinds, admitted, max_atoms)
+                none = Problem(
+                    fitted.values,
+                    (),
+                    gate.sized(1).settled,
+                    fitted.weights,
+                    bool(self.center),
+                    self.evidence,
+                    self.roughness == "arc_length",
+                    decoder_rank,
+                    whitening,
+                )
+                like = Search(
+                    none,
+                    outer=self.outer,
+                    max_outer=max_outer,
+                    max_inner=max_inner,
+                    tol=tol,
+                    threads=threads,
+                    progress=listener,
+                )
+                grown = grow(like, gate, kinds, admitted, max_atoms, n_init, seed)
                 result, atoms, path = grown.result, grown.atoms, grown.path
                 gate = gate.sized(len(atoms))
             else:
-                result, path = fit_dictionary(atoms, listener), ()
+                result, path = (
+                    reml.fit_dictionary(
+                        fitted.values,
+                        atoms,
+                        gate,
+                        evidence=self.evidence,
+                        outer=self.outer,
+                        arc_length=self.roughness == "arc_length",
+                        decoder_rank=decoder_rank,
+                        weights=fitted.weights,
+                        metric=whitening,
+                        rho=rho,
+                        n_init=n_init,
+                        max_outer=max_outer,
+                        max_inner=max_inner,
+                        tol=tol,
+                        center=bool(self.center),
+                        random_state=seed,
+                        threads=threads,
+                        progress=listener,
+                        marks=marks,
+                    ),
+                    (),
+                )
         n_rows, n_columns = data.values.shape
         term = result.term
         if term is None:
@@ -427,6 +477,44 @@ class ManifoldSAE(Parameters):
                 stacklevel=2,
             )
         return self
+
+    def _checkpoints(
+        self,
+        n_atoms: int | None,
+        seed: int,
+        fitted: FittedRows,
+        whitening: FloatArray | None,
+        resume: str | os.PathLike[str] | None,
+    ) -> Checkpoints | None:
+        """Where the fit writes where it stands and goes on from; None without either."""
+        for name, value in (("checkpoint", self.checkpoint), ("resume", resume)):
+            if value is not None and not isinstance(value, (str, os.PathLike)):
+                raise ValueError(f"{name} must be a path or None, got {value!r}")
+        every = check_integer(self.checkpoint_every, "checkpoint_every", 1)
+        if self.checkpoint is None and resume is None:
+            return None
+        if n_atoms is None:
+            raise ValueError("n_atoms='auto' has no checkpoints: use checkpoint and resume with a number of atoms")
+        saved = None if resume is None else checkpoints.read(resume)
+        settings = {
+            **{name: value for name, value in self.get_params().items() if name not in checkpoints.FREE_PARAMETERS},
+            "checkpoint_every": every,
+            "random_state": seed,
+        }
+        if saved is not None and not isinstance(self.random_state, (int, np.integer)):
+            # a seed that was drawn is part of the fit that goes on
+            settings["random_state"] = seed = saved.identity.seed
+        identity = checkpoints.identity_of(
+            {name: encode_parameter(value) for name, value in settings.items()},
+            seed,
+            fitted.values,
+            fitted.weights,
+            whitening,
+        )
+        if saved is not None:
+            assert resume is not None
+            identity.check(saved.identity, os.fspath(resume))
+        return checkpoints.Checkpoints(self.checkpoint, every, identity, saved)
 
     def fit_transform(self, X: Rows, y: object = None, *, weights: ArrayLike | None = None) -> FloatArray:
         """Fit and return the gates (n, K) of the training rows; `y` is ignored, as pipelines pass it."""
@@ -576,6 +664,13 @@ class ManifoldSAE(Parameters):
         self._check_fitted("plot_atom")
         self._check_atom(k)
         return plot_atom(self, k, labels, ax)
+
+    def plot_growth(self, ax: Axes | None = None) -> Axes:
+        """Draw the evidence of the dictionaries that ``n_atoms="auto"`` tried; needs matplotlib."""
+        from .plot import plot_growth
+
+        self._check_fitted("plot_growth")
+        return plot_growth(self, ax)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted model to a safetensors file; `sae_rs.load` reads it back bit for bit."""

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._core import SaeManifoldRho
+from .atoms import Atom
+from .gates import Gate
+from .strengths import rho_fields
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -49,3 +57,25 @@ class Parameters:
             transformer_tags=utils.TransformerTags(preserves_dtype=[]),
             input_tags=utils.InputTags(),
         )
+
+
+def encode_parameter(value: Any) -> Any:
+    """Write a parameter as JSON values; objects become mappings of one key, which `sae_rs.io` reads."""
+    if isinstance(value, Atom):
+        return {"atom": value.spec()}
+    if isinstance(value, Gate):
+        return {"gate": value.fields()}
+    if isinstance(value, SaeManifoldRho):
+        return {"rho": rho_fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): encode_parameter(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [encode_parameter(entry) for entry in value]
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    # A random generator has no place in a file: the seeds of a finished fit are of no more use.
+    return None

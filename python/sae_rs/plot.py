@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .model import ManifoldSAE
 
-__all__ = ["cyclic_colours", "import_pyplot", "plot", "plot_atom"]
+__all__ = ["cyclic_colours", "import_pyplot", "plot", "plot_atom", "plot_growth"]
 
 FloatArray = NDArray[np.float64]
 
@@ -40,6 +40,8 @@ LEAST_CLASS_GATE = 0.5
 MOST_POINTS = 5000
 PANEL_INCHES = 4.6
 BOX_ZOOM = 0.82
+# A move on a path of growth is described in at most so many letters.
+LONGEST_MOVE = 24
 # Type of the names in points; the width is that of a usual letter.
 FONT_SIZE, LETTER_WIDTH, LINE_HEIGHT = 10.0, 6.4, 13.0
 
@@ -89,6 +91,46 @@ def plot(model: ManifoldSAE, labels: ArrayLike | None = None) -> Figure:
         picture = _Picture(model, k)
         picture.draw(figure.add_subplot(lines, columns, k + 1, projection=picture.projection), names)
     return figure  # type: ignore[no-any-return]
+
+
+def plot_growth(model: ManifoldSAE, ax: Axes | None = None) -> Axes:
+    """Draw the path of ``n_atoms="auto"``: the evidence of every dictionary that was tried, by its number of atoms.
+
+    Dictionaries that were kept are joined in the order in which they were found, and named by the move that led to
+    them; the others are open marks.
+
+    Raises
+    ------
+    ImportError
+        When matplotlib is not installed.
+    ValueError
+        When the model has no path.
+    """
+    pyplot = import_pyplot()
+    path = model.growth_
+    if not path:
+        raise ValueError("the model did not grow: plot_growth needs a fit with n_atoms='auto'")
+    if ax is None:
+        ax = pyplot.figure(figsize=(PANEL_INCHES, PANEL_INCHES), layout="constrained").add_subplot()
+    kept, others = [step for step in path if step.kept], [step for step in path if not step.kept]
+    ax.plot([s.n_atoms for s in kept], [s.evidence for s in kept], color=INK, linewidth=1.6, marker="o", markersize=5)
+    ax.scatter(
+        [s.n_atoms for s in others], [s.evidence for s in others], s=22, facecolors="none", edgecolors=MUTED, zorder=3
+    )
+    for step in kept:
+        what = step.action if step.action in ("start", "death") else f"{step.action}: {', '.join(step.kinds)}"
+        text = what if len(what) <= LONGEST_MOVE else f"{step.action} ({step.n_atoms} atoms)"
+        ax.annotate(
+            text, (step.n_atoms, step.evidence), (6, 6), textcoords="offset points", color=INK, fontsize=FONT_SIZE - 2
+        )
+    ax.set_xticks(sorted({step.n_atoms for step in path}))
+    ax.set_xlabel("atoms", color=MUTED, fontsize=9)
+    ax.set_ylabel("evidence in nats, lower is better", color=MUTED, fontsize=9)
+    ax.tick_params(colors=MUTED, labelsize=8, length=3)
+    ax.margins(0.14)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    return ax
 
 
 class _Picture:

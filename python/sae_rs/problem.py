@@ -49,6 +49,11 @@ class Problem:
         return self.X.core if isinstance(self.X, FileRows) else self.X
 
     @property
+    def rows(self) -> FloatArray:
+        """All rows in memory."""
+        return self.X[:]
+
+    @property
     def n_entries(self) -> int:
         """Entries of the data that the likelihood counts."""
         n_rows, n_outputs = self.X.shape
@@ -134,20 +139,21 @@ class Problem:
             self.evidence,
             threads,
         )
-        return self._at_state(found.logits, found.coords, term.decoders, found.support)
+        return self.at_state(found.logits, found.coords, term.decoders, found.support)
 
     def carried(self, term: _core.SaeManifoldTerm, before: Gate) -> _core.SaeManifoldTerm:
         """The state of a term under another gate, its gates kept."""
         logits = self.gate.carried(np.asarray(term.logits), before)
-        return self._at_state(logits, term.coords, term.decoders, term.support)
+        return self.at_state(logits, term.coords, term.decoders, term.support)
 
-    def _at_state(
+    def at_state(
         self,
         logits: FloatArray,
         coords: Sequence[FloatArray],
         decoders: Sequence[FloatArray],
         support: NDArray[np.bool_],
     ) -> _core.SaeManifoldTerm:
+        """The term at a given inner state."""
         return _core.SaeManifoldTerm(
             self.source,
             [atom.spec() for atom in self.atoms],

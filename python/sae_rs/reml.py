@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from . import _core
 from .atoms import Atom
+from .checkpoints import Checkpoints, Saved
 from .gates import Gate
 from .metrics import whitened_squares
 from .problem import Problem
@@ -47,10 +48,6 @@ ROUND_OUTER = 5
 HOPELESS = 0.1
 # Weaker sparsities are not tried once one is worse by this many nats an entry.
 WORSE = 0.02
-# Searches with a refresh of the supports after each; more than a few mean that rows keep changing places.
-MAX_ROUNDS = 16
-# Refreshes at one ρ between two searches.
-MAX_REFRESHES = 8
 
 
 @dataclass(frozen=True)
@@ -136,6 +133,7 @@ def fit_dictionary(
     random_state: int = 0,
     threads: int | None = None,
     progress: Callable[[FitProgress], object] | None = None,
+    marks: Checkpoints | None = None,
 ) -> FitResult:
     """Fit decoders, gates, coordinates and strengths to rows.
 
@@ -164,6 +162,8 @@ def fit_dictionary(
         The search has converged when about this many nats of descent are left.
     progress : callable, optional
         Called after each evaluation; returning True stops the fit with its best state.
+    marks : Checkpoints, optional
+        Where the fit writes where it stands, and goes on from.
 
     Returns
     -------
@@ -171,19 +171,30 @@ def fit_dictionary(
         Always the best state found; `converged` says whether it passed every test.
     """
     if not atoms:
-        return _mean_only(X, weights, center, evidence, rho, metric)
+        return mean_only(X, weights, center, evidence, rho, metric)
     problem = Problem(X, atoms, gate.settled, weights, center, evidence, arc_length, decoder_rank, metric, keep_rows)
     fit = Search(
         problem, outer=outer, max_outer=max_outer, max_inner=max_inner, tol=tol, threads=threads, progress=progress
     )
     try:
-        status = _refine(fit, _begin(fit, gate, rho, n_init, random_state))
+        saved = None if marks is None else marks.resumed
+        if saved is not None and saved.stage == "whole":
+            status = refine(fit, None, marks)
+        else:
+            status = refine(fit, begin(fit, gate, rho, n_init, random_state, marks), marks)
     except Stopped:
         status = "stopped"
-    return _result(fit, status)
+    return result_of(fit, status)
 
 
-def _begin(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init: int, random_state: int) -> Point:
+def begin(
+    fit: Search,
+    gate: Gate,
+    rho: _core.SaeManifoldRho | None,
+    n_init: int,
+    random_state: int,
+    marks: Checkpoints | None = None,
+) -> Point:
     """A first point, loosely converged; of many rows a sample finds it, and its decoders encode the others."""
     problem = fit.problem
     drawn = (
@@ -192,11 +203,16 @@ def _begin(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init: in
         else None
     )
     if drawn is None:
-        return _in_frames(fit, _annealed(fit, gate, rho, n_init, random_state))
+        return in_frames(fit, _annealed(fit, gate, rho, n_init, random_state))
     sample = fit.on(drawn)
+    sample.stage = "sample"
+    saved = None if marks is None else marks.resumed
     stopped = False
     try:
-        _refine(sample, _in_frames(sample, _annealed(sample, gate, rho, n_init, random_state)))
+        if saved is not None and saved.stage == "sample":
+            refine(sample, None, marks)
+        else:
+            refine(sample, in_frames(sample, _annealed(sample, gate, rho, n_init, random_state)), marks)
     except Stopped:
         stopped = True
     best = sample.best
@@ -213,7 +229,7 @@ def _begin(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init: in
     return fit.coarse(term, best.rho, COARSE_INNER)
 
 
-def _in_frames(fit: Search, point: Point) -> Point:
+def in_frames(fit: Search, point: Point) -> Point:
     """The point with decoders of the rank that was asked for, loosely converged."""
     term = point.evaluation.term
     ranks = fit.problem.decoder_ranks(term)
@@ -236,9 +252,9 @@ def _annealed(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init:
         warm.sparsity_ceiling = min(warm.sparsity_ceiling, warm.problem.gate.sparsity_ceiling(len(fit.problem.atoms)))
     here = rounds[0]
     try:
-        point = _start(here, here.problem.seeds(n_init, random_state, here.threads), rho)
+        point = chosen_start(here, here.problem.seeds(n_init, random_state, here.threads), rho)
         for following in rounds[1:]:
-            point = _glance(here, point, ROUND_OUTER)
+            point = glance(here, point, ROUND_OUTER)
             term = following.problem.carried(point.evaluation.term, here.problem.gate)
             here = following.after(here)
             point = here.settled(term, here.admitted(point.rho), COARSE_INNER)
@@ -252,28 +268,46 @@ def _annealed(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init:
     return point
 
 
-def _refine(fit: Search, point: Point) -> str:
-    """Search and refresh until nothing changes; returns the status."""
-    if not np.isfinite(point.evaluation.value):
-        fit.best = point
-        return "infeasible"
-    point = fit.fine(point.evaluation.term, point.rho)
-    while True:
-        point = fit.above_floor(point)
-        fit.keep(point)
-        if len(point.evaluation.gradient) == 0:
+def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -> str:
+    """Search and refresh until nothing changes, from a point or, without one, from where it was saved.
+
+    Returns the status.
+    """
+    # what is searched before, to compare starts, leaves no checkpoints
+    fit.marks = marks
+    saved: Saved | None = None
+    if point is None:
+        assert marks is not None
+        assert marks.resumed is not None
+        saved = marks.resumed
+        point = saved.restored(fit)
+    else:
+        if not np.isfinite(point.evaluation.value):
+            fit.best = point
             return "infeasible"
-        point, status = fit.search(point, fit.max_outer)
+        point = fit.fine(point.evaluation.term, point.rho)
+    while True:
+        if saved is not None and saved.within:
+            point, status = fit.search(point, fit.max_outer, saved.width, saved.boxes)
+        else:
+            if marks is not None and saved is None:
+                point = marks.passed(fit, point, within=False)
+            point = fit.above_floor(point)
+            fit.keep(point)
+            if len(point.evaluation.gradient) == 0:
+                return "infeasible"
+            point, status = fit.search(point, fit.max_outer)
+        saved = None
         fit.n_rounds += 1
         term, fit.support_changes = point.evaluation.term.refreshed(point.rho, threads=fit.threads)
         if fit.support_changes == 0:
             # what was judged is what is returned
             fit.best = point
             return status
-        if status == "iteration_limit" or fit.n_rounds == MAX_ROUNDS:
+        if status == "iteration_limit" or fit.n_rounds == fit.max_rounds:
             return status if status != "converged" else "supports"
         # rows that move bend the decoders, which moves more rows: let that settle before ρ moves again
-        for _ in range(MAX_REFRESHES):
+        for _ in range(fit.max_refreshes):
             point = fit.fine(term, point.rho)
             term, changed = point.evaluation.term.refreshed(point.rho, threads=fit.threads)
             if changed == 0:
@@ -282,15 +316,15 @@ def _refine(fit: Search, point: Point) -> str:
         fit.best = None
 
 
-def _start(
+def chosen_start(
     fit: Search, seeds: list[tuple[_core.SaeManifoldTerm, _core.SaeManifoldRho]], rho: _core.SaeManifoldRho | None
 ) -> Point:
     """The best of the seeds, each converged loosely at strengths that suit it, then of the sparsity strengths."""
     if rho is not None:
         rho = fit.admitted(rho)
-        return min((fit.settled(term, rho, COARSE_INNER) for term, _ in seeds), key=_value)
+        return min((fit.settled(term, rho, COARSE_INNER) for term, _ in seeds), key=value_at)
     if not fit.problem.gate.free_logits(seeds[0][0].n_atoms):
-        return min((fit.coarse(term, own, COARSE_INNER) for term, own in seeds), key=_value)
+        return min((fit.coarse(term, own, COARSE_INNER) for term, own in seeds), key=value_at)
     # seeds are hard clusterings: they are compared where gates are sparse, which is also where rows are cheapest
     gate, others = fit.problem.gate, fit.problem.gate.sparsity_starts[1:]
     entries = fit.n_rows * fit.n_outputs
@@ -301,18 +335,18 @@ def _start(
         for term, own in hopeful:
             start = gate.sparsity_start(np.asarray(term.logits), np.asarray(term.support)) + shift
             found.append(fit.settled(term, _with_sparsity(own, min(start, fit.sparsity_ceiling)), COARSE_INNER))
-        if any(np.isfinite(_value(point)) for point in found):
+        if any(np.isfinite(value_at(point)) for point in found):
             break
-    tried = [_promising(fit, sorted(found, key=_value))]
+    tried = [_promising(fit, sorted(found, key=value_at))]
     for log_sparse in others:
         best = tried[0]
         point = fit.settled(
             best.evaluation.term, _with_sparsity(best.rho, min(log_sparse, fit.sparsity_ceiling)), GLANCE_INNER
         )
         tried.append(point)
-        if _value(point) > _value(best) + WORSE * entries:
+        if value_at(point) > value_at(best) + WORSE * entries:
             break
-    return min(tried, key=_value)
+    return min(tried, key=value_at)
 
 
 def _log_dispersion(rho: _core.SaeManifoldRho) -> float:
@@ -327,17 +361,17 @@ def _promising(fit: Search, found: list[Point]) -> Point:
     hopeless = HOPELESS * fit.n_rows * fit.n_outputs
     best: Point | None = None
     for start in found:
-        if best is not None and not _value(start) < _value(best) + hopeless:
+        if best is not None and not value_at(start) < value_at(best) + hopeless:
             continue
-        point = _glance(fit, start, GLANCE_OUTER) if len(found) > 1 else start
-        if best is None or _value(point) < _value(best):
+        point = glance(fit, start, GLANCE_OUTER) if len(found) > 1 else start
+        if best is None or value_at(point) < value_at(best):
             best = point
     assert best is not None
     fit.best, fit.n_iterations = None, 0
     return best
 
 
-def _glance(fit: Search, start: Point, max_iterations: int) -> Point:
+def glance(fit: Search, start: Point, max_iterations: int) -> Point:
     """A few steps of the search from a loosely converged point."""
     point = fit.above_floor(fit.fine(start.evaluation.term, start.rho))
     if len(point.evaluation.gradient):
@@ -345,7 +379,7 @@ def _glance(fit: Search, start: Point, max_iterations: int) -> Point:
     return point
 
 
-def _value(point: Point) -> float:
+def value_at(point: Point) -> float:
     return float(point.evaluation.value)
 
 
@@ -355,7 +389,7 @@ def _with_sparsity(rho: _core.SaeManifoldRho, log_sparse: float) -> _core.SaeMan
     return rho.from_flat(flat)
 
 
-def _result(fit: Search, status: str) -> FitResult:
+def result_of(fit: Search, status: str) -> FitResult:
     point = fit.best
     if point is None:
         raise ValueError("the fit was stopped before its first evaluation")
@@ -395,7 +429,7 @@ def _result(fit: Search, status: str) -> FitResult:
     )
 
 
-def _mean_only(
+def mean_only(
     X: FloatArray | FileRows,
     weights: FloatArray | None,
     center: bool,

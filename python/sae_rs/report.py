@@ -28,6 +28,9 @@ CRITERIA = {
     "quasi_laplace": "quasi-Laplace criterion, comparable at one number of atoms and one noise sd",
 }
 
+# Moves of a growing dictionary, in the order in which they are counted.
+ACTIONS = ("birth", "death", "merge", "exchange")
+
 
 def summary(model: ManifoldSAE) -> str:
     """Describe a fitted model: the fit in the header, then one line for each atom.
@@ -46,6 +49,10 @@ def summary(model: ManifoldSAE) -> str:
         f"noise sd            {np.sqrt(model.dispersion_):.4g}",
         f"explained variance  {model.explained_variance_:.4f}",
     ]
+    if model.growth_:
+        kept = [step.action for step in model.growth_ if step.kept]
+        moves = ", ".join(f"{kept.count(a)} {a}{'' if kept.count(a) == 1 else 's'}" for a in ACTIONS if a in kept)
+        lines.append(f"growth              {len(model.growth_)} dictionaries tried, kept: {moves or 'none with atoms'}")
     if not n_atoms:
         return "\n".join(lines)
     head = ["atom", "kind", "mean gate", "rows", "explained", "edf", "energy by part"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from scipy.optimize import minimize
 
 from . import _core, efs
 from .problem import Problem
+
+if TYPE_CHECKING:
+    from .checkpoints import Checkpoints
 
 FloatArray = NDArray[np.float64]
 
@@ -36,6 +39,10 @@ MAX_BOXES = 12
 EVALUATIONS_PER_ITERATION = 2
 # Evaluations of one line search; a smooth V needs two or three, and where an inner optimum vanishes no number helps.
 MAX_LINE_SEARCH = 8
+# Searches with a refresh of the supports after each; more than a few mean that rows keep changing places.
+MAX_ROUNDS = 16
+# Refreshes at one ρ between two searches.
+MAX_REFRESHES = 8
 # A search has stalled when an iteration lowers V by less than this part of the tolerance.
 STALLED = 1e-2
 
@@ -109,6 +116,8 @@ class Search:
         self.variance = problem.variance
         self.outer, self.max_outer, self.max_inner, self.tol = outer, max_outer, max_inner, tol
         self.threads, self.progress = threads, progress
+        self.inner_tol = FINE_TOL
+        self.max_rounds, self.max_refreshes = MAX_ROUNDS, MAX_REFRESHES
         self.n_evaluations = 0
         # those made at earlier temperatures, which do not count against the budget
         self.n_before = 0
@@ -120,6 +129,9 @@ class Search:
         trusted = problem.gate.sparsity_ceiling(len(problem.atoms))
         self.sparsity_ceiling = min(SPARSITY_BOUNDS[1], max(trusted, *problem.gate.sparsity_starts))
         self.best: Point | None = None
+        # where checkpoints are written, and what they call this search
+        self.marks: Checkpoints | None = None
+        self.stage = "whole"
 
     def on(self, problem: Problem) -> Search:
         """A fit of another problem with the same settings."""
@@ -237,14 +249,14 @@ class Search:
 
     def fine(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
         """V with its gradient."""
-        evaluation = term.evaluate(rho, tol=FINE_TOL, max_inner=self.max_inner, threads=self.threads)
+        evaluation = term.evaluate(rho, tol=self.inner_tol, max_inner=self.max_inner, threads=self.threads)
         point = Point(rho, evaluation)
         return self._counted("search", point)
 
     def traced(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
         """V with the traces that Fellner-Schall steps need, without its gradient."""
         evaluation = term.evaluate(
-            rho, tol=FINE_TOL, max_inner=self.max_inner, gradient=False, traces=True, threads=self.threads
+            rho, tol=self.inner_tol, max_inner=self.max_inner, gradient=False, traces=True, threads=self.threads
         )
         return self._counted("search", Point(rho, evaluation))
 
@@ -278,27 +290,44 @@ class Search:
 
     # The search ------------------------------------------------------------------------------------------------------
 
-    def search(self, start: Point, max_iterations: int) -> tuple[Point, str]:
+    def search(self, start: Point, max_iterations: int, width: float = BOX, boxes: int = 0) -> tuple[Point, str]:
         """Minimise V from an evaluated point, supports held; returns the end and why it ended.
 
         The search runs in boxes, each around the end of the last, since a first step says little about a distant ρ.
         An infeasible trial is rejected, not given a made-up value: the search goes on from the last accepted point in
-        a box that keeps the trial out.
+        a box that keeps the trial out. A search that is taken up again has a `width`, and has used up some `boxes`.
         """
         if self.outer != "bfgs":
             start, status = self._fixed_point(start, max_iterations)
             if self.outer == "efs" or len(start.evaluation.gradient) == 0:
                 return start, status
-        here, width = start, BOX
-        for _ in range(MAX_BOXES):
+        here = start
+        while boxes < MAX_BOXES:
             try:
                 here, status = self._minimise(here, width, max_iterations)
             except InfeasibleTrial as trial:
-                here, width = trial.accepted, 0.25 * trial.step
+                here, width, boxes = trial.accepted, 0.25 * trial.step, boxes + 1
+                continue
+            if status == "segment" and self.marks is not None:
+                here = self.marks.passed(self, here, within=True, width=width, boxes=boxes)
+                if len(here.evaluation.gradient) == 0:
+                    return here, "infeasible"
                 continue
             if status != "box":
                 return here, status
+            boxes += 1
         return here, "infeasible" if width < BOX else "iteration_limit"
+
+    @property
+    def segment(self) -> int | None:
+        """Iterations between two checkpoints, None where a search runs through.
+
+        Steps to a fixed point do not go down all the way, and weights along the arc are renewed with a state that is
+        read back: those fits write between searches.
+        """
+        if self.marks is None or self.outer != "bfgs" or self.problem.arc_length:
+            return None
+        return self.marks.every
 
     def _fixed_point(self, start: Point, max_iterations: int) -> tuple[Point, str]:
         """Fellner-Schall steps, to their end or until another method is better; the end has a gradient."""
@@ -316,7 +345,7 @@ class Search:
         # step of length one, which is what the minimiser tries, moves ρ by about one.
         sigma = float(np.max(curvature))
         unit = np.sqrt(curvature / sigma)
-        accepted = start
+        accepted, before = start, self.n_iterations
         trials: dict[bytes, Point] = {(flat * unit).tobytes(): start}
 
         def objective(x: FloatArray) -> tuple[float, FloatArray]:
@@ -340,6 +369,8 @@ class Search:
             self.keep(accepted)
             self.n_iterations += 1
 
+        limit = max(min(max_iterations, self.max_outer - self.n_iterations), 1)
+        cut = self.segment is not None and self.segment < limit
         # the stubs of scipy know no objective that returns value and gradient together with bounds and a callback
         run: Any = minimize
         result = run(
@@ -350,7 +381,7 @@ class Search:
             bounds=list(zip(lower * unit, upper * unit, strict=True)),
             callback=on_iteration,
             options={
-                "maxiter": max(min(max_iterations, self.max_outer - self.n_iterations), 1),
+                "maxiter": self.segment if cut else limit,
                 "maxfun": max(EVALUATIONS_PER_ITERATION * self.max_outer + self.n_before - self.n_evaluations, 1),
                 # the projected gradient decides; this only ends a search that no longer gets anywhere
                 "maxls": MAX_LINE_SEARCH,
@@ -367,4 +398,6 @@ class Search:
         at_box = ((end <= lower + slack) & (lower > outer_lower)) | ((end >= upper - slack) & (upper < outer_upper))
         if np.any(at_box) and width == BOX:
             return accepted, "box"
+        if cut and result.status == 1 and self.n_iterations - before == self.segment:
+            return accepted, "segment"
         return accepted, "iteration_limit" if result.status == 1 else "line_search"

@@ -58,6 +58,11 @@ class Gate(ABC):
         return n_atoms
 
     @property
+    def exclusive(self) -> bool:
+        """Whether the gates of a row share it out, so that what one atom takes another has to give."""
+        return False
+
+    @property
     def ranks_sizes(self) -> bool:
         """Whether the prior has its normaliser, so that evidences of different numbers of atoms can be compared."""
         return True

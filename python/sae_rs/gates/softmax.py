@@ -66,6 +66,11 @@ class Softmax(TemperedGate):
         """All but the pinned one."""
         return max(n_atoms - 1, 0)
 
+    @property
+    def exclusive(self) -> bool:
+        """They sum to one."""
+        return True
+
     def sized(self, n_atoms: int) -> Softmax:
         """At most all atoms of a row."""
         return self if self.top_k is None else dataclasses.replace(self, top_k=min(self.top_k, max(n_atoms, 1)))

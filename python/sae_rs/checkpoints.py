@@ -1,0 +1,311 @@
+"""Checkpoints: where a fit stands, in a file from which it can be taken up again.
+
+A search with checkpoints is made of segments. Each ends by writing its accepted point, and the next starts from that
+point as it would be read back, with a fresh memory of the minimiser. So a fit that goes on from a file passes through
+the same numbers, bit for bit, as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from ._core import SaeManifoldRho
+from .files import write_atomically
+from .rows import FileRows, blocks
+from .strengths import rho_fields
+
+if TYPE_CHECKING:
+    from .search import Point, Search
+
+FloatArray = NDArray[np.float64]
+
+FORMAT = "sae_rs.checkpoint"
+# Raised when an older reader would misread a new file.
+FORMAT_VERSION = 1
+# Constructor parameters that the result does not depend on.
+FREE_PARAMETERS = ("progress", "callback", "checkpoint", "n_jobs", "memory_budget", "max_atoms")
+# What a search counts, by the names of its attributes.
+COUNTERS = ("n_evaluations", "n_before", "n_iterations", "n_rounds", "support_changes")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a checkpoint belongs to.
+
+    Attributes
+    ----------
+    data : dict of str to str
+        Digests of what was given to ``fit``, by the names of its arguments.
+    settings : dict of str to JSON values
+        Constructor parameters that the result depends on.
+    seed : int
+        Seed of the starting points, drawn where none was given.
+    """
+
+    data: Mapping[str, str]
+    settings: Mapping[str, Any]
+    seed: int
+
+    def check(self, other: Identity, path: object) -> None:
+        """Refuse to go on with other data or settings.
+
+        Raises
+        ------
+        ValueError
+            The message names what differs.
+        """
+        data = [f"{name}" for name in self.data if self.data[name] != other.data.get(name)]
+        if data:
+            raise ValueError(f"the checkpoint {path} is of other data: {', '.join(data)} differ from those of its fit")
+        names = sorted({*self.settings, *other.settings})
+        absent = "absent"
+        differ = [
+            f"{name} was {other.settings.get(name, absent)!r}, now {self.settings.get(name, absent)!r}"
+            for name in names
+            if self.settings.get(name, absent) != other.settings.get(name, absent)
+        ]
+        if differ:
+            raise ValueError(f"the checkpoint {path} is of other settings: {'; '.join(differ)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """Where a fit stood.
+
+    Attributes
+    ----------
+    identity : Identity
+        What it was a fit of.
+    stage : {"start", "sample", "whole"}
+        Nothing yet, the search on a sample of many rows, or that on all of them.
+    within : bool
+        Whether the state is one of a search in progress; else a search begins with it.
+    width, boxes : float, int
+        Of the search in progress: half-width of its box in ρ, and how many boxes it has used up.
+    """
+
+    identity: Identity
+    stage: str
+    within: bool = False
+    width: float = 0.0
+    boxes: int = 0
+    sparsity_floor: float = 0.0
+    counters: Mapping[str, int] | None = None
+    rho: SaeManifoldRho | None = None
+    ranks: Sequence[int | None] = ()
+    logits: FloatArray | None = None
+    support: NDArray[np.bool_] | None = None
+    coords: Sequence[FloatArray] = ()
+    decoders: Sequence[FloatArray] = ()
+
+    def restored(self, fit: Search) -> Point:
+        """The saved point, evaluated, with the counters of its search set.
+
+        Raises
+        ------
+        ValueError
+            When the state does not fit the problem.
+        """
+        assert self.logits is not None
+        assert self.support is not None
+        assert self.rho is not None
+        assert self.counters is not None
+        for name in COUNTERS:
+            setattr(fit, name, int(self.counters[name]))
+        fit.sparsity_floor = self.sparsity_floor
+        term = fit.problem.at_state(self.logits, self.coords, self.decoders, self.support)
+        if any(rank is not None for rank in self.ranks):
+            term = term.with_decoder_ranks(list(self.ranks))
+        fit.best = None
+        point = fit.fine(term, self.rho)
+        if self.within:
+            # a search that is about to begin moves its start into its bounds first
+            fit.keep(point)
+        return point
+
+
+class Checkpoints:
+    """Writes where a fit stands, and goes on from what it has written.
+
+    Parameters
+    ----------
+    path : path or None
+        File to write; with None nothing is written, and the fit takes the same way.
+    every : int
+        Outer iterations between two checkpoints within a search.
+    resumed : Saved or None
+        Where the fit goes on.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None, every: int, identity: Identity, resumed: Saved | None
+    ) -> None:
+        self.path, self.every, self.identity, self.resumed = path, every, identity, resumed
+        if resumed is None:
+            self._write(Saved(identity, "start"))
+
+    def passed(self, fit: Search, point: Point, *, within: bool, width: float = 0.0, boxes: int = 0) -> Point:
+        """Write an accepted point; returns it as a reader of the file has it."""
+        term = point.evaluation.term
+        saved = Saved(
+            self.identity,
+            fit.stage,
+            within,
+            width,
+            boxes,
+            fit.sparsity_floor,
+            {name: getattr(fit, name) for name in COUNTERS},
+            point.rho,
+            list(term.decoder_ranks),
+            np.array(term.logits),
+            np.array(term.support),
+            [np.array(t) for t in term.coords],
+            [np.array(decoder) for decoder in term.decoders],
+        )
+        self._write(saved)
+        return saved.restored(fit)
+
+    def _write(self, saved: Saved) -> None:
+        if self.path is not None:
+            write(saved, self.path)
+
+
+def identity_of(
+    settings: Mapping[str, Any],
+    seed: int,
+    X: FloatArray | FileRows,
+    weights: FloatArray | None,
+    metric: FloatArray | None,
+) -> Identity:
+    """The identity of a fit of rows (n, p) with weights (n,) and metrics (n, p, m)."""
+    arrays = {"X": X, "weights": weights, "metric": metric}
+    return Identity({name: _digest(array) for name, array in arrays.items()}, json.loads(json.dumps(settings)), seed)
+
+
+def _digest(array: FloatArray | FileRows | None) -> str:
+    """Digest of the values as float64; rows have the same in memory and in a file."""
+    if array is None:
+        return "none"
+    digest = hashlib.sha256(f"float64 {array.shape}".encode())
+    for own in blocks(len(array)):
+        digest.update(np.ascontiguousarray(array[own], dtype=np.float64).data)
+    return digest.hexdigest()
+
+
+def write(saved: Saved, path: str | os.PathLike[str]) -> None:
+    """Write a checkpoint in one step: a reader finds the one before or this one, whole."""
+    tensors: dict[str, NDArray[Any]] = {}
+    body: dict[str, Any] = {
+        "data": dict(saved.identity.data),
+        "settings": dict(saved.identity.settings),
+        "seed": saved.identity.seed,
+        "stage": saved.stage,
+    }
+    if saved.stage != "start":
+        assert saved.logits is not None
+        assert saved.support is not None
+        assert saved.rho is not None
+        assert saved.counters is not None
+        body |= {
+            "within": saved.within,
+            "width": saved.width,
+            "boxes": saved.boxes,
+            "sparsity_floor": saved.sparsity_floor,
+            "counters": dict(saved.counters),
+            "rho": rho_fields(saved.rho),
+            "ranks": list(saved.ranks),
+        }
+        tensors = {"logits": saved.logits, "support": saved.support}
+        for k, (t, decoder) in enumerate(zip(saved.coords, saved.decoders, strict=True)):
+            tensors[f"coords.{k}"], tensors[f"decoder.{k}"] = t, decoder
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    text = json.dumps(body)
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "package_version": version("sae-rs"),
+        "checksum": checksum(text, contiguous),
+        "checkpoint": text,
+    }
+    write_atomically(path, safetensors.numpy.save(contiguous, metadata))
+
+
+def read(path: str | os.PathLike[str]) -> Saved:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    ValueError
+        When the file is damaged, is no checkpoint, or has a newer format.
+    OSError
+        When the file cannot be read, `FileNotFoundError` when there is none.
+    """
+    # Opened here first so that a missing file or a directory gives the usual error of the system.
+    with open(path, "rb"):
+        pass
+    try:
+        with safetensors.safe_open(os.fspath(Path(path)), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (safetensors.SafetensorError, TypeError) as error:
+        raise ValueError(f"the checkpoint {path} is not a readable safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} is no checkpoint of a fit: its header does not name the format {FORMAT!r}")
+    found = metadata.get("format_version", "")
+    if found.isdecimal() and int(found) > FORMAT_VERSION:
+        raise ValueError(
+            f"the checkpoint {path} has format version {found}, written by sae_rs"
+            f" {metadata.get('package_version', '?')}; this version reads up to {FORMAT_VERSION}: update sae_rs"
+        )
+    try:
+        if checksum(metadata["checkpoint"], tensors) != metadata["checksum"]:
+            raise ValueError("its checksum does not match its contents")
+        return _rebuilt(json.loads(metadata["checkpoint"]), tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        what = f"missing {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"the checkpoint {path} is damaged: {what}") from error
+
+
+def _rebuilt(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Saved:
+    identity = Identity(dict(body["data"]), dict(body["settings"]), int(body["seed"]))
+    if body["stage"] == "start":
+        return Saved(identity, "start")
+    if body["stage"] not in ("sample", "whole"):
+        raise ValueError(f"unknown stage {body['stage']!r}")
+    n_atoms = len(body["ranks"])
+    return Saved(
+        identity,
+        body["stage"],
+        bool(body["within"]),
+        float(body["width"]),
+        int(body["boxes"]),
+        float(body["sparsity_floor"]),
+        {name: int(body["counters"][name]) for name in COUNTERS},
+        SaeManifoldRho(**body["rho"]),
+        list(body["ranks"]),
+        tensors["logits"],
+        tensors["support"],
+        [tensors[f"coords.{k}"] for k in range(n_atoms)],
+        [tensors[f"decoder.{k}"] for k in range(n_atoms)],
+    )
+
+
+def checksum(text: str, tensors: Mapping[str, NDArray[Any]]) -> str:
+    """Digest of a header's text and all tensors; it finds damage, it does not authenticate."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype.name} {tensors[name].shape}".encode())
+        digest.update(tensors[name].tobytes())
+    return digest.hexdigest()

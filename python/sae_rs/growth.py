@@ -538,7 +538,12 @@ class _Growth:
 
     def _record(self, state: State, action: str, converged: bool, kept: bool, at: int | None = None) -> None:
         step = GrowthStep(
-            tuple(atom.kind for atom in state.atoms), state.value, converged, kept, action, state.explained_variance
+            tuple(atom.kind for atom in state.atoms),
+            state.value,
+            converged,
+            bool(kept),
+            action,
+            state.explained_variance,
         )
         self.path.insert(len(self.path) if at is None else at, step)
 

@@ -252,7 +252,10 @@ def _annealed(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init:
         warm.sparsity_ceiling = min(warm.sparsity_ceiling, warm.problem.gate.sparsity_ceiling(len(fit.problem.atoms)))
     here = rounds[0]
     try:
-        point = chosen_start(here, here.problem.seeds(n_init, random_state, here.threads), rho)
+        seeds = here.problem.seeds(n_init, random_state, here.threads)
+        # strengths of seeds follow the data's unit, which the classic criterion's fixed dispersion does not
+        seeds = [(term, here.admitted(own)) for term, own in seeds]
+        point = chosen_start(here, seeds, rho)
         for following in rounds[1:]:
             point = glance(here, point, ROUND_OUTER)
             term = following.problem.carried(point.evaluation.term, here.problem.gate)
@@ -285,16 +288,21 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
         if not np.isfinite(point.evaluation.value):
             fit.best = point
             return "infeasible"
-        point = fit.fine(point.evaluation.term, point.rho)
+        # what is returned where no gradient exists
+        loose, point = point, fit.fine(point.evaluation.term, point.rho)
+        if not np.isfinite(point.evaluation.value):
+            fit.best = loose
+            return "infeasible"
     while True:
         if saved is not None and saved.within:
             point, status = fit.search(point, fit.max_outer, saved.width, saved.boxes)
         else:
             if marks is not None and saved is None:
                 point = marks.passed(fit, point, within=False)
-            point = fit.above_floor(point)
+            start, point = point, fit.above_floor(point)
             fit.keep(point)
             if len(point.evaluation.gradient) == 0:
+                fit.best = start if fit.best is None else fit.best
                 return "infeasible"
             point, status = fit.search(point, fit.max_outer)
         saved = None
@@ -308,7 +316,10 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
             return status if status != "converged" else "supports"
         # rows that move bend the decoders, which moves more rows: let that settle before ρ moves again
         for _ in range(fit.max_refreshes):
-            point = fit.fine(term, point.rho)
+            settled, point = point, fit.fine(term, point.rho)
+            if not np.isfinite(point.evaluation.value):
+                fit.best = settled
+                return "infeasible"
             term, changed = point.evaluation.term.refreshed(point.rho, threads=fit.threads)
             if changed == 0:
                 break

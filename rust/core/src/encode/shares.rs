@@ -9,9 +9,6 @@ use crate::linalg::dot;
 use crate::row::{RowState, Target};
 use crate::state::SUPPORT_CUTOFF;
 
-/// Atoms tried alone.
-const ALONE: usize = 3;
-
 /// A row that uses one atom: its logits at their prior's optimum.
 #[derive(Debug)]
 pub(super) struct Alone {
@@ -66,7 +63,7 @@ impl Encoder {
             let against = &target.against[self.rows.offsets[k]..self.rows.offsets[k + 1]];
             Seen { against, length: target.length, factor }
         };
-        // atoms in the order of what they cannot fall below: once some are found lower, the others need no descent
+        // atoms in the order of what they cannot fall below
         let mut waiting: Vec<(f64, usize)> = Vec::with_capacity(n);
         for k in 0..n {
             let (first, floor) = self.grids[k].glance(seen(k), scratch);
@@ -75,37 +72,37 @@ impl Encoder {
             waiting.push((floor, k));
         }
         waiting.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut order: Vec<(f64, usize)> = Vec::with_capacity(ALONE + 1);
-        for (floor, k) in waiting {
-            if order.len() == ALONE && floor > order[ALONE - 1].0 {
-                break;
-            }
-            let t = &mut coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]];
-            let value = self.grids[k].nearest(&self.rows, k, seen(k), t, scratch);
-            let place = order.partition_point(|other| other.0.total_cmp(&value).then(other.1.cmp(&k)).is_lt());
-            order.insert(place, (value, k));
-            order.truncate(ALONE);
-        }
 
         let mut found = current.map(|row| self.scored(target, self.settled(target, row)));
-        for &(cost, k) in &order {
+        let constant = 0.5 * factor * target.length;
+        let mut least: Option<(f64, usize)> = None;
+        for (floor, k) in waiting {
             let alone = &self.alone[k];
-            let row = RowState {
-                logits: alone.logits.clone(),
-                coords: coords.clone(),
-                support: alone.support.clone(),
-                objective: f64::INFINITY,
-                converged: false,
+            let single = alone.support.len() == 1;
+            let price = COORDINATE_PRICE * self.rows.atoms[k].dim() as f64;
+            let hopeless = match (single, &found) {
+                (true, Some(found)) => floor + alone.energy + constant + price >= found.score,
+                (false, _) => least.is_some_and(|(value, _)| floor >= value),
+                (true, None) => false,
             };
-            if alone.support.len() == 1 {
-                // the logits feel their prior alone, and the coordinate is at its best: nothing to polish
-                let objective = alone.energy + cost + 0.5 * factor * target.length;
-                self.consider(target, &mut found, RowState { objective, converged: objective.is_finite(), ..row });
-            } else {
-                let row = self.placed(target, row, k);
-                self.consider(target, &mut found, self.settled(target, row));
-                break;
+            if hopeless {
+                continue;
             }
+            let t = &mut coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]];
+            let cost = self.grids[k].nearest(&self.rows, k, seen(k), t, scratch);
+            if single {
+                // the logits feel their prior alone, and the coordinate is at its best: nothing to polish
+                let objective = alone.energy + cost + constant;
+                let row = self.used_alone(k, &coords);
+                self.consider(target, &mut found, RowState { objective, converged: objective.is_finite(), ..row });
+            } else if least.is_none_or(|(value, _)| cost < value) {
+                least = Some((cost, k));
+            }
+        }
+        if let Some((_, k)) = least {
+            // of atoms whose prior leaves others in the row, the nearest
+            let row = self.placed(target, self.used_alone(k, &coords), k);
+            self.consider(target, &mut found, self.settled(target, row));
         }
         let mut best = found.expect("at least one candidate");
         for _ in best.row.support.len()..MAX_MIXED.min(self.rows.gate.cap()) {
@@ -119,6 +116,18 @@ impl Encoder {
             }
         }
         best.row
+    }
+
+    /// A row that uses an atom alone, as far as its prior has it so.
+    fn used_alone(&self, k: usize, coords: &[f64]) -> RowState {
+        let alone = &self.alone[k];
+        RowState {
+            logits: alone.logits.clone(),
+            coords: coords.to_vec(),
+            support: alone.support.clone(),
+            objective: f64::INFINITY,
+            converged: false,
+        }
     }
 
     /// Puts every atom of the support but the main one where it best explains what the main one leaves.
@@ -140,8 +149,7 @@ impl Encoder {
         const SHARES: (f64, f64) = (0.02, 0.9);
         let factor = target.weight * self.rows.inverse_dispersion;
         let fitted = self.weighted(row);
-        let curve: Vec<f64> =
-            self.rows.gram.rows().into_iter().map(|q| dot(q.as_slice().expect("standard layout"), &fitted)).collect();
+        let curve = self.rows.gram_of(&row.support, &fitted);
         let (fit_length, fit_data) = (dot(&fitted, &curve), dot(&fitted, &target.against));
         let mut best: Option<(f64, usize, usize, f64)> = None;
         for k in (0..self.rows.atoms.len()).filter(|&k| !row.support.contains(&(k as u32))) {

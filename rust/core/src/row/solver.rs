@@ -133,8 +133,18 @@ impl RowSolver {
         for (a, &k) in gates.iter().zip(&row.support) {
             stacked[self.offsets[k as usize]..self.offsets[k as usize + 1]].iter_mut().for_each(|v| *v *= a);
         }
-        let mut out = self.gram.dot(&ndarray::ArrayView1::from(&stacked)).to_vec();
+        let mut out = self.gram_of(&row.support, &stacked);
         axpy(-1.0, &target.against, &mut out);
+        out
+    }
+
+    /// Q times a stacked vector that is zero off a support.
+    pub fn gram_of(&self, support: &[u32], stacked: &[f64]) -> Vec<f64> {
+        let mut out = vec![0.0; stacked.len()];
+        for m in support.iter().flat_map(|&k| self.offsets[k as usize]..self.offsets[k as usize + 1]) {
+            // Q is symmetric, so its rows are its columns
+            axpy(stacked[m], self.gram.row(m).to_slice().expect("standard layout"), &mut out);
+        }
         out
     }
 
@@ -157,7 +167,7 @@ impl RowSolver {
             let pull = |axis: usize| {
                 let part = |block: &[f64], at: usize| block[at * width..(at + 1) * width].to_vec();
                 let (d1, d2) = (part(&jet.d1, axis), part(&jet.d2, axis * d + axis));
-                let length = dot(&self.gram_times(k, &d1)[own.clone()], &d1);
+                let length = dot(&self.own_gram_times(k, &d1), &d1);
                 let against = &residual[own.clone()];
                 Pull {
                     slope: factor * a * dot(&d1, against),
@@ -170,9 +180,9 @@ impl RowSolver {
             hold(atom.factors(), point, &mut jet);
             let mut h = vec![0.0; d * d];
             for u in 0..d {
-                let through = self.gram_times(k, &jet.d1[u * width..(u + 1) * width]);
+                let through = self.own_gram_times(k, &jet.d1[u * width..(u + 1) * width]);
                 for v in 0..d {
-                    h[u * d + v] = factor * a * a * dot(&through[own.clone()], &jet.d1[v * width..(v + 1) * width]);
+                    h[u * d + v] = factor * a * a * dot(&through, &jet.d1[v * width..(v + 1) * width]);
                 }
             }
             let bend =
@@ -185,9 +195,9 @@ impl RowSolver {
             let charge = coordinate_charge(atom.factors(), (&h, &second), d, point, &pulls);
             total += charge.max(least * d as f64);
             if !self.gate.shares() && self.n_free() > 0 {
-                let curve = self.gram_times(k, &jet.phi);
+                let curve = self.own_gram_times(k, &jet.phi);
                 let slope = gates.da[s * gates.free + s];
-                let seen = factor * slope * slope * dot(&curve[own], &jet.phi);
+                let seen = factor * slope * slope * dot(&curve, &jet.phi);
                 // an improper gate's closed logits have unit stiffness
                 let precision = self.gate.logit_precision();
                 total += 0.5 * (seen / if precision > 0.0 { precision } else { 1.0 }).ln_1p();
@@ -413,6 +423,12 @@ impl RowSolver {
         value += self.add_priors(row, &mut out);
         out.value = value;
         out
+    }
+
+    /// Atom k's block of Q times x.
+    fn own_gram_times(&self, k: usize, x: &[f64]) -> Vec<f64> {
+        let own = self.offsets[k]..self.offsets[k + 1];
+        own.clone().map(|m| dot(&self.gram.row(m).to_slice().expect("standard layout")[own.clone()], x)).collect()
     }
 
     /// Q times a stacked vector that is `x` on atom k's rows and zero elsewhere.

@@ -25,7 +25,7 @@ mod spectral;
 mod system;
 
 pub use conjugate_gradients::{conjugate_gradients, Ending, Solution};
-pub use coupling::{along, Coupling};
+pub use coupling::Coupling;
 pub use dense::ArrowSchur;
 pub use factor::{Curvature, Elimination, Factor, Factored, RowTraces};
 pub use frame::Frame;

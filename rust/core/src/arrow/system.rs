@@ -76,17 +76,6 @@ impl System {
         Step { local: self.lin.local_gradient.clone(), border: self.lin.border_gradient.clone() }
     }
 
-    /// U's columns over all variables.
-    pub fn gauge_columns(&self, problem: &Problem, state: &State) -> Vec<Step> {
-        let zero = Step { local: vec![0.0; state.layout_of_rows().len()], border: Array2::zeros(state.decoders.dim()) };
-        let column = |c: &super::GaugeColumn| {
-            let mut u = zero.clone();
-            c.add_border(problem, 1.0, &mut u.border);
-            u
-        };
-        self.gauge.columns.iter().map(column).collect()
-    }
-
     /// Runs `work` on every chunk with its part of a local vector; returns the new local vector and the sum of the
     /// `shape` accumulators, folded in fixed order.
     pub(super) fn map_rows(

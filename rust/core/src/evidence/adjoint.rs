@@ -10,6 +10,7 @@ use super::compact::{add_second_terms, for_each_compact, SecondSums};
 use super::gauge_terms::{add_gauge_terms, add_orbit_roughness, add_velocity_terms};
 use super::orbit::tangent_rows;
 use super::scale::add_scales;
+use super::sparse::SparseStep;
 use super::value::Evidence;
 use crate::arrow::{Factored, GaugeColumn, RowTraces, Step};
 use crate::gates::GatePrior;
@@ -20,6 +21,7 @@ use crate::rho::SaeManifoldRho;
 use crate::row::{row_program, Chunk, PackedJets, RowView};
 use crate::state::State;
 use ndarray::{s, Array2, ArrayView2};
+use std::borrow::Cow;
 
 /// Derivatives of E.
 pub struct Adjoint {
@@ -46,7 +48,7 @@ struct Sums {
 
 /// The inverse whose traces are taken: `X = H~^-1 + columns * theta * columns'`.
 pub(super) struct Inverse<'a> {
-    pub(super) columns: Vec<&'a Step>,
+    pub(super) columns: Vec<Cow<'a, SparseStep>>,
     pub(super) theta: Array2<f64>,
     /// The columns' border parts, in the frame.
     border: Vec<Array2<f64>>,
@@ -55,13 +57,13 @@ pub(super) struct Inverse<'a> {
 }
 
 impl<'a> Inverse<'a> {
-    fn new(factored: &'a Factored, columns: &'a [Step], theta: &Array2<f64>, compact: bool) -> Self {
-        let mut columns: Vec<&Step> = columns.iter().collect();
+    fn new(factored: &'a Factored, columns: &'a [SparseStep], theta: &Array2<f64>, compact: bool) -> Self {
+        let mut columns: Vec<Cow<'a, SparseStep>> = columns.iter().map(Cow::Borrowed).collect();
         let mut theta = theta.clone();
         if let Some(coupling) = &factored.coupling {
             // the columns that couple all rows correct the inverse in the same form
             let (j, more) = (columns.len(), coupling.solved.len());
-            columns.extend(&coupling.solved);
+            columns.extend(coupling.solved.iter().map(|y| Cow::Owned(SparseStep::from(y))));
             let mut wider = Array2::zeros((j + more, j + more));
             wider.slice_mut(s![..j, ..j]).assign(&theta);
             wider.slice_mut(s![j.., j..]).assign(&-&coupling.core);
@@ -92,7 +94,7 @@ pub fn log_det_adjoint(
     evidence: &Evidence,
 ) -> Step {
     let mut columns = tangents(problem, state, factored);
-    columns.iter_mut().zip(&evidence.solved).for_each(|(g, y)| g.add(-1.0, y));
+    columns.iter_mut().zip(&evidence.solved).for_each(|(g, y)| *g = g.minus(y));
     let inverse = Inverse::new(factored, &columns, &evidence.theta, false);
     let mut theta = half_traces(problem, state, rho, factored, &inverse).theta;
     theta.scale(2.0);
@@ -101,12 +103,11 @@ pub fn log_det_adjoint(
 }
 
 /// The gauge tangents G over all variables.
-fn tangents(problem: &Problem, state: &State, factored: &Factored) -> Vec<Step> {
+fn tangents(problem: &Problem, state: &State, factored: &Factored) -> Vec<SparseStep> {
     let tangent = |column: &GaugeColumn| {
         let mut border = Array2::zeros(state.decoders.dim());
         border.slice_mut(s![problem.rows_of(column.atom), ..]).assign(&column.border);
-        let local = tangent_rows(problem, state, column);
-        Step { local, border }
+        SparseStep::new(tangent_rows(problem, state, column).into_iter(), border)
     };
     factored.system.gauge.columns.iter().map(tangent).collect()
 }
@@ -306,7 +307,16 @@ impl RowWork<'_> {
         let layout = self.state.layout_of_rows();
         let block = layout.block(view.row);
         // the generators' solved columns over this row's coupled variables, and J_i against them
-        let y = |g: usize, u: usize| self.inverse.columns[g].local[block.start + view.position(u)];
+        let positions: Vec<usize> = (0..q).map(|u| block.start + view.position(u)).collect();
+        let mut local = vec![0.0; j * q];
+        for (column, own) in self.inverse.columns.iter().zip(local.chunks_exact_mut(q.max(1))) {
+            for (at, v) in column.within(block.clone()) {
+                if let Some(u) = positions.iter().position(|p| *p == at) {
+                    own[u] = v;
+                }
+            }
+        }
+        let y = |g: usize, u: usize| local[g * q + u];
         x.clear();
         x.extend_from_slice(&traces.local);
         k.clear();

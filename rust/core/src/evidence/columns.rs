@@ -4,7 +4,7 @@
 //! logit of the column through its mass.
 
 use super::adjoint::Inverse;
-use crate::arrow::{along, Factored};
+use crate::arrow::Factored;
 use crate::problem::Problem;
 use crate::state::State;
 
@@ -29,12 +29,13 @@ pub(super) fn add_column_traces(
     for (c, column) in coupling.columns.iter().enumerate() {
         let term = factored.system.lin.columns.terms[coupling.atoms[c]];
         // X W_k on the column's logits
-        let seen: Vec<f64> = inverse.columns.iter().map(|y| along(column, &y.local)).collect();
+        let seen: Vec<f64> =
+            inverse.columns.iter().map(|y| column.iter().map(|e| e.z[1] * y.local(e.at)).sum()).collect();
         let weights: Vec<f64> =
             (0..seen.len()).map(|g| seen.iter().enumerate().map(|(h, s)| inverse.theta[[g, h]] * s).sum()).collect();
         let through = |at: usize| {
             let base = coupling.solved[c].local[at];
-            base + inverse.columns.iter().zip(&weights).map(|(y, w)| w * y.local[at]).sum::<f64>()
+            base + inverse.columns.iter().zip(&weights).map(|(y, w)| w * y.local(at)).sum::<f64>()
         };
         let reach: Vec<f64> = column.iter().map(|e| through(e.at)).collect();
         let quadratic: f64 = column.iter().zip(&reach).map(|(e, v)| e.z[1] * v).sum();

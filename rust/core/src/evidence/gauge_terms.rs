@@ -1,8 +1,9 @@
 //! What the motion of the gauge tangents adds to the derivatives of E.
 
 use super::orbit::{for_each_velocity, tangent_rows};
+use super::sparse::SparseStep;
 use super::value::Evidence;
-use crate::arrow::{Factored, GaugeColumn};
+use crate::arrow::{Factored, GaugeColumn, Step};
 use crate::linalg::axpy;
 use crate::priors::coordinate_priors;
 use crate::problem::Problem;
@@ -20,11 +21,12 @@ pub(super) fn add_gauge_terms(
     border: &mut Array2<f64>,
 ) {
     let system = &factored.system;
-    let columns = system.gauge_columns(problem, state);
     for (g, column) in system.gauge.columns.iter().enumerate() {
         let rows = s![problem.rows_of(column.atom), ..];
-        let mut xu = factored.solve(problem, state, rho, &columns[g]).border;
-        let against: Vec<f64> = evidence.solved.iter().map(|y| y.dot(&columns[g])).collect();
+        let mut u = Step { local: vec![0.0; state.layout_of_rows().len()], border: Array2::zeros(border.dim()) };
+        column.add_border(problem, 1.0, &mut u.border);
+        let against: Vec<f64> = evidence.solved.iter().map(|y| y.dot_border(&u.border)).collect();
+        let mut xu = factored.solve(problem, state, rho, &u).border;
         for (a, y) in evidence.solved.iter().enumerate() {
             let t: f64 = against.iter().enumerate().map(|(b, v)| evidence.theta[[a, b]] * v).sum();
             xu.scaled_add(t, &y.border);
@@ -62,7 +64,8 @@ pub(super) fn add_velocity_terms(
     local: &mut [f64],
 ) {
     let columns = &factored.system.gauge.columns;
-    let tangents: Vec<Vec<f64>> = columns.iter().map(|c| tangent_rows(problem, state, c)).collect();
+    let tangent = |column| SparseStep::new(tangent_rows(problem, state, column).into_iter(), Array2::zeros((0, 0)));
+    let tangents: Vec<SparseStep> = columns.iter().map(tangent).collect();
     for (g, column) in columns.iter().enumerate() {
         let atom = &*problem.atoms()[column.atom];
         let d = atom.dim();
@@ -71,10 +74,10 @@ pub(super) fn add_velocity_terms(
             coordinate_priors(atom, rho, column.atom, state.point(column.atom, row), |a, term| {
                 let mut value = 0.0;
                 for (h, _) in partners(columns, column) {
-                    value += (evidence.theta[[g, h]] - evidence.orbit_inverse[[g, h]]) * tangents[h][start + a];
+                    value += (evidence.theta[[g, h]] - evidence.orbit_inverse[[g, h]]) * tangents[h].local(start + a);
                 }
                 for (h, y) in evidence.solved.iter().enumerate() {
-                    value -= evidence.theta[[g, h]] * y.local[start + a];
+                    value -= evidence.theta[[g, h]] * y.local(start + a);
                 }
                 against[a] = term.stiffness() * value;
             });

@@ -9,6 +9,7 @@ mod gauge_terms;
 mod gradient;
 mod orbit;
 mod scale;
+mod sparse;
 mod value;
 
 pub use adjoint::{evidence_adjoint, log_det_adjoint, Adjoint};

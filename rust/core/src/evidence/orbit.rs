@@ -24,21 +24,28 @@ pub(super) fn for_each_velocity(
     }
 }
 
-/// The tangent over all local variables.
-pub(super) fn tangent_rows(problem: &Problem, state: &State, column: &GaugeColumn) -> Vec<f64> {
-    let mut local = vec![0.0; state.layout_of_rows().len()];
-    for_each_velocity(problem, state, column, |_, start, v, _| local[start..start + v.len()].copy_from_slice(v));
-    local
+/// The entries of the tangent over all local variables.
+pub(super) fn tangent_rows(problem: &Problem, state: &State, column: &GaugeColumn) -> Vec<(usize, f64)> {
+    let mut entries = Vec::new();
+    for_each_velocity(problem, state, column, |_, start, v, _| {
+        entries.extend(v.iter().enumerate().map(|(j, v)| (start + j, *v)));
+    });
+    entries
 }
 
-/// H times the tangent over all local variables: the data part annihilates it, so the coordinate priors are left.
-pub(super) fn stiff_tangent(problem: &Problem, state: &State, rho: &SaeManifoldRho, column: &GaugeColumn) -> Vec<f64> {
-    let mut local = tangent_rows(problem, state, column);
-    for_each_velocity(problem, state, column, |row, start, _, _| {
+/// Those of H times the tangent: the data part annihilates it, so the coordinate priors are left.
+pub(super) fn stiff_tangent(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    column: &GaugeColumn,
+) -> Vec<(usize, f64)> {
+    let mut entries = Vec::new();
+    for_each_velocity(problem, state, column, |row, start, v, _| {
         let atom = &*problem.atoms()[column.atom];
         coordinate_priors(atom, rho, column.atom, state.point(column.atom, row), |j, term| {
-            local[start + j] *= term.stiffness();
+            entries.push((start + j, v[j] * term.stiffness()));
         });
     });
-    local
+    entries
 }

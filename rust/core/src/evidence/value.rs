@@ -8,8 +8,9 @@ use super::classic;
 use super::compact::compact_total;
 use super::orbit::{stiff_tangent, tangent_rows};
 use super::scale::{scales, Scale};
-use crate::arrow::{Factored, Step};
-use crate::linalg::{dot, Cholesky};
+use super::sparse::SparseStep;
+use crate::arrow::Factored;
+use crate::linalg::Cholesky;
 use crate::priors::coordinate_priors;
 use crate::problem::{EvidenceMode, Problem};
 use crate::rho::SaeManifoldRho;
@@ -49,7 +50,7 @@ pub struct Evidence {
     /// V.
     pub value: f64,
     /// Y = H~^-1 E, one column per generator.
-    pub(super) solved: Vec<Step>,
+    pub(super) solved: Vec<SparseStep>,
     /// P_k G_k, the decoder rows of E.
     pub(super) stiff: Vec<Array2<f64>>,
     /// T^-1 with T = G'E.
@@ -74,22 +75,25 @@ impl Evidence {
             let pg = system.lin.prior.precision[column.atom].dot(&column.border);
             let mut border = Array2::zeros(state.decoders.dim());
             border.slice_mut(s![problem.rows_of(column.atom), ..]).assign(&pg);
-            e.push(Step { local: stiff_tangent(problem, state, rho, column), border });
+            e.push(SparseStep::new(stiff_tangent(problem, state, rho, column).into_iter(), border));
             stiff.push(pg);
         }
-        let tangents: Vec<Vec<f64>> = columns.iter().map(|c| tangent_rows(problem, state, c)).collect();
+        let tangent = |column| SparseStep::new(tangent_rows(problem, state, column).into_iter(), Array2::zeros((0, 0)));
+        let tangents: Vec<SparseStep> = columns.iter().map(tangent).collect();
         // tangents of different atoms move different variables, so both matrices are block diagonal
         let (mut t, mut inner) = (Array2::zeros((j, j)), Array2::zeros((j, j)));
         for (g, column) in columns.iter().enumerate() {
             for (h, other) in columns.iter().enumerate().filter(|(_, other)| other.atom == column.atom) {
                 let border: f64 = other.border.iter().zip(&stiff[g]).map(|(a, b)| a * b).sum();
-                t[[g, h]] = dot(&tangents[h], &e[g].local) + border;
+                t[[g, h]] = tangents[h].dot_local(&e[g]) + border;
                 inner[[g, h]] = column.dot(other);
             }
         }
         let (t_factor, inner_factor) = (Cholesky::new(t.view())?, Cholesky::new(inner.view())?);
         let ln_w = inner_factor.log_det() + columns.iter().map(|c| c.scale.ln()).sum::<f64>();
-        let solved: Vec<Step> = e.iter().map(|e| factored.solve(problem, state, rho, e)).collect();
+        let len = state.layout_of_rows().len();
+        let solve = |e: &SparseStep| SparseStep::from(&factored.solve(problem, state, rho, &e.dense(len)));
+        let solved: Vec<SparseStep> = e.iter().map(solve).collect();
         let mut reduced = Array2::zeros((j, j));
         for a in 0..j {
             for b in 0..j {

@@ -21,6 +21,7 @@ __all__ = [
     "basis",
     "basis_jets",
     "encode_rows",
+    "plan",
     "roughness",
 ]
 
@@ -384,3 +385,16 @@ def encode_rows(
     threads: int | None = ...,
 ) -> tuple[_Floats, list[_Floats], _Floats, _Bools, _Floats, NDArray[np.uint8]]: ...
 def roughness(atom: _Spec) -> _Floats: ...
+def plan(
+    n_rows: int,
+    n_outputs: int,
+    *,
+    atom_widths: Sequence[int],
+    atom_dims: Sequence[int],
+    atom_ambients: Sequence[int],
+    free_logits: int,
+    active: float,
+    tied: bool,
+    copies: int = ...,
+    memory_budget: int | None = ...,
+) -> dict[str, Any]: ...

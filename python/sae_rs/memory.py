@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 
+from . import _core
 from .atoms import Atom
+from .gates import Gate, Softmax
+
+# With more rows than this a sample of the next size is fitted first: it finds the atoms and their strengths, and what
+# is left for all rows is a few evaluations.
+SAMPLE_ABOVE = 16384
+SAMPLE_ROWS = 4096
+# What a fit takes whatever its size: stacks of threads, buffers of the libraries.
+LIBRARY_BYTES = 8 << 20
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -27,33 +38,114 @@ def parse_memory_budget(budget: object) -> int | None:
     return size
 
 
-def estimate_bytes(n_rows: int, n_columns: int, atoms: Sequence[Atom]) -> int:
-    """Estimate the peak memory of a fit in bytes, from shapes alone.
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a fit will hold.
 
-    Counted are the data with a copy, what is kept about each row (two states: one and its trial), and a dense matrix
-    with its factor and inverse over the decoders or over the rows' variables, whichever are fewer. Decoders count in
-    the frame that they span, which has no more directions than there are columns or basis functions. Every row is
-    taken to use every atom, so the estimate errs on the side of refusing.
+    Attributes
+    ----------
+    keep_rows : bool
+        Whether linearised rows are kept between passes, or made anew in each to save memory.
+    bytes : int
+        Estimated peak beyond the caller's own data.
     """
-    q = max(len(atoms) - 1, 0) + sum(atom.dim for atom in atoms)
-    width = sum(atom.width for atom in atoms)
-    rank = min(width, n_columns)
-    data = 2 * n_rows * n_columns
-    rows = n_rows * (3 * width + 3 * q * q + q * rank)
-    dense = min(width * rank, n_rows * q)
-    vectors = 12 * (n_rows * q + width * n_columns)
-    return 8 * (data + 2 * rows + 3 * dense**2 + vectors)
+
+    keep_rows: bool
+    bytes: int
 
 
-def check_memory(budget: object, n_rows: int, n_columns: int, atoms: Sequence[Atom]) -> None:
-    """Refuse a fit whose estimate exceeds the budget, before anything is allocated for it."""
+def plan_rows(
+    n_rows: int,
+    n_columns: int,
+    atoms: Sequence[Atom],
+    gate: Gate,
+    *,
+    active: float,
+    tied: bool,
+    copies: int = 1,
+    budget: int | None = None,
+) -> MemoryPlan:
+    """Plan a fit of rows of which each uses so many atoms on average.
+
+    Parameters
+    ----------
+    active : float
+        Atoms that a row uses.
+    tied : bool
+        Whether rows use atoms together, so that all decoders are eliminated as one.
+    copies : int
+        Copies of the rows that the fit makes; 0 where they stay in a file.
+    budget : int or None
+        Bytes that may be used.
+    """
+    found = _core.plan(
+        n_rows,
+        n_columns,
+        atom_widths=[atom.width for atom in atoms],
+        atom_dims=[atom.dim for atom in atoms],
+        atom_ambients=[atom.ambient for atom in atoms],
+        free_logits=gate.free_logits(len(atoms)),
+        active=active,
+        tied=tied,
+        copies=copies,
+        memory_budget=budget,
+    )
+    return MemoryPlan(bool(found["keep_rows"]), LIBRARY_BYTES + int(found["bytes"]))
+
+
+def plan_fit(
+    n_rows: int,
+    n_columns: int,
+    atoms: Sequence[Atom],
+    gate: Gate,
+    *,
+    in_file: bool = False,
+    budget: int | None = None,
+) -> MemoryPlan:
+    """Plan a fit from shapes alone.
+
+    Up to `SAMPLE_ABOVE` rows, weak sparsity is tried on all of them, where every row uses as many atoms as the gate
+    allows. Of more rows a sample is fitted in that way, and all of them are planned again when it has shown how many
+    atoms a row uses: here with one.
+    """
+    most = float(gate.most_active(len(atoms)))
+    copies = 0 if in_file else 1
+    plan = partial(plan_rows, n_columns=n_columns, atoms=atoms, gate=gate, budget=budget)
+    if n_rows <= SAMPLE_ABOVE:
+        return plan(n_rows, active=most, tied=most > 1.0, copies=copies)
+    sample = plan(SAMPLE_ROWS, active=most, tied=most > 1.0, copies=2)
+    whole = plan(n_rows, active=min(most, 1.0), tied=False, copies=copies)
+    beside = copies * 8 * n_rows * n_columns
+    return MemoryPlan(whole.keep_rows, max(sample.bytes + beside, whole.bytes))
+
+
+def estimate_bytes(n_rows: int, n_columns: int, atoms: Sequence[Atom], gate: Gate | None = None) -> int:
+    """Estimate the peak memory of a fit in bytes beyond the caller's data, from shapes alone."""
+    return plan_fit(n_rows, n_columns, atoms, Softmax() if gate is None else gate).bytes
+
+
+def check_memory(
+    budget: object,
+    n_rows: int,
+    n_columns: int,
+    atoms: Sequence[Atom],
+    gate: Gate | None = None,
+    *,
+    in_file: bool = False,
+) -> MemoryPlan:
+    """Plan a fit within a budget; refuse one that exceeds it, before anything is allocated for it."""
     size = parse_memory_budget(budget)
-    if size is None:
-        return
-    estimate = estimate_bytes(n_rows, n_columns, atoms)
-    if estimate > size:
+    plan = plan_fit(n_rows, n_columns, atoms, Softmax() if gate is None else gate, in_file=in_file, budget=size)
+    refuse_over(budget, plan, n_rows, n_columns, len(atoms))
+    return plan
+
+
+def refuse_over(budget: object, plan: MemoryPlan, n_rows: int, n_columns: int, n_atoms: int) -> None:
+    """Refuse a plan whose bytes exceed the budget."""
+    size = parse_memory_budget(budget)
+    if size is not None and plan.bytes > size:
         raise ValueError(
-            f"the fit of {n_rows} x {n_columns} values by {len(atoms)} atoms needs about {format_bytes(estimate)},"
+            f"the fit of {n_rows} x {n_columns} values by {n_atoms} atoms needs about {format_bytes(plan.bytes)},"
             f" over memory_budget={budget!r} ({format_bytes(size)})"
         )
 

@@ -18,7 +18,7 @@ from .exceptions import ConvergenceWarning, NotFittedError
 from .fitted_rows import FittedRows
 from .gates import Gate, resolve_gate
 from .growth import GrowthStep, check_growth, grow
-from .memory import check_memory
+from .memory import SAMPLE_ABOVE, check_memory, parse_memory_budget
 from .metrics import RowMetric
 from .parameters import Parameters, encode_parameter
 from .problem import Problem
@@ -315,10 +315,21 @@ class ManifoldSAE(Parameters):
         tol = check_positive(self.tol, "tol")
         threads = check_n_jobs(self.n_jobs)
         seed = check_random_state(self.random_state)
-        for own in [(kind,) for kind in kinds] if n_atoms is None else [atoms]:
-            check_memory(self.memory_budget, array.shape[0], array.shape[1], own)
+        n_given, n_columns = array.shape
+        in_file = isinstance(array, FileRows) and len(array) > SAMPLE_ABOVE
+        plans = [
+            check_memory(
+                self.memory_budget,
+                n_given,
+                n_columns,
+                own,
+                gate.sized(len(own)) if n_atoms is None else gate,
+                in_file=in_file,
+            )
+            for own in ([(kind,) for kind in kinds] if n_atoms is None else [atoms])
+        ]
         decoder_rank = check_decoder_rank(self.decoder_rank, array.shape[1])
-        whole = n_atoms is None or gate.routing is not None or metric is not None or array.shape[0] <= reml.SAMPLE_ABOVE
+        whole = n_atoms is None or gate.routing is not None or metric is not None or array.shape[0] <= SAMPLE_ABOVE
         if isinstance(array, FileRows) and whole:
             array = array.loaded()
         data = check_training_rows(array)
@@ -342,7 +353,8 @@ class ManifoldSAE(Parameters):
 
         def admitted(dictionary: tuple[Atom, ...]) -> bool:
             try:
-                check_memory(self.memory_budget, array.shape[0], array.shape[1], dictionary)
+                sized = gate.sized(len(dictionary))
+                check_memory(self.memory_budget, n_given, n_columns, dictionary, sized, in_file=in_file)
                 check_rows_suffice(len(fitted.values), dictionary, "rows of positive weight")
             except ValueError:
                 return False
@@ -388,6 +400,8 @@ class ManifoldSAE(Parameters):
                         arc_length=self.roughness == "arc_length",
                         decoder_rank=decoder_rank,
                         weights=fitted.weights,
+                        keep_rows=plans[0].keep_rows,
+                        memory_budget=parse_memory_budget(self.memory_budget),
                         metric=whitening,
                         rho=rho,
                         n_init=n_init,

@@ -42,6 +42,8 @@ class Problem:
     metric: FloatArray | None = None
     # whether linearised rows are kept between passes, which is faster and takes more memory
     keep_rows: bool = True
+    # bytes that a fit may use
+    memory_budget: int | None = None
 
     @property
     def source(self) -> FloatArray | _core.RowFile:

@@ -23,6 +23,7 @@ from . import _core
 from .atoms import Atom
 from .checkpoints import Checkpoints, Saved
 from .gates import Gate
+from .memory import SAMPLE_ABOVE, SAMPLE_ROWS, plan_rows, refuse_over
 from .metrics import whitened_squares
 from .problem import Problem
 from .rows import FileRows, blocks, column_mean
@@ -32,10 +33,6 @@ __all__ = ["Certificate", "FitProgress", "FitResult", "fit_dictionary"]
 
 FloatArray = NDArray[np.float64]
 
-# With more rows than this a sample of the next size is fitted first: it finds the atoms and their strengths, and what
-# is left for all rows is a few evaluations.
-SAMPLE_ABOVE = 16384
-SAMPLE_ROWS = 4096
 # Inner iterations that a seed gets before the best one goes on, and that a weaker sparsity gets to look better.
 COARSE_INNER = 15
 GLANCE_INNER = 5
@@ -124,6 +121,7 @@ def fit_dictionary(
     weights: FloatArray | None = None,
     metric: FloatArray | None = None,
     keep_rows: bool = True,
+    memory_budget: int | None = None,
     rho: _core.SaeManifoldRho | None = None,
     n_init: int = 4,
     max_outer: int = 100,
@@ -156,6 +154,8 @@ def fit_dictionary(
         Factors that whiten the rows.
     keep_rows : bool
         Whether linearised rows are kept between passes.
+    memory_budget : int, optional
+        Bytes that may be used; what is kept of many rows is planned again once a sample has been fitted.
     rho : SaeManifoldRho, optional
         Where the search starts; from the seeds when None.
     tol : float
@@ -172,7 +172,9 @@ def fit_dictionary(
     """
     if not atoms:
         return mean_only(X, weights, center, evidence, rho, metric)
-    problem = Problem(X, atoms, gate.settled, weights, center, evidence, arc_length, decoder_rank, metric, keep_rows)
+    problem = Problem(
+        X, atoms, gate.settled, weights, center, evidence, arc_length, decoder_rank, metric, keep_rows, memory_budget
+    )
     fit = Search(
         problem, outer=outer, max_outer=max_outer, max_inner=max_inner, tol=tol, threads=threads, progress=progress
     )
@@ -219,6 +221,7 @@ def begin(
     if best is None:
         raise Stopped
     fit.n_evaluations = sample.n_evaluations
+    fit.problem = problem = _planned(problem, best.evaluation.term)
     term = problem.encoded(best.evaluation.term, best.rho, fit.threads)
     term = term.with_decoder_ranks(best.evaluation.term.decoder_ranks)
     if stopped:
@@ -227,6 +230,26 @@ def begin(
         fit.keep(fit.coarse(term, best.rho, COARSE_INNER))
         raise Stopped
     return fit.coarse(term, best.rho, COARSE_INNER)
+
+
+def _planned(problem: Problem, term: _core.SaeManifoldTerm) -> Problem:
+    """The problem of all rows with its memory planned anew: a term of a sample shows how many atoms a row uses."""
+    if problem.memory_budget is None:
+        return problem
+    n_rows, n_columns = problem.X.shape
+    uses = np.asarray(term.support).sum(axis=1)
+    plan = plan_rows(
+        n_rows,
+        n_columns,
+        problem.atoms,
+        problem.gate,
+        active=float(uses.mean()),
+        tied=bool((uses > 1).any()),
+        copies=0 if isinstance(problem.X, FileRows) else 1,
+        budget=problem.memory_budget,
+    )
+    refuse_over(problem.memory_budget, plan, n_rows, n_columns, len(problem.atoms))
+    return replace(problem, keep_rows=plan.keep_rows)
 
 
 def in_frames(fit: Search, point: Point) -> Point:

@@ -57,6 +57,10 @@ class Gate(ABC):
         """How many logits of a row are free."""
         return n_atoms
 
+    def most_active(self, n_atoms: int) -> int:
+        """How many atoms a row may use."""
+        return n_atoms
+
     @property
     def exclusive(self) -> bool:
         """Whether the gates of a row share it out, so that what one atom takes another has to give."""

@@ -66,6 +66,10 @@ class Softmax(TemperedGate):
         """All but the pinned one."""
         return max(n_atoms - 1, 0)
 
+    def most_active(self, n_atoms: int) -> int:
+        """At most `top_k`."""
+        return n_atoms if self.top_k is None else min(n_atoms, self.top_k)
+
     @property
     def exclusive(self) -> bool:
         """They sum to one."""

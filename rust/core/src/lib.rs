@@ -39,7 +39,7 @@ mod special;
 mod state;
 mod term;
 
-pub use arrow::{plan, ArrowSchur, Curvature, Elimination, Ending, Factor, Factored, Frame, Plan, Step, System};
+pub use arrow::{ArrowSchur, Curvature, Elimination, Ending, Factor, Factored, Frame, Plan, Shape, Step, System};
 pub use atoms::{
     places, Atom, BasisJet, ChartFactor, Circle, Cylinder, Duchon, FiniteSet, KleinBottle, Line, Mobius, Patch, Place,
     Poincare, Precomputed, ProjectivePlane, Segment, Sphere, Torus,
@@ -63,7 +63,7 @@ pub use problem::{EvidenceMode, Problem, COMPACT_RIDGE};
 pub use rho::{ArdSharing, SaeManifoldRho};
 pub use row::{
     AtomView, Chunk, Columns, Linearised, LossParts, PackedBatch4, PackedJets, RowAtom, RowDecoder, RowSlots,
-    RowSolver, RowState, RowView, SaeReconstructionRowProgram,
+    RowSolver, RowState, RowView, SaeReconstructionRowProgram, CHUNK_ROWS,
 };
 pub use seeds::{seeds, Seed};
 pub use source::{Element, RowFile, Source};

@@ -236,6 +236,11 @@ impl Problem {
         self.data.take_error()
     }
 
+    /// Whether the rows are in memory, and not read from a file.
+    pub fn in_memory(&self) -> bool {
+        self.data.in_memory()
+    }
+
     /// What was subtracted from the data.
     pub fn mean(&self) -> &Array1<f64> {
         self.data.mean()

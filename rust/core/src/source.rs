@@ -7,7 +7,7 @@ use ndarray::{s, Array1, Array2, ArrayView2, CowArray, Ix2};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 /// How a value is written in a file.
@@ -45,6 +45,7 @@ impl Element {
 #[derive(Debug)]
 pub struct RowFile {
     file: File,
+    path: PathBuf,
     offset: u64,
     element: Element,
     dim: (usize, usize),
@@ -63,7 +64,7 @@ impl RowFile {
             let what = format!("{} x {} values from byte {offset} on do not fit its {length} bytes", dim.0, dim.1);
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
         }
-        Ok(Self { file, offset, element, dim, failed: Mutex::new(None) })
+        Ok(Self { file, path: path.to_path_buf(), offset, element, dim, failed: Mutex::new(None) })
     }
 
     fn rows(&self, range: Range<usize>) -> Array2<f64> {
@@ -75,6 +76,7 @@ impl RowFile {
             Ok(()) => self.element.widen(&bytes, out.as_slice_mut().expect("standard layout")),
             Err(error) => {
                 out.fill(f64::NAN);
+                let error = io::Error::new(error.kind(), format!("{}: {error}", self.path.display()));
                 let mut failed = self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 failed.get_or_insert(error);
             }
@@ -155,6 +157,10 @@ impl CentredRows {
 
     pub fn dim(&self) -> (usize, usize) {
         self.source.dim()
+    }
+
+    pub fn in_memory(&self) -> bool {
+        matches!(self.source, Source::Memory(_))
     }
 
     /// What was subtracted.

@@ -1,6 +1,6 @@
 //! A problem with a state: the value object that the outer loop moves.
 
-use crate::arrow::{plan, ArrowSchur, Curvature, Elimination, Ending, Factored, Frame, Plan, Step};
+use crate::arrow::{ArrowSchur, Curvature, Elimination, Ending, Factored, Frame, Plan, Shape, Step};
 use crate::errors::ShapeError;
 use crate::evidence::{explicit_gradient, fellner_schall, gradient, log_det_adjoint, Evidence, EvidenceParts, Traces};
 use crate::layout::SaeRowLayout;
@@ -70,6 +70,11 @@ impl SaeManifoldTerm {
 
     /// The plan for this state's shape.
     pub fn plan(&self, elimination: Option<Elimination>) -> Plan {
+        self.shape(elimination).plan(None)
+    }
+
+    /// What its cost depends on.
+    pub fn shape(&self, elimination: Option<Elimination>) -> Shape {
         let (p, layout) = (&self.problem, self.state.layout_of_rows());
         let coupled_logits: usize = if p.n_free() == 0 {
             0
@@ -79,7 +84,6 @@ impl SaeManifoldTerm {
         // the elimination of decoders first works in all channels
         let framed = (!self.state.frames.is_empty()).then_some(Elimination::Complement);
         let metric = p.metric().map(|_| Elimination::Primal);
-        let coupled = coupled_logits + layout.n_active_coords();
         // frames of decoders and a metric tie all atoms together
         let widths = match metric.or(framed) {
             Some(_) => vec![p.width()],
@@ -88,7 +92,21 @@ impl SaeManifoldTerm {
                 layout.groups().iter().map(width).collect()
             }
         };
-        plan(p.n_outputs(), coupled, &widths, metric.or(framed).or(elimination))
+        let supports = (0..p.n_rows()).flat_map(|i| self.state.support(i));
+        Shape {
+            n_rows: p.n_rows(),
+            n_outputs: p.n_outputs(),
+            n_atoms: p.n_atoms(),
+            free_logits: p.n_free(),
+            ambient: p.atoms().iter().map(|atom| atom.ambient()).sum(),
+            active_atoms: supports.clone().count(),
+            active_coords: layout.n_active_coords(),
+            active_basis: supports.map(|&k| p.rows_of(k as usize).len()).sum(),
+            coupled_logits,
+            group_widths: widths,
+            copies: usize::from(p.in_memory()),
+            forced: metric.or(framed).or(elimination),
+        }
     }
 
     fn check(&self, rho: &SaeManifoldRho) -> Result<(), ShapeError> {

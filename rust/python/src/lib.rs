@@ -32,5 +32,5 @@ mod _core {
     #[pymodule_export]
     use crate::rows::RowFile;
     #[pymodule_export]
-    use crate::term::SaeManifoldTerm;
+    use crate::term::{plan, SaeManifoldTerm};
 }

@@ -8,7 +8,9 @@ use numpy::{PyArray1, PyArray2, PyReadonlyArray2, PyReadonlyArray3, PyReadonlyAr
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sae_core::{Elimination, EvaluationOptions, Problem, SaeManifoldTerm as Core, State};
+use sae_core::{
+    Elimination, EvaluationOptions, Plan, Problem, SaeManifoldTerm as Core, Shape, ShapeError, State, CHUNK_ROWS,
+};
 use std::sync::Arc;
 
 /// A dictionary at a state: immutable, cheap to copy; evaluating it gives a new one.
@@ -30,6 +32,62 @@ fn elimination(name: &str) -> PyResult<Option<Elimination>> {
     }
 }
 
+fn planned(py: Python<'_>, plan: Plan) -> PyResult<Bound<'_, PyDict>> {
+    let out = PyDict::new(py);
+    out.set_item("elimination", plan.elimination.name())?;
+    out.set_item("method", "dense")?;
+    out.set_item("dense_size", plan.dense_size)?;
+    out.set_item("keep_rows", plan.keeps_rows)?;
+    out.set_item("chunk_rows", CHUNK_ROWS)?;
+    out.set_item("bytes", plan.bytes)?;
+    Ok(out)
+}
+
+/// What a fit of a shape will do and hold; the same function as `SaeManifoldTerm.plan`, before there is a term.
+#[pyfunction]
+#[pyo3(signature = (n_rows, n_outputs, *, atom_widths, atom_dims, atom_ambients, free_logits, active, tied, copies=1, memory_budget=None))]
+#[allow(clippy::too_many_arguments)]
+pub fn plan<'py>(
+    py: Python<'py>,
+    n_rows: usize,
+    n_outputs: usize,
+    atom_widths: Vec<usize>,
+    atom_dims: Vec<usize>,
+    atom_ambients: Vec<usize>,
+    free_logits: usize,
+    active: f64,
+    tied: bool,
+    copies: usize,
+    memory_budget: Option<usize>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let n_atoms = atom_widths.len();
+    if atom_dims.len() != n_atoms || atom_ambients.len() != n_atoms || !(0.0..=n_atoms as f64).contains(&active) {
+        return Err(PyValueError::new_err(format!(
+            "each of {n_atoms} atoms has one entry, and a row uses 0 to {n_atoms}"
+        )));
+    }
+    // what an atom of the dictionary has on average, times the atoms of all rows
+    let of_rows = |sizes: &[usize]| {
+        let mean = sizes.iter().sum::<usize>() as f64 / n_atoms.max(1) as f64;
+        (n_rows as f64 * active * mean).round() as usize
+    };
+    let shape = Shape {
+        n_rows,
+        n_outputs,
+        n_atoms,
+        free_logits,
+        ambient: atom_ambients.iter().sum(),
+        active_atoms: of_rows(&vec![1; n_atoms]),
+        active_coords: of_rows(&atom_dims),
+        active_basis: of_rows(&atom_widths),
+        coupled_logits: if tied { (n_rows as f64 * active.min(free_logits as f64)).round() as usize } else { 0 },
+        group_widths: if tied { vec![atom_widths.iter().sum()] } else { atom_widths },
+        copies,
+        forced: None,
+    };
+    planned(py, shape.plan(memory_budget))
+}
+
 fn with_metric(problem: Problem, metric: Option<&PyReadonlyArray3<'_, f64>>) -> PyResult<Problem> {
     match metric {
         None => Ok(problem),
@@ -45,6 +103,15 @@ fn support_lists(support: &PyReadonlyArray2<'_, bool>, n: usize, k: usize) -> Py
     let list =
         |row: ndarray::ArrayView1<'_, bool>| row.iter().zip(0..).filter(|(on, _)| **on).map(|(_, k)| k).collect();
     Ok(mask.rows().into_iter().map(list).collect())
+}
+
+impl SaeManifoldTerm {
+    /// The result of some work over the rows; an error of reading them comes before any it has led to.
+    fn read<T>(&self, work: impl FnOnce() -> Result<T, ShapeError>) -> PyResult<T> {
+        let result = work();
+        check_read(&self.core.problem)?;
+        result.map_err(value_error)
+    }
 }
 
 #[pymethods]
@@ -119,9 +186,11 @@ impl SaeManifoldTerm {
             Problem::new(X.source()?, weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
         let problem = problem.with_mode(specs::evidence(evidence)?).with_arc_length(arc_length);
         let problem = with_metric(problem, metric.as_ref())?;
+        let problem = Arc::new(problem);
         let seeds = detached(py, threads, |interrupted| {
-            Core::seeds(Arc::new(problem), n_init, random_state, routing.as_ref(), interrupted)
+            Core::seeds(problem.clone(), n_init, random_state, routing.as_ref(), interrupted)
         })?;
+        check_read(&problem)?;
         let wrap = |(core, rho)| (Self { core }, SaeManifoldRho { core: rho });
         Ok(seeds.map_err(value_error)?.into_iter().map(wrap).collect())
     }
@@ -152,7 +221,7 @@ impl SaeManifoldTerm {
     /// The smallest `log_lambda_sparse` between `lower` and `upper` at which rows that use one atom alone still do; None
     /// when there are none.
     fn sparsity_floor(&self, rho: &SaeManifoldRho, lower: f64, upper: f64) -> PyResult<Option<f64>> {
-        self.core.sparsity_floor(&rho.core, (lower, upper)).map_err(value_error)
+        self.read(|| self.core.sparsity_floor(&rho.core, (lower, upper)))
     }
 
     #[getter]
@@ -201,7 +270,7 @@ impl SaeManifoldTerm {
     }
     /// What a unit of each column's mass costs at these strengths; empty where the gate has no prior on columns.
     fn column_scores<'py>(&self, py: Python<'py>, rho: &SaeManifoldRho) -> PyResult<Bound<'py, PyArray1<f64>>> {
-        Ok(to_py1(py, &self.core.column_scores(&rho.core).map_err(value_error)?))
+        Ok(to_py1(py, &self.read(|| self.core.column_scores(&rho.core))?))
     }
     #[getter]
     fn support<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<bool>> {
@@ -213,7 +282,7 @@ impl SaeManifoldTerm {
     }
 
     fn loss<'py>(&self, py: Python<'py>, rho: &SaeManifoldRho) -> PyResult<Bound<'py, PyDict>> {
-        let loss = self.core.loss(&rho.core).map_err(value_error)?;
+        let loss = self.read(|| self.core.loss(&rho.core))?;
         let out = loss_parts(py, &loss)?;
         out.set_item("total", loss.total())?;
         Ok(out)
@@ -245,7 +314,7 @@ impl SaeManifoldTerm {
     }
 
     fn criterion_as_atoms<'py>(&self, py: Python<'py>, rho: &SaeManifoldRho) -> PyResult<Bound<'py, PyDict>> {
-        let (loss, parts) = self.core.criterion_as_atoms(&rho.core).map_err(value_error)?;
+        let (loss, parts) = self.read(|| self.core.criterion_as_atoms(&rho.core))?;
         all_parts(py, &loss, &parts)
     }
 
@@ -254,12 +323,12 @@ impl SaeManifoldTerm {
         py: Python<'py>,
         rho: &SaeManifoldRho,
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
-        Ok(to_py1(py, &self.core.analytic_outer_rho_gradient(&rho.core).map_err(value_error)?))
+        Ok(to_py1(py, &self.read(|| self.core.analytic_outer_rho_gradient(&rho.core))?))
     }
 
     /// Derivative of V - L in the inner variables: rows' variables, then the border.
     fn logdet_theta_adjoint<'py>(&self, py: Python<'py>, rho: &SaeManifoldRho) -> PyResult<Bound<'py, PyArray1<f64>>> {
-        let step = self.core.logdet_theta_adjoint(&rho.core).map_err(value_error)?;
+        let step = self.read(|| self.core.logdet_theta_adjoint(&rho.core))?;
         let mut out = step.local;
         out.extend(step.border.iter());
         Ok(to_py1(py, &out))
@@ -267,26 +336,22 @@ impl SaeManifoldTerm {
 
     #[pyo3(signature = (rho, layout=None))]
     fn assemble_arrow_schur(&self, rho: &SaeManifoldRho, layout: Option<&SaeRowLayout>) -> PyResult<ArrowSchur> {
-        let core = self.core.assemble_arrow_schur(&rho.core, layout.map(|l| &l.core)).map_err(value_error)?;
+        let core = self.read(|| self.core.assemble_arrow_schur(&rho.core, layout.map(|l| &l.core)))?;
         Ok(ArrowSchur { core })
     }
 
+    /// Elimination, the size of its largest dense system, whether linearised rows are kept, rows of a chunk, and the estimated
+    /// peak in bytes.
     #[pyo3(signature = (memory_budget=None))]
     fn plan<'py>(&self, py: Python<'py>, memory_budget: Option<usize>) -> PyResult<Bound<'py, PyDict>> {
-        let plan = self.core.plan(None);
-        let out = PyDict::new(py);
-        out.set_item("elimination", plan.elimination.name())?;
-        out.set_item("method", "dense")?;
-        out.set_item("dense_size", plan.dense_size)?;
-        out.set_item("chunk_rows", self.n_rows())?;
-        out.set_item("bytes", plan.bytes)?;
+        let plan = self.core.shape(None).plan(memory_budget);
         if let Some(budget) = memory_budget.filter(|&b| b < plan.bytes) {
             return Err(PyValueError::new_err(format!(
                 "the problem needs about {} bytes, more than the memory budget of {budget} bytes",
                 plan.bytes
             )));
         }
-        Ok(out)
+        planned(py, plan)
     }
 
     fn __copy__(&self) -> Self {

@@ -108,7 +108,10 @@ impl Frame {
 
     /// Directions of the output space (p x k) in the channels of an atom (r x k).
     pub fn channels_of(&self, atom: usize, directions: &Array2<f64>) -> Array2<f64> {
-        self.groups[self.group_of[atom]].inside(directions.t()).reversed_axes()
+        match &self.groups[self.group_of[atom]].basis {
+            None => directions.clone(),
+            Some(basis) => product((basis.view(), Op::Transposed), (directions.view(), Op::Plain)),
+        }
     }
 
     /// Splits stacked border columns (M x p) into their part in the frame (M x r) and the rest (M x p).

@@ -30,5 +30,5 @@ pub use dense::ArrowSchur;
 pub use factor::{Curvature, Elimination, Factor, Factored, RowTraces};
 pub use frame::Frame;
 pub use gauge::{Gauge, GaugeColumn};
-pub use plan::{plan, Plan};
+pub use plan::{Plan, Shape};
 pub use system::{Step, System};

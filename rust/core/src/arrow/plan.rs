@@ -1,39 +1,163 @@
-//! Which elimination, from the problem's shape alone.
+//! Which elimination, what is kept, and how much memory that takes, from the problem's shape alone.
 
 use super::Elimination;
 
-/// What a factorisation will do and what it will hold.
+/// States that are alive at once: where a step starts, its trial, and the points that the outer search keeps.
+const STATES: usize = 6;
+/// Vectors over all inner variables that are alive at once in conjugate gradients and the adjoint.
+const VECTORS: usize = 9;
+
+/// What the cost of a fit depends on. Counts of rows' atoms, coordinates and basis columns are totals over the rows' supports.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Shape {
+    pub n_rows: usize,
+    pub n_outputs: usize,
+    pub n_atoms: usize,
+    /// Free logits of a row.
+    pub free_logits: usize,
+    /// Stored coordinates of a point on every atom.
+    pub ambient: usize,
+    pub active_atoms: usize,
+    pub active_coords: usize,
+    pub active_basis: usize,
+    /// Free logits of atoms in their row's support.
+    pub coupled_logits: usize,
+    /// Stacked basis width of each group of atoms that rows tie together.
+    pub group_widths: Vec<usize>,
+    /// Copies of the rows in memory; none where passes read them from a file.
+    pub copies: usize,
+    pub forced: Option<Elimination>,
+}
+
+/// What a fit will do and what it will hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub elimination: Elimination,
     /// Border variables in the frame of the largest group of atoms (rows first), or coupled local variables (decoders first).
     pub dense_size: usize,
-    /// Estimated bytes of the dense systems.
+    /// Whether linearised rows are kept between passes, or made anew in each.
+    pub keeps_rows: bool,
+    /// Estimated peak bytes.
     pub bytes: usize,
 }
 
-/// Chooses the elimination whose dense systems cost less, and estimates their memory.
-///
-/// `p` outputs, `coupled` local variables of all rows together, and the stacked basis width of each group of atoms.
-pub fn plan(p: usize, coupled: usize, widths: &[usize], forced: Option<Elimination>) -> Plan {
-    let width: usize = widths.iter().sum();
-    let rank = widths.iter().copied().max().unwrap_or(0).min(p);
-    let cube = |size: usize| (size as f64).powi(3);
-    let grouped: f64 = widths.iter().map(|w| cube(w * rank)).sum();
-    let elimination = forced.unwrap_or(match (cube(coupled) < grouped, rank < p || widths.len() > 1) {
-        (true, _) => Elimination::Dual,
-        (false, true) => Elimination::Complement,
-        (false, false) => Elimination::Primal,
-    });
-    let square = |size: usize| size.saturating_mul(size);
-    // a factor, its inverse and a work copy
-    let (dense_size, entries) = match elimination {
-        Elimination::Primal => (width * p, 3 * square(width * p)),
-        Elimination::Complement => {
-            let sizes = widths.iter().map(|w| w * rank);
-            (sizes.clone().max().unwrap_or(0), 3 * sizes.map(square).sum::<usize>())
+impl Shape {
+    fn width(&self) -> usize {
+        self.group_widths.iter().sum()
+    }
+
+    /// Channels of the frame.
+    fn rank(&self) -> usize {
+        self.group_widths.iter().copied().max().unwrap_or(0).min(self.n_outputs)
+    }
+
+    /// The elimination whose dense systems cost less, the size of the largest and the entries of all, with their factors,
+    /// inverses and work copies.
+    fn elimination(&self) -> (Elimination, usize, usize) {
+        let (width, rank, p) = (self.width(), self.rank(), self.n_outputs);
+        let coupled = self.coupled_logits + self.active_coords;
+        let cube = |size: usize| (size as f64).powi(3);
+        let grouped: f64 = self.group_widths.iter().map(|w| cube(w * rank)).sum();
+        let elimination =
+            self.forced.unwrap_or(match (cube(coupled) < grouped, rank < p || self.group_widths.len() > 1) {
+                (true, _) => Elimination::Dual,
+                (false, true) => Elimination::Complement,
+                (false, false) => Elimination::Primal,
+            });
+        let square = |size: usize| size.saturating_mul(size);
+        let (size, entries) = match elimination {
+            Elimination::Primal => (width * p, 3 * square(width * p)),
+            Elimination::Complement => {
+                let sizes = self.group_widths.iter().map(|w| w * rank);
+                (sizes.clone().max().unwrap_or(0), sizes.map(|s| square(s).saturating_mul(3)).sum())
+            }
+            Elimination::Dual => {
+                let across = coupled.saturating_mul(width * width.min(p));
+                (coupled, square(coupled).saturating_mul(5).saturating_add(across.saturating_mul(2)))
+            }
+        };
+        (elimination, size, entries)
+    }
+
+    /// Entries of linearised rows that are kept between passes.
+    fn tapes(&self) -> usize {
+        let n = self.n_rows.max(1);
+        let coupled = self.coupled_logits + self.active_coords;
+        let basis = self.active_basis + self.active_basis * self.active_coords / self.active_atoms.max(1);
+        let gates = self.active_atoms + self.active_atoms * self.coupled_logits / n;
+        let blocks = 2 * coupled.saturating_mul(coupled) / n;
+        // the stacked basis row, its parts, gates, blocks, Jacobians, and where they lie
+        n * (self.width() + 4) + basis + gates + blocks + coupled * self.rank()
+    }
+
+    /// Entries that a fit holds however rows are treated.
+    fn always(&self) -> usize {
+        let n = self.n_rows;
+        let coupled = self.coupled_logits + self.active_coords;
+        let variables = n * self.free_logits + self.active_coords + self.width() * self.n_outputs;
+        let state = n * (self.n_atoms + self.ambient) + self.width() * self.n_outputs;
+        let layout = 2 * n + self.active_atoms;
+        let factors = coupled.saturating_mul(coupled) / n.max(1);
+        // each atom's motion, solved, over the rows that share its group, and its decoder rows
+        let motions = self.active_coords + self.n_atoms * self.width() * self.n_outputs;
+        // gates, logits and coordinates with their supports, and what pictures need, on the way out
+        let results = n * (2 * self.n_atoms + self.ambient + self.n_atoms / 4 + 3 * self.n_atoms);
+        self.copies * n * self.n_outputs
+            + STATES * state
+            + 2 * layout
+            + VECTORS * variables
+            + n * self.free_logits
+            + factors
+            + motions.max(results)
+    }
+
+    /// Plans a fit: rows are kept while that stays within a budget of bytes.
+    pub fn plan(&self, budget: Option<usize>) -> Plan {
+        let (elimination, dense_size, dense) = self.elimination();
+        let least = self.always().saturating_add(dense);
+        let kept = least.saturating_add(self.tapes());
+        let keeps_rows = budget.is_none_or(|budget| kept.saturating_mul(8) <= budget);
+        let entries = if keeps_rows { kept } else { least };
+        Plan { elimination, dense_size, keeps_rows, bytes: entries.saturating_mul(8) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one_hot(n: usize, k: usize) -> Shape {
+        Shape {
+            n_rows: n,
+            n_outputs: 64,
+            n_atoms: k,
+            free_logits: k - 1,
+            ambient: k,
+            active_atoms: n,
+            active_coords: n,
+            active_basis: 7 * n,
+            coupled_logits: 0,
+            group_widths: vec![7; k],
+            copies: 1,
+            forced: None,
         }
-        Elimination::Dual => (coupled, 5 * square(coupled) + coupled.saturating_mul(width * width.min(p))),
-    };
-    Plan { elimination, dense_size, bytes: entries.saturating_mul(8) }
+    }
+
+    #[test]
+    fn rows_are_kept_while_the_budget_allows() {
+        let shape = one_hot(100_000, 8);
+        let free = shape.plan(None);
+        assert!(free.keeps_rows);
+        let tight = shape.plan(Some(free.bytes - 1));
+        assert!(!tight.keeps_rows && tight.bytes < free.bytes);
+        assert_eq!(shape.plan(Some(free.bytes)), free);
+    }
+
+    #[test]
+    fn memory_grows_with_the_rows_and_not_with_what_they_do_not_use() {
+        let bytes = |n, k| one_hot(n, k).plan(None).bytes as f64;
+        assert!((bytes(2_000_000, 8) / bytes(1_000_000, 8) - 2.0).abs() < 0.01);
+        let together = Shape { group_widths: vec![56], ..one_hot(1000, 8) };
+        assert!(together.plan(None).bytes > one_hot(1000, 8).plan(None).bytes);
+    }
 }

@@ -20,4 +20,4 @@ pub use linearise::{held, held_curvature, linearise, Linearised, LossParts};
 pub use production::row_program;
 pub use program::{PackedBatch4, PackedJets, RowAtom, RowDecoder, RowSlots, SaeReconstructionRowProgram};
 pub use solver::{RowSolver, RowState, Target};
-pub use tape::{AtomView, Chunk, Chunks, RowView};
+pub use tape::{AtomView, Chunk, Chunks, RowView, CHUNK_ROWS};

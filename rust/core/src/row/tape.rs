@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Rows of a chunk: enough for its matrix products to run at speed, few enough to stay in cache.
-const CHUNK_ROWS: usize = 128;
+pub const CHUNK_ROWS: usize = 128;
 /// Chunks are shared out in at most this many segments, each with accumulators of its own. Fixed, so that sums fold
 /// in the same order on any number of threads.
 const MAX_SEGMENTS: usize = 32;

@@ -23,13 +23,12 @@ from . import _core
 from .atoms import Atom
 from .encoding import decode_atom
 from .gates import Gate
+from .memory import SAMPLE_ABOVE, SAMPLE_ROWS
 from .moves import LOCAL_TOL, Part, State, fitted_part, moved, owned, quick_start
 from .problem import Problem
 from .reml import (
     COARSE_INNER,
     GLANCE_OUTER,
-    SAMPLE_ABOVE,
-    SAMPLE_ROWS,
     FitResult,
     begin,
     glance,

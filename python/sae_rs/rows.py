@@ -18,8 +18,8 @@ from .readers import read_matrix
 
 FloatArray = NDArray[np.float64]
 
-# Rows of one block in a pass over all rows: a pass in blocks makes no copy of them all.
-BLOCK_ROWS = 4096
+# Bytes of one block in a pass over all rows: a pass in blocks makes no copy of them all.
+BLOCK_BYTES = 1 << 20
 
 
 class FileRows:
@@ -66,21 +66,23 @@ class FileRows:
 Rows: TypeAlias = ArrayLike | FileRows | os.PathLike[str] | Iterable[ArrayLike]
 
 
-def blocks(n_rows: int) -> Iterator[slice]:
-    """Slices of `BLOCK_ROWS` rows that cover ``range(n_rows)`` in order."""
-    return (slice(i, min(i + BLOCK_ROWS, n_rows)) for i in range(0, n_rows, BLOCK_ROWS))
+def blocks(X: FloatArray | FileRows) -> Iterator[slice]:
+    """Slices that cover the rows of a matrix (n, p) in order, each of about `BLOCK_BYTES` as float64."""
+    n_rows, row_bytes = len(X), 8 * int(np.prod(X.shape[1:]))
+    step = max(1, BLOCK_BYTES // max(row_bytes, 1))
+    return (slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step))
 
 
 def column_mean(X: FloatArray | FileRows) -> FloatArray:
     """Means of the columns (p,)."""
-    total: FloatArray = sum((X[rows].sum(axis=0) for rows in blocks(len(X))), start=np.zeros(X.shape[1])) / len(X)
+    total: FloatArray = sum((X[rows].sum(axis=0) for rows in blocks(X)), start=np.zeros(X.shape[1])) / len(X)
     return total
 
 
 def column_variance(X: FloatArray | FileRows) -> float:
     """Mean variance of the columns."""
     mean = column_mean(X)
-    total = sum(float(np.square(X[rows] - mean).sum()) for rows in blocks(len(X)))
+    total = sum(float(np.square(X[rows] - mean).sum()) for rows in blocks(X))
     return float(total / (X.shape[0] * X.shape[1]))
 
 

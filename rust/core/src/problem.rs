@@ -274,13 +274,13 @@ impl Problem {
 fn mean_column_variance(data: &CentredRows) -> f64 {
     let (n, p) = data.dim();
     let mut mean = Array1::<f64>::zeros(p);
-    for range in passes(n) {
+    for range in passes((n, p)) {
         data.rows(range).rows().into_iter().for_each(|z| mean += &z);
     }
     mean /= n as f64;
     let square = |z: ndarray::ArrayView1<'_, f64>| (&z - &mean).mapv(|v| v * v).sum();
     let of = |range| data.rows(range).rows().into_iter().map(square).sum::<f64>();
-    passes(n).map(of).sum::<f64>() / (n * p) as f64
+    passes((n, p)).map(of).sum::<f64>() / (n * p) as f64
 }
 
 fn mean_one(weights: Vec<f64>, n: usize) -> Result<Vec<f64>, ShapeError> {

@@ -134,7 +134,7 @@ impl CentredRows {
     pub fn new(mut source: Source, centre: bool) -> Result<Self, ShapeError> {
         let (n, p) = source.dim();
         let mut sum = Array1::<f64>::zeros(p);
-        for range in passes(n) {
+        for range in passes((n, p)) {
             let rows = source.raw(range.clone());
             if let Some((i, c)) =
                 (0..range.len()).flat_map(|i| (0..p).map(move |c| (i, c))).find(|&(i, c)| !rows[[i, c]].is_finite())
@@ -211,10 +211,11 @@ impl Source {
     }
 }
 
-/// Ranges of rows that a sequential pass holds at a time.
-pub fn passes(n: usize) -> impl Iterator<Item = Range<usize>> {
-    const ROWS: usize = 4096;
-    (0..n).step_by(ROWS).map(move |from| from..(from + ROWS).min(n))
+/// Ranges of rows of p values that a sequential pass holds at a time.
+pub fn passes((n, p): (usize, usize)) -> impl Iterator<Item = Range<usize>> {
+    const BYTES: usize = 1 << 20;
+    let rows = (BYTES / (8 * p.max(1))).max(1);
+    (0..n).step_by(rows).map(move |from| from..(from + rows).min(n))
 }
 
 #[cfg(test)]

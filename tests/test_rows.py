@@ -20,6 +20,7 @@ from planted import fitted_mean, fitted_one, fitted_two, one_circle, two_circles
 from reference.atoms import Atom, Circle, Line, Sphere
 from reference.gates import IBP, Gate, Softmax, Threshold
 from sae_rs import ConvergenceWarning, ManifoldSAE, _core, reml, rows
+from sae_rs.readers import read_matrix
 from sae_rs.rows import FileRows, open_rows, spooled
 from sae_rs.validation import as_matrix
 from strategies import Recipe
@@ -191,7 +192,20 @@ def test_paths_of_every_format(table: NDArray[np.float32], tmp_path: Path) -> No
         for name in (path, str(path)):
             np.testing.assert_array_equal(contents(name), table)
             assert as_matrix(name).dtype == np.float32
-    assert isinstance(open_rows(tmp_path / "a.npy"), FileRows)
+    for suffix in (".npy", ".safetensors"):
+        assert isinstance(open_rows((tmp_path / "a").with_suffix(suffix)), FileRows)
+    # one of several
+    both = {"x": table, "y": np.arange(5, dtype=np.int8), "z": table[::-1].astype(np.float64)}
+    safetensors.numpy.save_file(both, tmp_path / "b.safetensors")
+    for name in ("x", "z"):
+        np.testing.assert_array_equal(contents(read_matrix(tmp_path / "b.safetensors", name)), both[name])
+    with pytest.raises(ValueError, match=r"holds 3 arrays \(x, y, z\): choose one"):
+        as_matrix(tmp_path / "b.safetensors")
+    # of other dtypes, and without rows
+    safetensors.numpy.save_file({"x": np.arange(6).reshape(3, 2)}, tmp_path / "i.safetensors")
+    np.testing.assert_array_equal(contents(tmp_path / "i.safetensors"), np.arange(6).reshape(3, 2))
+    safetensors.numpy.save_file({"x": table[:0]}, tmp_path / "e.safetensors")
+    assert as_matrix(tmp_path / "e.safetensors").shape == (0, 3)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -624,6 +624,17 @@ def test_encoding(source: str, dtype: Any, fitted: Callable[[], ManifoldSAE], tm
     np.testing.assert_array_equal(back, found.reconstruct(X))
 
 
+def test_encoding_in_parts_changes_no_bit(monkeypatch: Any) -> None:
+    found, X = fitted_two(), two_circles(70, seed=4)[0]
+    whole = found.encode(X)
+    monkeypatch.setattr("sae_rs.encoding.ENCODED_BYTES", 8 * 8 * 9)
+    parts = found.encode(X)
+    for name in ("gates", "logits", "support", "objective", "status"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
+    for mine, theirs in zip(whole.coords, parts.coords, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 def test_rows_to_encode_are_checked_wherever_they_come_from(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((4, 7)))
     for X in (tmp_path / "a.npy", iter(np.ones((4, 7)))):

@@ -635,6 +635,16 @@ def test_encoding_in_parts_changes_no_bit(monkeypatch: Any) -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
+def test_weights_of_rows_in_a_file(tmp_path: Path) -> None:
+    X = one_circle()[0]
+    X[3] *= 40.0
+    np.save(tmp_path / "a.npy", X)
+    expected = sae_rs.huber_weights(X)
+    assert expected.min() < 0.5
+    for given in (tmp_path / "a.npy", iter(X)):
+        np.testing.assert_array_equal(sae_rs.huber_weights(given), expected)
+
+
 def test_rows_to_encode_are_checked_wherever_they_come_from(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((4, 7)))
     for X in (tmp_path / "a.npy", iter(np.ones((4, 7)))):

@@ -18,8 +18,9 @@ from .validation import row_chunks
 FloatArray = NDArray[np.float64]
 
 
-# Rows encoded at a time: the core's own copies stay small beside the result.
+# Rows encoded at a time, and what they may take: the core's own copies stay small beside the result.
 ENCODED_ROWS = 65536
+ENCODED_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +82,9 @@ def encode_with(
         np.zeros(m),
         np.zeros(m, dtype=np.uint8),
     )
-    for start in range(0, m, ENCODED_ROWS):
-        own = slice(start, min(start + ENCODED_ROWS, m))
+    step = max(1, min(ENCODED_ROWS, ENCODED_BYTES // (8 * rows.shape[1])))
+    for start in range(0, m, step):
+        own = slice(start, min(start + step, m))
         gates, coords, logits, support, objective, status = _core.encode_rows(
             rows[own],
             mean,

@@ -262,8 +262,12 @@ class ManifoldSAE(Parameters):
 
         Parameters
         ----------
-        X : array-like of shape (n, p)
-            Real finite numbers; computed in float64, a float64 array in C order is not copied on the way in.
+        X : array-like of shape (n, p), path, or iterable of array-like
+            Real finite numbers; computed in float64, a float64 array in C order is not copied on the way in. A path
+            names a .npy, .npz, .safetensors or .parquet file. An iterable that is no array and no sequence is a stream
+            of blocks (m, p) or of rows (p,), written to a temporary file. Of more than 16384 rows those of a .npy or
+            .safetensors file, an `np.memmap` in C order or a stream are not loaded but read a part at a time, in
+            most fits: see docs/fitting.md.
         weights : array-like of shape (n,), optional
             Non-negative row weights; only their ratios matter. A row of weight 0 plays no part in the fit and is
             encoded after it, as a new row would be.
@@ -286,7 +290,7 @@ class ManifoldSAE(Parameters):
             For data, weights or options that cannot be used; the message names the one at fault. For a checkpoint that
             is damaged, or is of other data or settings; the message names what differs.
         OSError
-            When a checkpoint cannot be read or written.
+            When a checkpoint cannot be read or written, or rows cannot be read from their file.
 
         Warns
         -----
@@ -552,12 +556,24 @@ class ManifoldSAE(Parameters):
     def encode(self, X: Rows) -> Encoding:
         """Find gates and coordinates of rows (m, p) under the fitted decoders and strengths.
 
+        Parameters
+        ----------
+        X : array-like of shape (m, p), path, or iterable of array-like
+            Finite rows, as ``fit`` takes them. Of a .npy or .safetensors file, an `np.memmap` in C order or a stream
+            256 MiB at most are in memory at a time.
+
+        Returns
+        -------
+        Encoding
+
         Raises
         ------
         NotFittedError
             Before ``fit``.
         ValueError
             For a wrong width or values that are not finite.
+        OSError
+            When rows cannot be read from their file.
         """
         self._check_fitted("encode")
         rows = check_new_rows(X, self.n_features_in_)
@@ -597,6 +613,11 @@ class ManifoldSAE(Parameters):
 
     def reconstruct(self, X: Rows | None = None) -> NDArray[Any]:
         """Reconstruction of the training rows, or of new rows (m, p), which are encoded first.
+
+        Parameters
+        ----------
+        X : array-like of shape (m, p), path, or iterable of array-like, optional
+            New rows, as ``encode`` takes them.
 
         Returns
         -------

@@ -1,8 +1,9 @@
-"""Reading a matrix of activations from a file, for the command line."""
+"""Reading a matrix of activations from a file."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,7 +21,7 @@ def read_matrix(path: Path, key: str | None = None) -> NDArray[Any]:
     Parameters
     ----------
     path : Path
-        A .npy file is mapped into memory, not read at once.
+        A .npy file, and float32 or float64 values in a .safetensors file, are mapped into memory, not read at once.
     key : str, optional
         Array of a .npz or .safetensors file, or column of lists of a .parquet file; needed when there are several. A
         .parquet file whose columns are all numbers is read as the matrix of these columns.
@@ -49,7 +50,9 @@ def _choose(path: Path, names: list[str], key: str | None) -> str:
     if key is None and len(names) == 1:
         return names[0]
     if key is None:
-        raise ValueError(f"{path} holds {len(names)} arrays: choose one with --key ({', '.join(names)})")
+        raise ValueError(
+            f"{path} holds {len(names)} arrays ({', '.join(names)}): choose one with --key, or pass it as an array"
+        )
     if key not in names:
         raise ValueError(f"{path} has no array {key!r}; it has {', '.join(names)}")
     return key
@@ -83,10 +86,23 @@ def _read_safetensors(path: Path, key: str | None) -> NDArray[Any]:
         with safetensors.safe_open(str(path), framework="numpy") as file:
             names = sorted(file.keys())
             chosen = _choose(path, names, key)
-            array: NDArray[Any] = file.get_tensor(chosen)
+            mapped = _mapped_tensor(path, chosen)
+            array: NDArray[Any] = file.get_tensor(chosen) if mapped is None else mapped
     except (safetensors.SafetensorError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     return array
+
+
+def _mapped_tensor(path: Path, name: str) -> NDArray[Any] | None:
+    """A map of one tensor of a file that has been found to be sound; None where its values are no floats of NumPy's."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        entry = json.loads(file.read(size))[name]
+    dtype = {"F32": "<f4", "F64": "<f8"}.get(entry["dtype"])
+    begin, end = entry["data_offsets"]
+    if dtype is None or begin == end:
+        return None
+    return np.memmap(path, dtype, "r", 8 + size + begin, tuple(entry["shape"]))
 
 
 def _read_parquet(path: Path, key: str | None) -> NDArray[Any]:

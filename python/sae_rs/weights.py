@@ -15,13 +15,12 @@ def huber_weights(X: Rows, delta: float = 1.5) -> FloatArray:
     """Weights (n,) of Huber's kind from row norms: ``w = min(1, delta · median / ‖z‖)`` with z the row less the mean.
 
     Rows whose norm is at most `delta` times the median weigh 1; a longer row weighs as if its length were that. Pass
-    them
-    to ``ManifoldSAE.fit(X, weights=...)``.
+    them to ``ManifoldSAE.fit(X, weights=...)``.
 
     Parameters
     ----------
-    X : array-like of shape (n, p)
-        Rows, as for ``fit``.
+    X : array-like of shape (n, p), path, or iterable of array-like
+        Rows, as ``fit`` takes them.
     delta : float, default 1.5
         Length, in medians, above which a row is held back.
 

@@ -199,7 +199,7 @@ def _digest(array: FloatArray | FileRows | None) -> str:
     if array is None:
         return "none"
     digest = hashlib.sha256(f"float64 {array.shape}".encode())
-    for own in blocks(array):
+    for own in blocks(array.shape):
         digest.update(np.ascontiguousarray(array[own], dtype=np.float64).data)
     return digest.hexdigest()
 

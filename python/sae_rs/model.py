@@ -582,7 +582,7 @@ class ManifoldSAE(Parameters):
         if not self._atoms:
             none = np.zeros((len(rows), 0))
             squares = np.zeros(len(rows))
-            for own in blocks(rows):
+            for own in blocks(rows.shape):
                 squares[own] = np.square(rows[own] - self.mean_).sum(axis=1)
             done = np.zeros(len(rows), dtype=np.uint8)
             return Encoding(none, [], none.copy(), none.astype(bool), squares / (2.0 * self.dispersion_), done)

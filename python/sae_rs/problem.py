@@ -67,7 +67,7 @@ class Problem:
         if self.metric is None:
             return column_variance(self.X)
         mean = column_mean(self.X)
-        squares = (whitened_squares(self.X[rows] - mean, self.metric[rows]).sum() for rows in blocks(self.X))
+        squares = (whitened_squares(self.X[rows] - mean, self.metric[rows]).sum() for rows in blocks(self.X.shape))
         return float(sum(squares)) / self.n_entries
 
     def decoder_ranks(self, term: _core.SaeManifoldTerm) -> list[int | None]:
@@ -112,7 +112,7 @@ class Problem:
         anything.
         """
         mean = column_mean(self.X) if self.center else np.zeros(self.X.shape[1])
-        lengths = np.concatenate([np.square(self.X[own] - mean).sum(axis=1) for own in blocks(self.X)])
+        lengths = np.concatenate([np.square(self.X[own] - mean).sum(axis=1) for own in blocks(self.X.shape)])
         order = np.argsort(lengths, kind="stable")
         if self.weights is not None:
             order = order[self.weights[order] > 0.0]

@@ -476,7 +476,7 @@ def mean_only(
     mean = column_mean(X) if center else np.zeros(p)
     w = np.ones(n) if weights is None else weights / np.mean(weights)
     total = 0.0
-    for rows in blocks(X):
+    for rows in blocks(X.shape):
         left = X[rows] - mean
         squares = np.square(left).sum(axis=1) if metric is None else whitened_squares(left, metric[rows])
         total += float(w[rows] @ squares)

@@ -59,7 +59,7 @@ class FileRows:
         flat, into = chosen.ravel(), out.reshape(-1, self.shape[1])
         order = np.argsort(flat, kind="stable")
         ascending = flat[order]
-        for block in blocks(len(self)):
+        for block in blocks(self.shape):
             own = slice(*np.searchsorted(ascending, (block.start, block.stop)))
             if own.start < own.stop:
                 low, high = int(ascending[own.start]), int(ascending[own.stop - 1])
@@ -88,23 +88,23 @@ class FileRows:
 Rows: TypeAlias = ArrayLike | FileRows | os.PathLike[str] | Iterable[ArrayLike]
 
 
-def blocks(X: FloatArray | FileRows) -> Iterator[slice]:
-    """Slices that cover the rows of a matrix (n, p) in order, each of about `BLOCK_BYTES` as float64."""
-    n_rows, row_bytes = len(X), 8 * int(np.prod(X.shape[1:]))
+def blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Slices that cover the rows of an array in order, each of about `BLOCK_BYTES` as float64."""
+    n_rows, row_bytes = shape[0], 8 * int(np.prod(shape[1:]))
     step = max(1, BLOCK_BYTES // max(row_bytes, 1))
     return (slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step))
 
 
 def column_mean(X: FloatArray | FileRows) -> FloatArray:
     """Means of the columns (p,)."""
-    total: FloatArray = sum((X[rows].sum(axis=0) for rows in blocks(X)), start=np.zeros(X.shape[1])) / len(X)
+    total: FloatArray = sum((X[rows].sum(axis=0) for rows in blocks(X.shape)), start=np.zeros(X.shape[1])) / len(X)
     return total
 
 
 def column_variance(X: FloatArray | FileRows) -> float:
     """Mean variance of the columns."""
     mean = column_mean(X)
-    total = sum(float(np.square(X[rows] - mean).sum()) for rows in blocks(X))
+    total = sum(float(np.square(X[rows] - mean).sum()) for rows in blocks(X.shape))
     return float(total / (X.shape[0] * X.shape[1]))
 
 
@@ -218,7 +218,7 @@ def _block(part: object, index: int) -> NDArray[Any]:
 def _widen(file: BinaryIO, n_rows: int, n_columns: int) -> None:
     """Turn the float32 rows of a file into float64, from the last to the first: each block is read before the space
     that it lies in is written to."""
-    for rows in reversed(list(blocks(n_rows))):
+    for rows in reversed(list(blocks((n_rows, n_columns)))):
         size = (rows.stop - rows.start) * n_columns
         file.seek(rows.start * n_columns * 4)
         values = np.frombuffer(file.read(size * 4), dtype=np.float32)

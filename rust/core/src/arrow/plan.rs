@@ -1,11 +1,15 @@
 //! Which elimination, what is kept, and how much memory that takes, from the problem's shape alone.
 
 use super::Elimination;
+use crate::row::CHUNK_ROWS;
 
 /// States that are alive at once: where a step starts, its trial, and the points that the outer search keeps.
 const STATES: usize = 6;
 /// Vectors over all inner variables that are alive at once in conjugate gradients and the adjoint.
 const VECTORS: usize = 9;
+
+/// Arrays of a chunk's rows in all channels that are alive at once.
+const CHUNK_BUFFERS: usize = 3;
 
 /// What the cost of a fit depends on. Counts of rows' atoms, coordinates and basis columns are totals over the rows' supports.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -102,7 +106,10 @@ impl Shape {
         let motions = self.active_coords + self.n_atoms * self.width() * self.n_outputs;
         // gates, logits and coordinates with their supports, and what pictures need, on the way out
         let results = n * (2 * self.n_atoms + self.ambient + self.n_atoms / 4 + 3 * self.n_atoms);
-        self.copies * n * self.n_outputs
+        // residuals and products of the chunks that threads work on
+        let chunks = CHUNK_BUFFERS * n.min(2 * CHUNK_ROWS) * self.n_outputs;
+        chunks
+            + self.copies * n * self.n_outputs
             + STATES * state
             + 2 * layout
             + VECTORS * variables

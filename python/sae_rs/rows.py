@@ -59,7 +59,7 @@ class FileRows:
         flat, into = chosen.ravel(), out.reshape(-1, self.shape[1])
         order = np.argsort(flat, kind="stable")
         ascending = flat[order]
-        for block in blocks(len(self)):
+        for block in blocks(self):
             own = slice(*np.searchsorted(ascending, (block.start, block.stop)))
             if own.start < own.stop:
                 low, high = int(ascending[own.start]), int(ascending[own.stop - 1])
@@ -90,7 +90,12 @@ Rows: TypeAlias = ArrayLike | FileRows | os.PathLike[str] | Iterable[ArrayLike]
 
 def blocks(X: FloatArray | FileRows) -> Iterator[slice]:
     """Slices that cover the rows of a matrix (n, p) in order, each of about `BLOCK_BYTES` as float64."""
-    n_rows, row_bytes = len(X), 8 * int(np.prod(X.shape[1:]))
+    return spans(X.shape)
+
+
+def spans(shape: tuple[int, ...]) -> Iterator[slice]:
+    """The slices of `blocks`, from the shape of the rows."""
+    n_rows, row_bytes = shape[0], 8 * int(np.prod(shape[1:]))
     step = max(1, BLOCK_BYTES // max(row_bytes, 1))
     return (slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step))
 
@@ -218,7 +223,7 @@ def _block(part: object, index: int) -> NDArray[Any]:
 def _widen(file: BinaryIO, n_rows: int, n_columns: int) -> None:
     """Turn the float32 rows of a file into float64, from the last to the first: each block is read before the space
     that it lies in is written to."""
-    for rows in reversed(list(blocks(n_rows))):
+    for rows in reversed(list(spans((n_rows, n_columns)))):
         size = (rows.stop - rows.start) * n_columns
         file.seek(rows.start * n_columns * 4)
         values = np.frombuffer(file.read(size * 4), dtype=np.float32)

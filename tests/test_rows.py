@@ -147,17 +147,31 @@ def test_a_term_refuses_files_that_it_cannot_use(tmp_path: Path) -> None:
         _core.SaeManifoldTerm(source, **arguments)
 
 
+READS: dict[str, Callable[[Any, Any], Any]] = {
+    "evaluate": lambda term, rho: term.evaluate(rho, max_inner=2),
+    "refreshed": lambda term, rho: term.refreshed(rho),
+    "loss": lambda term, rho: term.loss(rho),
+    "reml_criterion": lambda term, rho: term.reml_criterion(rho),
+    "criterion_as_atoms": lambda term, rho: term.criterion_as_atoms(rho),
+    "analytic_outer_rho_gradient": lambda term, rho: term.analytic_outer_rho_gradient(rho),
+    "logdet_theta_adjoint": lambda term, rho: term.logdet_theta_adjoint(rho),
+    "assemble_arrow_schur": lambda term, rho: term.assemble_arrow_schur(rho),
+}
+
+
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_file_that_shrinks_under_a_term_is_an_error(keep: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", READS)
+def test_a_file_that_shrinks_under_a_term_is_an_error(name: str, keep: bool, tmp_path: Path) -> None:
     path = tmp_path / "rows"
     X, arguments, rho = case("softmax", "<f8")
     term = _core.SaeManifoldTerm(in_file(X, "<f8", path, offset=0), **arguments, keep_rows=keep)
-    assert np.isfinite(term.evaluate(rho, max_inner=2).value)
+    READS[name](term, rho)
     os.truncate(path, X.nbytes // 2)
-    with pytest.raises(OSError, match="rows could not be read"):
-        term.evaluate(rho, max_inner=2)
-    with pytest.raises(OSError, match="rows could not be read"):
-        term.refreshed(rho)
+    with pytest.raises(OSError, match=f"rows could not be read: {re.escape(str(path))}"):
+        READS[name](term, rho)
+    # and an error is of the call that met it alone
+    path.write_bytes(X.tobytes())
+    READS[name](term, rho)
 
 
 # What rows are opened from ------------------------------------------------------------------------------------------
@@ -547,6 +561,20 @@ def test_what_has_to_be_in_memory_is_loaded(tmp_path: Path) -> None:
         one, other = (ManifoldSAE(1, sae_rs.Circle(1), max_outer=2).fit(x, metric=metric) for x in (X, path))
         same_fit(one, other)
         same_fit(*(ManifoldSAE("auto", "circle", max_atoms=1, max_outer=2).fit(x) for x in (X, path)))
+
+
+def test_a_fit_that_has_no_room_to_keep_its_rows_is_the_same(tmp_path: Path) -> None:
+    X = two_circles(300)[0]
+    np.save(tmp_path / "a.npy", X)
+    atoms = [sae_rs.Circle(1)] * 2
+    budget = memory.check_memory(None, *X.shape, atoms).bytes - 1
+    assert not memory.check_memory(budget, *X.shape, atoms).keep_rows
+    options: dict[str, Any] = {"atom": sae_rs.Circle(1), "max_outer": 2, "n_init": 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        kept = ManifoldSAE(2, **options).fit(X)
+        for source in (X, tmp_path / "a.npy"):
+            same_fit(kept, ManifoldSAE(2, memory_budget=budget, **options).fit(source))
 
 
 @pytest.mark.usefixtures("little_is_much")

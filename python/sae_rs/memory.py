@@ -88,7 +88,7 @@ def plan_rows(
         active=active,
         tied=tied,
         copies=copies,
-        memory_budget=budget,
+        memory_budget=None if budget is None else max(budget - LIBRARY_BYTES, 0),
     )
     return MemoryPlan(bool(found["keep_rows"]), LIBRARY_BYTES + int(found["bytes"]))
 

@@ -320,7 +320,8 @@ class ManifoldSAE(Parameters):
         threads = check_n_jobs(self.n_jobs)
         seed = check_random_state(self.random_state)
         n_given, n_columns = array.shape
-        in_file = isinstance(array, FileRows) and len(array) > SAMPLE_ABOVE
+        whole = n_atoms is None or gate.routing is not None or metric is not None or n_given <= SAMPLE_ABOVE
+        in_file = isinstance(array, FileRows) and not whole
         plans = [
             check_memory(
                 self.memory_budget,
@@ -333,7 +334,6 @@ class ManifoldSAE(Parameters):
             for own in ([(kind,) for kind in kinds] if n_atoms is None else [atoms])
         ]
         decoder_rank = check_decoder_rank(self.decoder_rank, array.shape[1])
-        whole = n_atoms is None or gate.routing is not None or metric is not None or array.shape[0] <= SAMPLE_ABOVE
         if isinstance(array, FileRows) and whole:
             array = array.loaded()
         data = check_training_rows(array)

@@ -104,7 +104,8 @@ impl Linearised {
         if let Some(kept) = &self.kept {
             return ChunkRef::Kept(&kept[index]);
         }
-        let at = At { problem, state, rho: &self.rho, columns: &self.columns, frame: &self.frame };
+        let known = Some(&self.logit_curvature[..]);
+        let at = At { problem, state, rho: &self.rho, columns: &self.columns, frame: &self.frame, known };
         let mut sums = Sums::new(0, 0);
         ChunkRef::Made(Box::new(linearise_chunk(
             &at,
@@ -153,6 +154,9 @@ struct At<'a> {
     rho: &'a SaeManifoldRho,
     columns: &'a Columns,
     frame: &'a Frame,
+    /// Curvature of the logits' priors, where rows are linearised once more: then it is the rows alone that are wanted, and
+    /// no sums.
+    known: Option<&'a [f64]>,
 }
 
 /// Buffers of a pass over one chunk, reused from chunk to chunk.
@@ -190,7 +194,7 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
     let (n, m, p) = (problem.n_rows(), problem.width(), problem.n_outputs());
     let plan = Chunks::new(n, 8 * m * (p + m));
     let columns = Columns::new(problem, state, rho);
-    let at = At { problem, state, rho, columns: &columns, frame: &frame };
+    let at = At { problem, state, rho, columns: &columns, frame: &frame, known: None };
     let sums = plan.map(|chunks| {
         let mut sums = Sums::new(m, p);
         let mut scratch = Scratch::default();
@@ -302,7 +306,7 @@ fn add_normalisers(problem: &Problem, rho: &SaeManifoldRho, loss: &mut LossParts
 
 /// Linearises the rows of a chunk; sums of the border are left out where they have no room.
 fn linearise_chunk(
-    &At { problem, state, rho, columns, frame }: &At<'_>,
+    &At { problem, state, rho, columns, frame, known }: &At<'_>,
     (index, rows): (usize, std::ops::Range<usize>),
     sums: &mut Sums,
     scratch: &mut Scratch,
@@ -329,7 +333,7 @@ fn linearise_chunk(
     }
     let mut against = Array2::zeros((len, m));
     gemm(&mut against.view_mut(), false, 1.0, (residual.view(), Op::Plain), (state.decoders.view(), Op::Transposed));
-    if !sums.gram.is_empty() {
+    if known.is_none() {
         let phi = (chunk.phi.view(), Op::Transposed);
         gemm(&mut sums.border_gradient.view_mut(), true, 1.0, phi, (residual.view(), Op::Plain));
         gemm(&mut sums.gram.view_mut(), true, 1.0, phi, (scaled_phi.view(), Op::Plain));
@@ -354,18 +358,16 @@ fn linearise_chunk(
         for (u, g) in scratch.local.iter().enumerate() {
             gradient[view.position(u)] += g;
         }
-        prior_terms(
-            problem,
-            state,
-            rho,
-            columns,
-            row,
-            gradient,
-            &mut sums.loss,
-            &mut sums.logit_curvature,
-            &mut scratch.prior,
-        );
-        add_prior_curvature(problem, state, rho, &mut chunk, index, &sums.logit_curvature, scratch);
+        let free = problem.n_free();
+        let of_logits = match known {
+            Some(known) => &known[row * free..(row + 1) * free],
+            None => {
+                let (loss, curvature) = (&mut sums.loss, &mut sums.logit_curvature);
+                prior_terms(problem, state, rho, columns, row, gradient, loss, curvature, &mut scratch.prior);
+                &sums.logit_curvature[sums.logit_curvature.len() - free..]
+            }
+        };
+        add_prior_curvature(problem, state, rho, &mut chunk, index, of_logits, scratch);
     }
     sums.loss.data_fit = 0.5 * phi_inverse * sums.loss.residual;
     chunk.shrink();
@@ -598,14 +600,13 @@ fn add_prior_curvature(
     rho: &SaeManifoldRho,
     chunk: &mut Chunk,
     index: usize,
-    logit_curvature: &[f64],
+    of_logits: &[f64],
     scratch: &mut Scratch,
 ) {
     let view = chunk.row(problem, state, index);
     let q = view.q;
-    let of_row = &logit_curvature[logit_curvature.len() - problem.n_free()..];
     for (u, &k) in view.support.iter().take(view.free).enumerate() {
-        scratch.curvature[u * q + u] += of_row[k as usize];
+        scratch.curvature[u * q + u] += of_logits[k as usize];
     }
     for atom in view.atoms() {
         let point = state.point(atom.atom, view.row);

@@ -222,7 +222,7 @@ impl FullInverse {
         let r = system.lin.frame.rank();
         let diagonal = product((chunk.phi.view(), Op::Plain), (self.trace.view(), Op::Plain));
         let mut traces = RowTraces::default();
-        for (index, view, _) in System::rows_of(problem, state, &chunk) {
+        for (index, view, _) in System::rows_of(problem, state, chunk) {
             let (at, q) = (self.starts[view.row], view.q);
             let block = self.local.slice(s![at..at + q, at..at + q]);
             traces.local.clear();

@@ -99,7 +99,7 @@ def plan_fit(
     atoms: Sequence[Atom],
     gate: Gate,
     *,
-    in_file: bool = False,
+    copies: int = 1,
     budget: int | None = None,
 ) -> MemoryPlan:
     """Plan a fit from shapes alone.
@@ -109,7 +109,6 @@ def plan_fit(
     atoms a row uses: here with one.
     """
     most = float(gate.most_active(len(atoms)))
-    copies = 0 if in_file else 1
     plan = partial(plan_rows, n_columns=n_columns, atoms=atoms, gate=gate, budget=budget)
     if n_rows <= SAMPLE_ABOVE:
         return plan(n_rows, active=most, tied=most > 1.0, copies=copies)
@@ -131,11 +130,11 @@ def check_memory(
     atoms: Sequence[Atom],
     gate: Gate | None = None,
     *,
-    in_file: bool = False,
+    copies: int = 1,
 ) -> MemoryPlan:
     """Plan a fit within a budget; refuse one that exceeds it, before anything is allocated for it."""
     size = parse_memory_budget(budget)
-    plan = plan_fit(n_rows, n_columns, atoms, Softmax() if gate is None else gate, in_file=in_file, budget=size)
+    plan = plan_fit(n_rows, n_columns, atoms, Softmax() if gate is None else gate, copies=copies, budget=size)
     refuse_over(budget, plan, n_rows, n_columns, len(atoms))
     return plan
 

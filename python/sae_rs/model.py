@@ -321,7 +321,11 @@ class ManifoldSAE(Parameters):
         seed = check_random_state(self.random_state)
         n_given, n_columns = array.shape
         whole = n_atoms is None or gate.routing is not None or metric is not None or n_given <= SAMPLE_ABOVE
-        in_file = isinstance(array, FileRows) and not whole
+        if isinstance(array, FileRows):
+            copies = 2 if whole else 0
+        else:
+            # the core has rows of its own, and what is not float64 is widened first
+            copies = 1 if array.dtype == np.float64 and array.flags.c_contiguous else 2
         plans = [
             check_memory(
                 self.memory_budget,
@@ -329,7 +333,7 @@ class ManifoldSAE(Parameters):
                 n_columns,
                 own,
                 gate.sized(len(own)) if n_atoms is None else gate,
-                in_file=in_file,
+                copies=copies,
             )
             for own in ([(kind,) for kind in kinds] if n_atoms is None else [atoms])
         ]
@@ -358,7 +362,7 @@ class ManifoldSAE(Parameters):
         def admitted(dictionary: tuple[Atom, ...]) -> bool:
             try:
                 sized = gate.sized(len(dictionary))
-                check_memory(self.memory_budget, n_given, n_columns, dictionary, sized, in_file=in_file)
+                check_memory(self.memory_budget, n_given, n_columns, dictionary, sized, copies=copies)
                 check_rows_suffice(len(fitted.values), dictionary, "rows of positive weight")
             except ValueError:
                 return False

@@ -316,6 +316,8 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
         if not np.isfinite(point.evaluation.value):
             fit.best = loose
             return "infeasible"
+        # of many rows a state is large: none is held for longer than it may be wanted
+        del loose
     while True:
         if saved is not None and saved.within:
             point, status = fit.search(point, fit.max_outer, saved.width, saved.boxes)
@@ -327,6 +329,7 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
             if len(point.evaluation.gradient) == 0:
                 fit.best = start if fit.best is None else fit.best
                 return "infeasible"
+            del start
             point, status = fit.search(point, fit.max_outer)
         saved = None
         fit.n_rounds += 1
@@ -343,9 +346,11 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
             if not np.isfinite(point.evaluation.value):
                 fit.best = settled
                 return "infeasible"
+            del settled
             term, changed = point.evaluation.term.refreshed(point.rho, threads=fit.threads)
             if changed == 0:
                 break
+        del term
         # V counts other variables now: what was best under the old supports is no yardstick
         fit.best = None
 

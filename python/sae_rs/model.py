@@ -119,7 +119,9 @@ class ManifoldSAE(Parameters):
     n_jobs : int or None
         Threads of fitting and encoding; None and −1 use all cores. The result does not depend on it.
     memory_budget : int, str or None
-        Bytes, or text such as "2GiB": a larger problem is refused before anything is allocated.
+        Bytes beyond the caller's own data, or text such as "2GiB". Where linearised rows do not fit they are made
+        anew in each pass; a problem that does not fit even so is refused before anything is allocated, or, of more
+        rows than a sample, once the sample has shown how many atoms a row uses.
     progress : None, bool or callable
         True shows a progress bar (tqdm) or lines on standard error; a callable gets each `FitProgress`.
     callback : callable or None

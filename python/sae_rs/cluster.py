@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .encoding import ENCODED_BYTES, ENCODED_ROWS, Encoding
 from .model import ManifoldSAE, explained_share
-from .rows import FileRows, Rows, column_mean
+from .rows import FileRows, Rows, blocks, column_mean
 from .validation import (
     NotFinite,
     as_matrix,
@@ -70,6 +70,9 @@ def encode(model: ManifoldSAE, rows: Rows, client: Any = None, *, block_rows: in
         When there is no running client; and for rows that ``model.encode`` refuses, in the same words.
     OSError
         When a worker cannot read the file of the rows.
+    distributed.client.FutureCancelledError
+        When workers are lost with rows that were sent to them, or with every copy of the model: call again. Rows of a
+        file are otherwise read again by another worker.
     """
     parts = _mapped(_encoded, model, rows, client, block_rows)
     return Encoding(
@@ -97,9 +100,9 @@ def score(model: ManifoldSAE, rows: Rows, client: Any = None, *, block_rows: int
     """
     parts = [part for part in _mapped(_sums, model, rows, client, block_rows) if part.n_rows]
     n_rows = sum(part.n_rows for part in parts)
-    mean = sum((part.n_rows * part.mean for part in parts), start=np.zeros(model.n_features_in_)) / max(n_rows, 1)
+    shift = sum((part.n_rows * part.shift for part in parts), start=np.zeros(model.n_features_in_)) / max(n_rows, 1)
     residual = sum(part.residual for part in parts)
-    total = sum(part.total + part.n_rows * float(np.square(part.mean - mean).sum()) for part in parts)
+    total = sum(part.total + part.n_rows * float(np.square(part.shift - shift).sum()) for part in parts)
     return explained_share(residual, total, (n_rows, model.n_features_in_))
 
 
@@ -122,11 +125,11 @@ class _FileBlock(NamedTuple):
 
 @dataclass(frozen=True)
 class _Sums:
-    """Of the rows of a block: their number, their column means (p,), and their sums of squares about their
-    reconstruction and about these means."""
+    """Of the rows of a block: their number, their column means less those of the fit (p,), and their sums of squares
+    about their reconstruction and about their own means."""
 
     n_rows: int
-    mean: FloatArray
+    shift: FloatArray
     residual: float
     total: float
 
@@ -142,7 +145,10 @@ def _gates(model: ManifoldSAE, rows: NDArray[Any] | FileRows) -> FloatArray:
 def _sums(model: ManifoldSAE, rows: NDArray[Any] | FileRows) -> _Sums:
     values = check_new_rows(rows, model.n_features_in_)
     mean = column_mean(values) if len(values) else model.mean_
-    return _Sums(len(values), mean, *model._squares(values, mean))
+    # far from zero the rounding of a mean is no longer small beside how blocks differ: what it leaves is added
+    rest = sum(((values[own] - mean).sum(axis=0) for own in blocks(values.shape)), start=np.zeros(len(mean)))
+    shift = (mean - model.mean_) + rest / max(len(values), 1)
+    return _Sums(len(values), shift, *model._squares(values, mean))
 
 
 def _on_block(

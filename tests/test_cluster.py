@@ -59,7 +59,7 @@ def saved(rows: NDArray[Any], path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("block_rows", [1 << 20, BLOCK, 7])
+@pytest.mark.parametrize("block_rows", [1 << 20, BLOCK, 23])
 def test_blocks_change_no_bit(client: Any, block_rows: int) -> None:
     same_encoding(cluster.encode(fitted_two(), X, client, block_rows=block_rows), expected())
     np.testing.assert_array_equal(cluster.transform(fitted_two(), X, block_rows=block_rows), expected().gates)

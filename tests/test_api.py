@@ -313,7 +313,8 @@ class TestScikitLearn:
 
         code = (
             "import sys, sae_rs\n"
-            "print([m for m in ('sklearn', 'matplotlib', 'tqdm', 'pyarrow', 'torch') if m in sys.modules])"
+            "optional = ('sklearn', 'matplotlib', 'tqdm', 'pyarrow', 'torch', 'dask', 'distributed')\n"
+            "print([m for m in optional if m in sys.modules])"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "[]"

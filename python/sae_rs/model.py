@@ -71,6 +71,13 @@ class Curve(NamedTuple):
     sd: FloatArray
 
 
+def explained_share(residual: float, total: float, shape: tuple[int, ...]) -> float:
+    """``1 − residual / total`` of rows of a shape; rows without variance are refused."""
+    if total == 0.0:
+        raise ValueError(f"score needs at least 2 different rows to have a variance, got shape {shape}")
+    return 1.0 - residual / total
+
+
 class ManifoldSAE(Parameters):
     """Sparse dictionary of curved atoms, its strengths chosen by marginal likelihood.
 
@@ -641,16 +648,18 @@ class ManifoldSAE(Parameters):
         """Explained variance ``1 − Σ‖x − x̂‖² / Σ‖x − column mean‖²`` of rows (m, p); `y` is ignored."""
         self._check_fitted("score")
         rows = check_new_rows(X, self.n_features_in_)
+        residual, total = self._squares(rows, column_mean(rows) if len(rows) else self.mean_)
+        return explained_share(residual, total, rows.shape)
+
+    def _squares(self, rows: FloatArray | FileRows, column_means: FloatArray) -> tuple[float, float]:
+        """Sums of squares of checked rows about their reconstruction, and about `column_means`."""
         encoding = self.encode(rows)
-        column_means = column_mean(rows) if len(rows) else self.mean_
         residual, total = 0.0, 0.0
         for part in row_chunks(len(rows), rows.shape[1] * 8):
             fitted = self._decode(encoding.gates[part], [t[part] for t in encoding.coords], np.dtype(np.float64))
             residual += float(np.square(rows[part] - fitted).sum())
             total += float(np.square(rows[part] - column_means).sum())
-        if total == 0.0:
-            raise ValueError(f"score needs at least 2 different rows to have a variance, got shape {rows.shape}")
-        return 1.0 - residual / total
+        return residual, total
 
     def _decode(self, gates: FloatArray, coords: Sequence[FloatArray], dtype: np.dtype[Any]) -> NDArray[Any]:
         return decode_rows(self.mean_, self._atoms, self.decoders_, gates, coords, dtype)

@@ -78,10 +78,20 @@ def result_dtype(array: NDArray[Any] | FileRows) -> np.dtype[Any]:
     return np.dtype(np.float32 if array.dtype.newbyteorder("=") == np.float32 else np.float64)
 
 
-def check_finite(array: NDArray[Any] | FileRows, name: str = "X") -> None:
-    """Refuse NaN and infinity, with their count and the first index in row order."""
+@dataclass(frozen=True)
+class NotFinite:
+    """Values of a matrix that are NaN or infinite: how many, and where the first in row order is and what it is."""
+
+    count: int
+    row: int
+    column: int
+    value: float
+
+
+def find_not_finite(array: NDArray[Any] | FileRows) -> NotFinite | None:
+    """Look for NaN and infinity; None where there is neither."""
     if array.dtype.kind in "iu":
-        return
+        return None
     count, first = 0, (0, 0)
     for rows in row_chunks(array.shape[0], array.shape[1] * array.itemsize):
         bad = ~np.isfinite(array[rows])
@@ -90,12 +100,22 @@ def check_finite(array: NDArray[Any] | FileRows, name: str = "X") -> None:
             row, column = np.unravel_index(int(np.argmax(bad)), bad.shape)
             first = (rows.start + int(row), int(column))
         count += found
-    if count:
-        values = "1 value that is" if count == 1 else f"{count} values that are"
+    return NotFinite(count, *first, array[first[0]][first[1]]) if count else None
+
+
+def refuse_not_finite(found: NotFinite | None, name: str = "X") -> None:
+    """Refuse what `find_not_finite` found, if anything."""
+    if found is not None:
+        values = "1 value that is" if found.count == 1 else f"{found.count} values that are"
         raise ValueError(
-            f"{name} has {values} not finite (NaN or infinity); the first is {name}[{first[0]}, {first[1]}]"
-            f" = {array[first[0]][first[1]]}"
+            f"{name} has {values} not finite (NaN or infinity); the first is {name}[{found.row}, {found.column}]"
+            f" = {found.value}"
         )
+
+
+def check_finite(array: NDArray[Any] | FileRows, name: str = "X") -> None:
+    """Refuse NaN and infinity, with their count and the first index in row order."""
+    refuse_not_finite(find_not_finite(array), name)
 
 
 def as_float64(array: NDArray[Any] | FileRows) -> FloatArray | FileRows:
@@ -144,11 +164,16 @@ def check_training_rows(X: object) -> TrainingRows:
     return TrainingRows(values, result_dtype(array), variance)
 
 
+def check_width(n_columns: int, n_features: int) -> None:
+    """Refuse rows of another width than those of the fit."""
+    if n_columns != n_features:
+        raise ValueError(f"X has {n_columns} columns, but the model was fitted on {n_features}")
+
+
 def check_new_rows(X: object, n_features: int) -> FloatArray | FileRows:
     """Check rows to encode or score: (m, p) with the width of the fit, finite; returned as float64 in C order."""
     array = as_matrix(X)
-    if array.shape[1] != n_features:
-        raise ValueError(f"X has {array.shape[1]} columns, but the model was fitted on {n_features}")
+    check_width(array.shape[1], n_features)
     check_finite(array)
     return as_float64(array)
 

@@ -210,9 +210,11 @@ impl SaeManifoldTerm {
         const SAME_WEIGHT: f64 = 1e-3;
         let refreshed = crate::encode::refresh(&self.problem, &self.state, rho, interrupted)?;
         let Some((state, changed)) = refreshed else { return Ok(None) };
-        let (state, turned) = state
-            .with_refreshed_frames(&self.problem, rho)
-            .ok_or_else(|| ShapeError::value("the decoder prior is not positive definite at these strengths"))?;
+        // where the curvature has no meaning in floating point frames stay as they are: the next evaluation says so
+        let (state, turned) = match state.frames.is_empty() {
+            true => (state, false),
+            false => state.clone().with_refreshed_frames(&self.problem, rho).unwrap_or((state, false)),
+        };
         let refreshed = Some((state, changed.max(usize::from(turned))));
         Ok(refreshed.map(|(state, changed)| {
             let weighted = state.clone().reweighted(&self.problem);

@@ -9,6 +9,9 @@ use crate::linalg::dot;
 use crate::row::{RowState, Target};
 use crate::state::SUPPORT_CUTOFF;
 
+/// Atoms that explain a row better alone than one does with others: with so many, that one is not tried.
+const NEARER: usize = 3;
+
 /// A row that uses one atom: its logits at their prior's optimum.
 #[derive(Debug)]
 pub(super) struct Alone {
@@ -75,7 +78,7 @@ impl Encoder {
 
         let mut found = current.map(|row| self.scored(target, self.settled(target, row)));
         let constant = 0.5 * factor * target.length;
-        let mut least: Option<(f64, usize)> = None;
+        let (mut singles, mut least) = (Vec::with_capacity(n), None::<(f64, usize)>);
         for (floor, k) in waiting {
             let alone = &self.alone[k];
             let single = alone.support.len() == 1;
@@ -93,14 +96,16 @@ impl Encoder {
             if single {
                 // the logits feel their prior alone, and the coordinate is at its best: nothing to polish
                 let objective = alone.energy + cost + constant;
+                singles.push(cost);
                 let row = self.used_alone(k, &coords);
                 self.consider(target, &mut found, RowState { objective, converged: objective.is_finite(), ..row });
             } else if least.is_none_or(|(value, _)| cost < value) {
                 least = Some((cost, k));
             }
         }
-        if let Some((_, k)) = least {
-            // of atoms whose prior leaves others in the row, the nearest
+        // of atoms whose prior leaves others in the row, the nearest, unless some that it leaves alone are nearer
+        let near = |cost: f64| singles.iter().filter(|single| **single < cost).count() < NEARER;
+        if let Some((_, k)) = least.filter(|(cost, _)| near(*cost)) {
             let row = self.placed(target, self.used_alone(k, &coords), k);
             self.consider(target, &mut found, self.settled(target, row));
         }

@@ -15,7 +15,7 @@ import safetensors.numpy
 import sae_rs
 from planted import fitted_mean, fitted_one, fitted_two, one_circle, two_circles
 from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, Softmax
-from sae_rs.checkpoints import checksum
+from sae_rs.containers import checksum
 from sae_rs.files import write_atomically
 
 X, X2 = one_circle()[0], two_circles()[0]

@@ -12,17 +12,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from ._core import SaeManifoldRho
-from .files import write_atomically
+from .containers import Container
 from .rows import FileRows, blocks
 from .strengths import rho_fields
 
@@ -31,9 +27,14 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float64]
 
-FORMAT = "sae_rs.checkpoint"
-# Raised when an older reader would misread a new file.
-FORMAT_VERSION = 1
+CHECKPOINTS = Container(
+    "sae_rs.checkpoint",
+    version=1,
+    entry="checkpoint",
+    called="the checkpoint ",
+    foreign="is no checkpoint of a fit",
+    damaged="is damaged",
+)
 # Constructor parameters that the result does not depend on.
 FREE_PARAMETERS = ("progress", "callback", "checkpoint", "n_jobs", "memory_budget", "max_atoms")
 # What a search counts, by the names of its attributes.
@@ -230,16 +231,7 @@ def write(saved: Saved, path: str | os.PathLike[str]) -> None:
         tensors = {"logits": saved.logits, "support": saved.support}
         for k, (t, decoder) in enumerate(zip(saved.coords, saved.decoders, strict=True)):
             tensors[f"coords.{k}"], tensors[f"decoder.{k}"] = t, decoder
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    text = json.dumps(body)
-    metadata = {
-        "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
-        "package_version": version("sae-rs"),
-        "checksum": checksum(text, contiguous),
-        "checkpoint": text,
-    }
-    write_atomically(path, safetensors.numpy.save(contiguous, metadata))
+    CHECKPOINTS.write(path, body, tensors)
 
 
 def read(path: str | os.PathLike[str]) -> Saved:
@@ -252,30 +244,7 @@ def read(path: str | os.PathLike[str]) -> Saved:
     OSError
         When the file cannot be read, `FileNotFoundError` when there is none.
     """
-    # Opened here first so that a missing file or a directory gives the usual error of the system.
-    with open(path, "rb"):
-        pass
-    try:
-        with safetensors.safe_open(os.fspath(Path(path)), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (safetensors.SafetensorError, TypeError) as error:
-        raise ValueError(f"the checkpoint {path} is not a readable safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} is no checkpoint of a fit: its header does not name the format {FORMAT!r}")
-    found = metadata.get("format_version", "")
-    if found.isdecimal() and int(found) > FORMAT_VERSION:
-        raise ValueError(
-            f"the checkpoint {path} has format version {found}, written by sae_rs"
-            f" {metadata.get('package_version', '?')}; this version reads up to {FORMAT_VERSION}: update sae_rs"
-        )
-    try:
-        if checksum(metadata["checkpoint"], tensors) != metadata["checksum"]:
-            raise ValueError("its checksum does not match its contents")
-        return _rebuilt(json.loads(metadata["checkpoint"]), tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        what = f"missing {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"the checkpoint {path} is damaged: {what}") from error
+    return CHECKPOINTS.read(path, _rebuilt)
 
 
 def _rebuilt(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Saved:
@@ -300,12 +269,3 @@ def _rebuilt(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Sa
         [tensors[f"coords.{k}"] for k in range(n_atoms)],
         [tensors[f"decoder.{k}"] for k in range(n_atoms)],
     )
-
-
-def checksum(text: str, tensors: Mapping[str, NDArray[Any]]) -> str:
-    """Digest of a header's text and all tensors; it finds damage, it does not authenticate."""
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype.name} {tensors[name].shape}".encode())
-        digest.update(tensors[name].tobytes())
-    return digest.hexdigest()

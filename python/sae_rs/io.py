@@ -7,22 +7,16 @@ the shortest text that reads back as the same float.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from ._core import SaeManifoldRho
 from .atoms import atom_from_spec
-from .checkpoints import checksum
-from .files import write_atomically
+from .containers import Container
 from .gates import gate_from_fields
 from .growth import GrowthStep
 from .model import ManifoldSAE
@@ -32,8 +26,14 @@ from .strengths import rho_fields
 from .training import TrainingSummary, n_directions
 
 FORMAT = "sae_rs.ManifoldSAE"
-# Raised when an older reader would misread a new file; such a file is refused by name of its version.
-FORMAT_VERSION = 1
+MODELS = Container(
+    FORMAT,
+    version=1,
+    entry="model",
+    called="",
+    foreign="was not written by ManifoldSAE.save",
+    damaged=f"is a damaged {FORMAT} file",
+)
 # Parameters that describe a run, not a model, and that a file cannot hold.
 RUN_PARAMETERS = ("progress", "callback", "checkpoint", "checkpoint_every")
 
@@ -81,16 +81,7 @@ def save(model: ManifoldSAE, path: str | os.PathLike[str]) -> None:
         "metric_explained_variance": model.metric_explained_variance_,
         "growth": [_step_fields(step) for step in model.growth_],
     }
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    text = json.dumps(body)
-    metadata = {
-        "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
-        "package_version": version("sae-rs"),
-        "checksum": checksum(text, contiguous),
-        "model": text,
-    }
-    write_atomically(path, safetensors.numpy.save(contiguous, metadata))
+    MODELS.write(path, body, tensors)
 
 
 def load(path: str | os.PathLike[str]) -> ManifoldSAE:
@@ -105,36 +96,7 @@ def load(path: str | os.PathLike[str]) -> ManifoldSAE:
     OSError
         When the file cannot be read.
     """
-    # Opened here first so that a missing file or a directory gives the usual error of the system.
-    with open(path, "rb"):
-        pass
-    try:
-        with safetensors.safe_open(os.fspath(Path(path)), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            _check_header(metadata, path)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (safetensors.SafetensorError, TypeError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    try:
-        if checksum(metadata["model"], tensors) != metadata["checksum"]:
-            raise ValueError("its checksum does not match its contents")
-        return _rebuild(json.loads(metadata["model"]), tensors)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        what = f"missing {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path} is a damaged {FORMAT} file: {what}") from error
-
-
-def _check_header(metadata: Mapping[str, str], path: str | os.PathLike[str]) -> None:
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} was not written by ManifoldSAE.save: its header does not name the format {FORMAT!r}")
-    found = metadata.get("format_version", "")
-    if not found.isdecimal() or int(found) < 1:
-        raise ValueError(f"{path} is a damaged {FORMAT} file: format_version is {found!r}")
-    if int(found) > FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format version {found}, written by sae_rs {metadata.get('package_version', '?')};"
-            f" this version reads up to {FORMAT_VERSION}: update sae_rs"
-        )
+    return MODELS.read(path, _rebuild)
 
 
 def _rebuild(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> ManifoldSAE:

@@ -9,6 +9,7 @@
 
 mod columns;
 mod linearise;
+mod priors;
 mod production;
 mod program;
 mod second;
@@ -16,7 +17,8 @@ mod solver;
 mod tape;
 
 pub use columns::Columns;
-pub use linearise::{held, held_curvature, linearise, Linearised, LossParts};
+pub use linearise::{linearise, Linearised};
+pub use priors::{held, held_curvature, LossParts};
 pub use production::row_program;
 pub use program::{PackedBatch4, PackedJets, RowAtom, RowDecoder, RowSlots, SaeReconstructionRowProgram};
 pub use solver::{RowSolver, RowState, Target};

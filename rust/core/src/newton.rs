@@ -1,7 +1,7 @@
 //! The inner solve: inner variables at fixed strengths.
 //!
 //! Newton with the exact Hessian of L by conjugate gradients, preconditioned by the factor of the positive definite
-//! `H + UU'`, inside a trust region in that metric. The metric is affine-invariant, so no learning rate is needed;
+//! `H + UU'`, and near an optimum by that of the exact Hessian itself, inside a trust region in that metric. The metric is affine-invariant, so no learning rate is needed;
 //! negative curvature is followed to the boundary; near the solution steps are full Newton steps. The gauge is fixed by
 //! `UU'`, so steps never drift along an orbit.
 //!
@@ -9,7 +9,7 @@
 //! therefore first minimised on their own with the decoders held, each at its own pace, and the decoders solved again; both
 //! can only lower L.
 
-use crate::arrow::{conjugate_gradients, Curvature, Elimination, Ending, Factored, Step, System};
+use crate::arrow::{conjugate_gradients, steps_exactly, Elimination, Ending, Factored, Step, System};
 use crate::linalg::Cholesky;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
@@ -50,6 +50,8 @@ pub struct InnerOptions {
     pub tolerance: f64,
     pub max_iterations: usize,
     pub elimination: Elimination,
+    /// Whether steps near an optimum may be made with a factor of the exact Hessian in place of the elimination's.
+    pub exact: bool,
 }
 
 /// The end of an inner solve.
@@ -74,6 +76,9 @@ const ACCEPT: f64 = 1e-4;
 /// Decoders are solved again in closed form when that brings at least this part of what the step brought.
 const POLISH: f64 = 0.1;
 
+/// Below this decrement the exact Hessian is factored, until a step speaks against it.
+const NEAR: f64 = 1.0;
+
 /// Rows are relaxed only while the decrement is above this: below it they are at their minima to a fraction of a nat.
 const RELAX_ABOVE: f64 = 0.1;
 
@@ -90,7 +95,7 @@ pub fn solve(
 ) -> Inner {
     let state = state.with_lambda(rho.lambda_sparse());
     let mut inner = Inner {
-        factored: Factored::new(problem, &state, rho, options.elimination, Curvature::Stiffened),
+        factored: factored_at(problem, &state, rho, options, false),
         state,
         status: Status::IterationLimit,
         iterations: 0,
@@ -98,6 +103,11 @@ pub fn solve(
         decrement: f64::INFINITY,
     };
     let mut radius: Option<f64> = None;
+    let can_be_exact =
+        options.exact && options.elimination != Elimination::Dual && steps_exactly(problem, &inner.state);
+    let mut exact = false;
+    // whether the exact Hessian is worth factoring, and whether the last step spoke against it
+    let mut misled = false;
     // what a chi-squared of all entries is typically of; unlike |L| it does not move with the data's unit
     let scale = ((problem.n_rows() * problem.n_outputs()) as f64).sqrt();
     // rows far from their own minima show at once; after that, a disappointing step does
@@ -109,14 +119,25 @@ pub fn solve(
             return inner;
         };
         let loss = factored.system.lin.loss.total();
+        if std::mem::replace(&mut exact, factored.is_exact()) != factored.is_exact() {
+            // a length in another metric says nothing in this one
+            radius = None;
+        }
         let gradient = factored.system.gradient();
         let downhill = factored.solve(problem, &inner.state, rho, &gradient);
         inner.decrement = gradient.dot(&downhill).max(0.0).sqrt();
+        let mut near = can_be_exact && (factored.is_exact() || inner.decrement <= NEAR) && !misled;
+        if near && !factored.is_exact() {
+            let Factored { system, .. } = factored;
+            inner.factored = Factored::to_step_with(problem, &inner.state, rho, options.elimination, true, system);
+            misled = !inner.factored.as_ref().is_some_and(Factored::is_exact);
+            continue;
+        }
         let converged = inner.decrement <= options.tolerance * scale;
         if converged && inner.iterations < options.max_iterations && !interrupted() {
             // what is held at a wall is no variable: it is looked at once the others are at their minimum
             let leaves = factored.system.lin.leaves;
-            if let Some((state, factored)) = let_go(problem, &inner.state, loss, rho, options, leaves) {
+            if let Some((state, factored)) = let_go(problem, &inner.state, loss, rho, options, (leaves, near)) {
                 inner.iterations += 1;
                 inner.state = state;
                 inner.factored = Some(factored);
@@ -142,14 +163,14 @@ pub fn solve(
         if std::mem::take(&mut relax) && relaxing && inner.decrement > RELAX_ABOVE {
             drop(factored);
             let promised = 0.5 * inner.decrement * inner.decrement;
-            if let Some((state, factored)) = relaxed(problem, &inner.state, loss, rho, options) {
+            if let Some((state, factored)) = relaxed(problem, &inner.state, loss, rho, options, near) {
                 // where rows are at their minima already, relaxing them again is a slow descent in place of a fast one
                 relaxing = loss - factored.system.lin.loss.total() > RELAX_PAYS * promised;
                 inner.state = state;
                 inner.factored = Some(factored);
             } else {
                 relaxing = false;
-                inner.factored = Factored::new(problem, &inner.state, rho, options.elimination, Curvature::Stiffened);
+                inner.factored = factored_at(problem, &inner.state, rho, options, near);
             }
             continue;
         }
@@ -164,7 +185,8 @@ pub fn solve(
             |x| factored.system.apply_exact(problem, &inner.state, rho, x),
             |x| factored.solve(problem, &inner.state, rho, x),
             &descent,
-            (inner.decrement / scale).clamp(1e-12, 0.1),
+            // no further than the next step needs, and than the solve is to go
+            (inner.decrement / scale).max(0.1 * options.tolerance * scale / inner.decrement).clamp(1e-12, 0.1),
             MAX_CG,
             bound,
             interrupted,
@@ -176,12 +198,13 @@ pub fn solve(
             return inner;
         }
         let predicted = descent.dot(&step.x) - 0.5 * step.x.dot(&step.ax);
+        let factored_exactly = factored.is_exact();
         // one linearisation at a time: a rejected step, which is rare, makes this one again
         drop(factored);
         let trial = inner.state.stepped(problem, &step.x.local, flat(&step.x), 1.0);
         let system = System::new(problem, &trial, rho, options.elimination.frame(problem, &trial));
         if tiny || predicted <= rounding {
-            match refined(problem, rho, options, trial, system, inner.decrement) {
+            match refined(problem, rho, options, trial, system, (inner.decrement, near)) {
                 Some((state, factored)) => {
                     inner.state = state;
                     inner.factored = Some(factored);
@@ -189,8 +212,7 @@ pub fn solve(
                 }
                 None => {
                     inner.status = Status::RoundingLimit;
-                    inner.factored =
-                        Factored::new(problem, &inner.state, rho, options.elimination, Curvature::Stiffened);
+                    inner.factored = factored_at(problem, &inner.state, rho, options, near);
                     return inner;
                 }
             }
@@ -198,13 +220,18 @@ pub fn solve(
         let actual = system.as_ref().map_or(f64::NEG_INFINITY, |s| loss - s.lin.loss.total());
         let ratio = actual / predicted;
         if ratio > 0.75 && step.length > 0.99 * bound {
-            radius = Some(3.0 * bound);
+            // where L is what its expansion says, a region that started too small is left soon
+            radius = Some(if (ratio - 1.0).abs() < 0.01 { 10.0 } else { 3.0 } * bound);
         } else if ratio < 0.25 {
             radius = Some(0.25 * step.length);
         }
+        let inside = matches!(step.ending, Ending::Converged | Ending::IterationLimit);
+        let sound = inside && ratio > 0.75;
+        misled = !sound && (misled || (factored_exactly && ratio < 0.25) || step.ending == Ending::NegativeCurvature);
+        near &= !misled;
         relax = ratio < 0.25 || step.ending == Ending::NegativeCurvature;
         let accepted = match system.filter(|_| ratio > ACCEPT) {
-            Some(system) => accept(problem, rho, options, trial, system, actual),
+            Some(system) => accept(problem, rho, options, trial, system, (actual, near)),
             None => None,
         };
         match accepted {
@@ -213,7 +240,7 @@ pub fn solve(
                 inner.factored = Some(factored);
             }
             None => {
-                inner.factored = Factored::new(problem, &inner.state, rho, options.elimination, Curvature::Stiffened);
+                inner.factored = factored_at(problem, &inner.state, rho, options, near);
                 // a radius at rounding of the state: no step of any length descends
                 if radius.is_none_or(|r| r <= f64::EPSILON * inner.decrement.min(1.0)) {
                     inner.status = Status::RoundingLimit;
@@ -232,7 +259,7 @@ fn let_go(
     loss: f64,
     rho: &SaeManifoldRho,
     options: &InnerOptions,
-    leaves: bool,
+    (leaves, near): (bool, bool),
 ) -> Option<(State, Factored)> {
     let held =
         |i: usize| state.support(i).iter().any(|&k| problem.gate().held(k as usize, state.logits[[i, k as usize]]));
@@ -240,7 +267,7 @@ fn let_go(
         return None;
     }
     let rounding = 64.0 * f64::EPSILON * (1.0 + loss.abs());
-    relaxed(problem, state, loss - rounding, rho, options)
+    relaxed(problem, state, loss - rounding, rho, options, near)
 }
 
 /// Every row at its own minimum for the decoders as they are, then the decoders solved again. `None` when that does not
@@ -251,6 +278,7 @@ fn relaxed(
     loss: f64,
     rho: &SaeManifoldRho,
     options: &InnerOptions,
+    near: bool,
 ) -> Option<(State, Factored)> {
     let gate = problem.shared_gate().clone();
     let scores = Columns::new(problem, state, rho).scores();
@@ -279,8 +307,19 @@ fn relaxed(
     let system = System::new(problem, &next, rho, options.elimination.frame(problem, &next))?;
     let (next, system) = polished(problem, rho, options, next, system, 0.0)?;
     (system.lin.loss.total() < loss).then_some(())?;
-    let factored = Factored::from_system(problem, &next, rho, options.elimination, Curvature::Stiffened, system)?;
+    let factored = Factored::to_step_with(problem, &next, rho, options.elimination, near, system)?;
     Some((next, factored))
+}
+
+fn factored_at(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    options: &InnerOptions,
+    near: bool,
+) -> Option<Factored> {
+    let system = System::new(problem, state, rho, options.elimination.frame(problem, state))?;
+    Factored::to_step_with(problem, state, rho, options.elimination, near, system)
 }
 
 fn flat(step: &Step) -> &[f64] {
@@ -294,9 +333,9 @@ fn refined(
     options: &InnerOptions,
     trial: State,
     system: Option<System>,
-    decrement: f64,
+    (decrement, near): (f64, bool),
 ) -> Option<(State, Factored)> {
-    let factored = Factored::from_system(problem, &trial, rho, options.elimination, Curvature::Stiffened, system?)?;
+    let factored = Factored::to_step_with(problem, &trial, rho, options.elimination, near, system?)?;
     let gradient = factored.system.gradient();
     let next = gradient.dot(&factored.solve(problem, &trial, rho, &gradient)).max(0.0).sqrt();
     (next < 0.5 * decrement).then_some((trial, factored))
@@ -309,10 +348,10 @@ fn accept(
     options: &InnerOptions,
     trial: State,
     system: System,
-    actual: f64,
+    (actual, near): (f64, bool),
 ) -> Option<(State, Factored)> {
     let (trial, system) = polished(problem, rho, options, trial, system, POLISH * actual)?;
-    let factored = Factored::from_system(problem, &trial, rho, options.elimination, Curvature::Stiffened, system)?;
+    let factored = Factored::to_step_with(problem, &trial, rho, options.elimination, near, system)?;
     Some((trial, factored))
 }
 

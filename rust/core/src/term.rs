@@ -1,6 +1,6 @@
 //! A problem with a state: the value object that the outer loop moves.
 
-use crate::arrow::{ArrowSchur, Curvature, Elimination, Ending, Factored, Frame, Plan, Shape, Step};
+use crate::arrow::{ArrowSchur, Curvature, Elimination, Ending, Factor, Factored, Frame, Plan, Shape, Step};
 use crate::errors::ShapeError;
 use crate::evidence::{explicit_gradient, fellner_schall, gradient, log_det_adjoint, Evidence, EvidenceParts, Traces};
 use crate::layout::SaeRowLayout;
@@ -26,7 +26,7 @@ pub struct EvaluationOptions {
     pub tolerance: f64,
     /// Bound on inner iterations; 0 evaluates V at the state as it is.
     pub max_inner: usize,
-    /// `None` chooses by the problem's shape.
+    /// `None` chooses by the problem's shape, and lets steps be made with a factor of the exact Hessian.
     pub elimination: Option<Elimination>,
     pub gradient: bool,
     /// The explicit part of the gradient with its traces, which the whole gradient brings along.
@@ -137,8 +137,12 @@ impl SaeManifoldTerm {
         self.check(rho)?;
         let problem = &*self.problem;
         let elimination = self.plan(options.elimination).elimination;
-        let inner_options =
-            InnerOptions { tolerance: options.tolerance, max_iterations: options.max_inner, elimination };
+        let inner_options = InnerOptions {
+            tolerance: options.tolerance,
+            max_iterations: options.max_inner,
+            elimination,
+            exact: options.elimination.is_none(),
+        };
         let inner = solve(problem, self.state.clone(), rho, &inner_options, interrupted);
         let mut out = Evaluation {
             value: f64::INFINITY,
@@ -233,11 +237,9 @@ impl SaeManifoldTerm {
     fn factored_here(&self, rho: &SaeManifoldRho) -> Result<(Factored, Evidence), ShapeError> {
         self.check(rho)?;
         let elimination = self.plan(None).elimination;
-        let infeasible =
-            || ShapeError::value("the curvature at this state and these strengths is not positive definite");
-        let factored =
-            Factored::new(&self.problem, &self.state, rho, elimination, Curvature::Evidence).ok_or_else(infeasible)?;
-        let evidence = Evidence::new(&self.problem, &self.state, rho, &factored).ok_or_else(infeasible)?;
+        let factored = Factored::new(&self.problem, &self.state, rho, elimination, Curvature::Evidence)
+            .ok_or_else(not_positive_definite)?;
+        let evidence = Evidence::new(&self.problem, &self.state, rho, &factored).ok_or_else(not_positive_definite)?;
         Ok((factored, evidence))
     }
 
@@ -256,9 +258,17 @@ impl SaeManifoldTerm {
     /// The gradient of V in the strengths, taking this state as converged.
     pub fn analytic_outer_rho_gradient(&self, rho: &SaeManifoldRho) -> Result<Vec<f64>, ShapeError> {
         let (factored, evidence) = self.factored_here(rho)?;
-        let factors = (&factored, &factored.factor);
+        // residuals in the norm of H say little of the exact Hessian's where a coordinate has hardly any curvature in H
+        let (elimination, curvature) = (self.plan(None).elimination, Curvature::Stiffened);
+        let stiffened = Factor::new(&self.problem, &self.state, rho, elimination, curvature, &factored.system)
+            .ok_or_else(not_positive_definite)?;
         let (explicit, adjoint) = explicit_gradient(&self.problem, &self.state, rho, &factored, &evidence);
-        Ok(gradient(&self.problem, &self.state, rho, factors, (explicit, &adjoint), &|| false).value)
+        let factors = (&factored, &stiffened);
+        let found = gradient(&self.problem, &self.state, rho, factors, (explicit, &adjoint), &|| false);
+        match found.ending {
+            Ending::Converged => Ok(found.value),
+            _ => Err(ShapeError::value("the adjoint solve did not converge: this state is not near an optimum")),
+        }
     }
 
     /// The arrow written out.
@@ -270,4 +280,8 @@ impl SaeManifoldTerm {
         self.check(rho)?;
         ArrowSchur::new(&self.problem, &self.state, rho, layout)
     }
+}
+
+fn not_positive_definite() -> ShapeError {
+    ShapeError::value("the curvature at this state and these strengths is not positive definite")
 }

@@ -1,6 +1,7 @@
 //! One factorisation of `H + UU'`, by whichever elimination.
 
 use super::decoders_first::DecodersFirst;
+use super::exact::ExactFactor;
 use super::rows_first::RowsFirst;
 use super::spectral::Nulls;
 use super::{Coupling, Frame, Step, System};
@@ -90,6 +91,8 @@ pub struct RowTraces {
 pub enum Factor {
     RowsFirst(RowsFirst),
     DecodersFirst(DecodersFirst),
+    /// Of the exact Hessian, to step and to precondition with; it has no determinant.
+    Exact(ExactFactor),
 }
 
 impl Factor {
@@ -118,6 +121,7 @@ impl Factor {
         match self {
             Self::RowsFirst(f) => &f.nulls,
             Self::DecodersFirst(f) => &f.nulls,
+            Self::Exact(f) => f.nulls(),
         }
     }
 
@@ -125,6 +129,7 @@ impl Factor {
         match self {
             Self::RowsFirst(f) => f.log_det,
             Self::DecodersFirst(f) => f.log_det,
+            Self::Exact(_) => unreachable!("determinants are taken of the evidence's curvature"),
         }
     }
 
@@ -144,6 +149,7 @@ impl Factor {
         match self {
             Self::RowsFirst(f) => f.solve(problem, state, rho, system, rhs),
             Self::DecodersFirst(f) => f.solve(problem, state, rho, system, rhs),
+            Self::Exact(f) => f.solve(problem, state, rho, system, rhs),
         }
     }
 }
@@ -188,6 +194,29 @@ impl Factored {
         Some(Self { system, factor, coupling })
     }
 
+    /// Factors what steps are made with: near an optimum the exact Hessian where it is positive definite, otherwise the
+    /// stiffened curvature.
+    pub fn to_step_with(
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        elimination: Elimination,
+        near: bool,
+        system: System,
+    ) -> Option<Self> {
+        if near {
+            if let Some(factor) = ExactFactor::new(problem, state, rho, &system) {
+                return Some(Self { system, factor: Factor::Exact(factor), coupling: None });
+            }
+        }
+        Self::from_system(problem, state, rho, elimination, Curvature::Stiffened, system)
+    }
+
+    /// Whether steps are made with the exact Hessian.
+    pub fn is_exact(&self) -> bool {
+        matches!(self.factor, Factor::Exact(_))
+    }
+
     /// `ln |H + UU'|`.
     pub fn log_det(&self) -> f64 {
         self.factor.log_det() + self.coupling.as_ref().map_or(0.0, |c| c.log_det)
@@ -207,6 +236,7 @@ impl Factored {
         match &self.factor {
             Factor::RowsFirst(f) => SelectedInverse::RowsFirst(f.inverse(problem, &self.system)),
             Factor::DecodersFirst(f) => SelectedInverse::DecodersFirst(f.inverse(problem, state, rho, &self.system)),
+            Factor::Exact(_) => unreachable!("traces are taken of the evidence's curvature"),
         }
     }
 }
@@ -241,7 +271,7 @@ impl SelectedInverse {
                 x.visit_rows(problem, state, rho, &factored.system, f, chunk, visit);
             }
             (Self::DecodersFirst(x), _) => x.visit_rows(problem, state, rho, &factored.system, chunk, visit),
-            (Self::RowsFirst(_), Factor::DecodersFirst(_)) => {
+            (Self::RowsFirst(_), Factor::DecodersFirst(_) | Factor::Exact(_)) => {
                 unreachable!("a selected inverse belongs to the factor that made it")
             }
         }

@@ -9,7 +9,7 @@
 //! is another direction in every group, so stacked border vectors in the frame (M x r) hold each row in the channels of its
 //! own group. A row of the data uses atoms of one group only.
 
-use crate::linalg::{product, row_space, Op};
+use crate::linalg::{axpy, product, row_space, Op};
 use crate::problem::Problem;
 use crate::state::State;
 use ndarray::{s, Array2, ArrayView2, Axis};
@@ -111,6 +111,18 @@ impl Frame {
         match &self.groups[self.group_of[atom]].basis {
             None => directions.clone(),
             Some(basis) => product((basis.view(), Op::Transposed), (directions.view(), Op::Plain)),
+        }
+    }
+
+    /// One direction of the output space (length p) in the channels of an atom, added to `out` (length r).
+    pub fn add_inside(&self, atom: usize, direction: &[f64], out: &mut [f64]) {
+        match &self.groups[self.group_of[atom]].basis {
+            None => axpy(1.0, direction, out),
+            Some(basis) => {
+                for (value, row) in direction.iter().zip(basis.rows()) {
+                    axpy(*value, row.to_slice().expect("standard layout"), out);
+                }
+            }
         }
     }
 

@@ -90,8 +90,8 @@ impl Shape {
         let basis = self.active_basis + self.active_basis * self.active_coords / self.active_atoms.max(1);
         let gates = self.active_atoms + self.active_atoms * self.coupled_logits / n;
         let blocks = 2 * coupled.saturating_mul(coupled) / n;
-        // the stacked basis row, its parts, gates, blocks, Jacobians, and where they lie
-        n * (self.width() + 4) + basis + gates + blocks + coupled * self.rank()
+        // the stacked basis row, its parts, gates, blocks, Jacobians, the residual in the frame, and where they lie
+        n * (self.width() + self.rank() + 4) + basis + gates + blocks + coupled * self.rank()
     }
 
     /// Entries that a fit holds however rows are treated.

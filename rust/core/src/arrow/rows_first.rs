@@ -9,8 +9,9 @@ use super::factor::{Curvature, RowTraces};
 use super::frame::Group;
 use super::kronecker::Kronecker;
 use super::spectral::{ln_held, Nulls};
+use super::substitution::{solve_block, Substitution};
 use super::{Frame, Step, System};
-use crate::linalg::{axpy, dot, gemm, product, small_backward, small_cholesky, small_forward, Cholesky, Op};
+use crate::linalg::{axpy, dot, product, small_cholesky, small_forward, Cholesky, Op};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{Chunk, Chunks, RowView};
@@ -69,12 +70,6 @@ fn packed_len(n: usize) -> usize {
 fn packed(i: usize, j: usize) -> usize {
     let (i, j) = if i >= j { (i, j) } else { (j, i) };
     packed_len(i) + j
-}
-
-/// Solves `A x = b` for row-major right-hand sides.
-fn solve_block(l: &[f64], q: usize, b: &mut [f64], width: usize) {
-    small_forward(l, q, b, width);
-    small_backward(l, q, b, width);
 }
 
 impl RowsFirst {
@@ -180,81 +175,6 @@ impl RowsFirst {
         log_det.is_finite().then_some(Self { blocks, groups, nulls, log_det })
     }
 
-    /// `A^-1 b` over all local variables, and `C' A^-1 b` in the frame.
-    fn forward(
-        &self,
-        problem: &Problem,
-        state: &State,
-        rho: &SaeManifoldRho,
-        system: &System,
-        b: &[f64],
-    ) -> (Vec<f64>, Array2<f64>) {
-        let layout = state.layout_of_rows();
-        let (r, inverse) = (system.lin.frame.rank(), 1.0 / rho.dispersion());
-        system.map_rows(problem, state, (problem.width(), r), |chunk, out, sum| {
-            let factors = &self.blocks[chunk.index];
-            let origin = layout.block(chunk.rows.start).start;
-            let mut pulled = Array2::<f64>::zeros((chunk.len(), r));
-            let (mut at, mut x) = (0, Vec::new());
-            for (index, view, block) in System::rows_of(problem, state, chunk) {
-                let rhs = &b[origin + block.start..origin + block.end];
-                let out = &mut out[block];
-                // logits outside the support are diagonal; those inside are overwritten below
-                let curvature = self.nulls.logits(problem, system, view.row);
-                for ((o, b), c) in out.iter_mut().zip(rhs).zip(curvature) {
-                    *o = b / c;
-                }
-                x.clear();
-                x.extend((0..view.q).map(|u| rhs[view.position(u)]));
-                solve_block(&factors[at..at + view.q * view.q], view.q, &mut x, 1);
-                let factor = problem.weight(view.row) * inverse;
-                let mut row = pulled.row_mut(index);
-                let row = row.as_slice_mut().expect("standard layout");
-                for (u, v) in x.iter().enumerate() {
-                    out[view.position(u)] = *v;
-                    axpy(factor * v, &view.jacobian[u * r..(u + 1) * r], row);
-                }
-                at += view.q * view.q;
-            }
-            gemm(&mut sum.view_mut(), true, 1.0, (chunk.phi.view(), Op::Transposed), (pulled.view(), Op::Plain));
-        })
-    }
-
-    /// `x - A^-1 C y` over all local variables, for border columns y in the frame.
-    fn backward(
-        &self,
-        problem: &Problem,
-        state: &State,
-        rho: &SaeManifoldRho,
-        system: &System,
-        x: &[f64],
-        y: &Array2<f64>,
-    ) -> Vec<f64> {
-        let layout = state.layout_of_rows();
-        let (r, inverse) = (system.lin.frame.rank(), 1.0 / rho.dispersion());
-        let (out, _) = system.map_rows(problem, state, (0, 0), |chunk, out, _| {
-            let factors = &self.blocks[chunk.index];
-            let origin = layout.block(chunk.rows.start).start;
-            out.copy_from_slice(&x[origin..origin + out.len()]);
-            let seen = product((chunk.phi.view(), Op::Plain), (y.view(), Op::Plain));
-            let (mut at, mut moved) = (0, Vec::new());
-            for (index, view, block) in System::rows_of(problem, state, chunk) {
-                let factor = problem.weight(view.row) * inverse;
-                let seen = seen.row(index);
-                let seen = seen.as_slice().expect("standard layout");
-                moved.clear();
-                moved.extend(view.jacobian.chunks_exact(r).map(|l| factor * dot(l, seen)));
-                solve_block(&factors[at..at + view.q * view.q], view.q, &mut moved, 1);
-                let out = &mut out[block];
-                for (u, v) in moved.iter().enumerate() {
-                    out[view.position(u)] -= v;
-                }
-                at += view.q * view.q;
-            }
-        });
-        out
-    }
-
     pub(super) fn solve(
         &self,
         problem: &Problem,
@@ -265,10 +185,11 @@ impl RowsFirst {
     ) -> Step {
         let frame = &system.lin.frame;
         let (mut inside, rest) = frame.split(&rhs.border);
-        let (local, coupled) = self.forward(problem, state, rho, system, &rhs.local);
+        let rows = Substitution { factors: &self.blocks, exact: &[], nulls: &self.nulls };
+        let (local, coupled) = rows.forward(problem, state, rho, system, &rhs.local);
         inside -= &coupled;
         self.groups.iter().for_each(|(border, reduced)| reduced.solve(border, &mut inside));
-        let local = self.backward(problem, state, rho, system, &local, &inside);
+        let local = rows.backward(problem, state, rho, system, &local, &inside);
         let mut border = frame.lift(&inside);
         if let Some(rest) = rest {
             self.groups.iter().for_each(|(own, _)| own.add_rest(&rest, &mut border));

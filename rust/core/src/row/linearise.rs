@@ -4,7 +4,7 @@ use super::columns::Columns;
 use super::priors::{add_normalisers, drop_coordinate_constants, pin_unseen, prior_terms, LossParts};
 use super::second::{add_second, SecondAtom};
 use super::tape::{Chunk, Chunks, HeldAxis};
-use crate::arrow::Frame;
+use crate::arrow::{steps_exactly, Frame};
 use crate::atoms::{hold_axis, walls, BasisJet};
 use crate::gates::{GatePrior, GateRow};
 use crate::linalg::{axpy, dot, gemm, Op};
@@ -239,6 +239,17 @@ fn linearise_chunk(
         };
         r *= w * phi_inverse;
         scaled_phi.row_mut(index).mapv_inplace(|v| v * w * phi_inverse);
+    }
+    if steps_exactly(problem, state) {
+        let mut inside = Array2::zeros((len, frame.rank()));
+        for (index, row) in rows.clone().enumerate() {
+            if let Some(&k) = state.support(row).first() {
+                let mut out = inside.row_mut(index);
+                let all = residual.row(index).to_slice().expect("standard layout");
+                frame.add_inside(k as usize, all, out.as_slice_mut().expect("standard layout"));
+            }
+        }
+        chunk.residual = inside;
     }
     let mut against = Array2::zeros((len, m));
     gemm(&mut against.view_mut(), false, 1.0, (residual.view(), Op::Plain), (state.decoders.view(), Op::Transposed));

@@ -1,6 +1,7 @@
 //! What is kept of each row between linearising it and solving with it.
 
 use crate::gates::GateRow;
+use crate::linalg::{gemm, product, Op};
 use crate::priors::Pull;
 use crate::problem::Problem;
 use crate::state::State;
@@ -56,6 +57,8 @@ pub struct Chunk {
     pub rows: Range<usize>,
     /// Stacked basis rows phi_i (rows x M), zero off the support.
     pub phi: Array2<f64>,
+    /// Residuals times w/phi in the frame's channels (rows x r), where steps are exact; without columns elsewhere.
+    pub(super) residual: Array2<f64>,
     tapes: Vec<RowTape>,
     basis: Vec<f64>,
     basis_d1: Vec<f64>,
@@ -121,6 +124,8 @@ pub struct RowView<'a> {
     pub jacobian: &'a [f64],
     /// Second derivatives of the reconstruction against the residual, times w/phi (q x q).
     pub second: &'a [f64],
+    /// Residual times w/phi in the frame's channels (r), where steps are exact.
+    pub residual: &'a [f64],
     /// Its held coordinates: nothing else of the row has a derivative along them.
     pub held: &'a [HeldAxis],
 }
@@ -132,6 +137,7 @@ impl Chunk {
             index,
             rows,
             phi: Array2::zeros((len, width)),
+            residual: Array2::zeros((len, 0)),
             tapes: Vec::with_capacity(len),
             basis: Vec::new(),
             basis_d1: Vec::new(),
@@ -203,6 +209,16 @@ impl Chunk {
         self.rows.is_empty()
     }
 
+    /// `sum_i x_i rho_i'` added to a border in the frame (M x r), for stacked vectors x (rows x M).
+    pub fn add_against_residual(&self, x: &Array2<f64>, border: &mut Array2<f64>) {
+        gemm(&mut border.view_mut(), true, 1.0, (x.view(), Op::Transposed), (self.residual.view(), Op::Plain));
+    }
+
+    /// `y rho_i` for every row (rows x M), for a border y in the frame (M x r).
+    pub fn residual_against(&self, y: &Array2<f64>) -> Array2<f64> {
+        product((self.residual.view(), Op::Plain), (y.view(), Op::Transposed))
+    }
+
     /// The linearised row at position `index` of the chunk.
     pub fn row<'a>(&'a self, problem: &'a Problem, state: &'a State, index: usize) -> RowView<'a> {
         let tape = &self.tapes[index];
@@ -231,6 +247,7 @@ impl Chunk {
             curvature: &blocks[..q * q],
             second: &blocks[q * q..],
             jacobian: upto(&self.jacobians, tape.jacobian, next.map(|t| t.jacobian)),
+            residual: self.residual.row(index).to_slice().expect("standard layout"),
             held: &self.held[first..first + held],
         }
     }

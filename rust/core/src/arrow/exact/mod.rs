@@ -1,0 +1,211 @@
+//! The factor that steps and adjoint solves are preconditioned with: the exact Hessian of L, as nearly as one pass over the
+//! rows can have it.
+//!
+//! Beside what H has, a row's block has its second derivatives against the residual and all of its coordinates' priors, and
+//! with rho_i the residual times w/phi in the frame, its coupling to the border gains a term:
+//!
+//! ```text
+//!     C_i = w/phi L_i (phi_i' (x) I) + D_i (x) rho_i'        D_i = d phi_i / d u,  q x M
+//! ```
+//!
+//! Left out are the residual outside the frame, and what priors couple among logits. Directions that H sees and L hardly
+//! does, such as a curve that is traced at another pace, are those in which H and the exact Hessian differ most; many rows
+//! leave many conjugate gradients to a factor of H there.
+//!
+//! The Schur complement S of a group of atoms with a small border is factored whole. Of a larger one only its diagonal blocks
+//! are, each in the channels that its atom's decoder spans, and what they say is added to what the border's own curvature
+//! `K = G (x) I + UU'` says:
+//!
+//! ```text
+//!     S^-1  ~  K^-1 + sum_k E_k (S_kk^-1 - K_kk^-1) E_k'
+//! ```
+//!
+//! S is K less what the rows explain, so every term is positive semidefinite; atoms that no row uses together make it exact.
+
+mod blocks;
+
+use super::border::Border;
+use super::frame::Frame;
+use super::kronecker::Kronecker;
+use super::spectral::Nulls;
+use super::substitution::Substitution;
+use super::{Step, System};
+use crate::linalg::{axpy, Cholesky};
+use crate::problem::Problem;
+use crate::rho::SaeManifoldRho;
+use crate::row::Chunks;
+use crate::state::State;
+use blocks::{Blocks, Eliminated};
+use ndarray::{s, Array1, Array2, Axis};
+
+/// Whether steps are made with the exact Hessian: not in the classic mode, which conditions its own, nor where a metric or
+/// decoders with frames of their own tie all channels.
+pub fn steps_exactly(problem: &Problem, state: &State) -> bool {
+    problem.is_proper() && problem.metric().is_none() && state.frames.is_empty()
+}
+
+/// The factor.
+#[derive(Debug)]
+pub struct ExactFactor {
+    rows: Eliminated,
+    blocks: Blocks,
+    groups: Vec<(Border, Reduced)>,
+    nulls: Nulls,
+}
+
+/// What the border of one group is solved with.
+#[derive(Debug)]
+enum Reduced {
+    /// The factor of its Schur complement.
+    Whole(Cholesky),
+    /// `G (x) I + UU'` with what the blocks of single atoms say beyond it.
+    Corrected(Kronecker, Vec<Correction>),
+}
+
+/// What one block of S says beyond the border's own curvature.
+#[derive(Debug)]
+struct Correction {
+    block: usize,
+    /// Places of its rows within the group.
+    places: Vec<usize>,
+    /// `S_kk^-1 - K_kk^-1`.
+    inverse: Array2<f64>,
+}
+
+impl ExactFactor {
+    /// `None` where a group's Schur complement is not positive definite, as it may be far from an optimum.
+    pub(super) fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, system: &System) -> Option<Self> {
+        let frame = &system.lin.frame;
+        let blocks = Blocks::new(problem, frame);
+        let zeros = blocks.zeros();
+        let entries: usize = zeros.iter().map(Array2::len).sum();
+        let plan = Chunks::new(problem.n_rows(), 8 * entries);
+        let parts = plan.map(|chunks| {
+            let (mut taken, mut rows) = (blocks.zeros(), Eliminated::default());
+            for c in chunks {
+                let chunk = system.lin.chunk(problem, state, c);
+                blocks.eliminate(problem, state, rho, &chunk, &mut rows, &mut taken)?;
+            }
+            Some((taken, rows))
+        });
+        let (mut taken, mut rows) = (zeros, Eliminated::default());
+        for part in parts {
+            let (of_part, own) = part?;
+            taken.iter_mut().zip(&of_part).for_each(|(sum, part)| *sum += part);
+            rows.append(own);
+        }
+
+        let gram = system.lin.border_gram(problem);
+        let mut groups: Vec<(Border, Reduced)> = Vec::with_capacity(frame.groups().len());
+        for group in 0..frame.groups().len() {
+            let border = Border::new(problem, state, system, group)?;
+            groups.push((border, Reduced::Corrected(own_curvature(problem, system, group, &gram)?, Vec::new())));
+        }
+        for (index, (block, taken)) in blocks.all.iter().zip(taken).enumerate() {
+            let mut own = block.kronecker(&gram);
+            for (place, u) in gauge_of(problem, system, frame, block.group, &block.rows) {
+                let mut column = Array2::zeros((block.rows.len(), frame.rank()));
+                column.slice_mut(s![place..place + u.nrows(), ..]).assign(&u);
+                let column = Array1::from_iter(block.inside(column));
+                let column = column.as_slice().expect("contiguous");
+                for (value, mut row) in column.iter().zip(own.rows_mut()) {
+                    axpy(*value, column, row.as_slice_mut().expect("standard layout"));
+                }
+            }
+            let schur = Cholesky::new((&own - &taken).view());
+            let reduced = &mut groups[block.group].1;
+            match (block.is_whole(), reduced) {
+                (true, reduced) => *reduced = Reduced::Whole(schur?),
+                (false, Reduced::Corrected(_, corrections)) => {
+                    // a block that is not positive definite says nothing
+                    let Some(schur) = schur else { continue };
+                    let inverse = schur.inverse() - Cholesky::new(own.view())?.inverse();
+                    let places = frame.groups()[block.group].places(&block.rows);
+                    corrections.push(Correction { block: index, places, inverse });
+                }
+                (false, Reduced::Whole(_)) => unreachable!("a group is factored whole or by its atoms"),
+            }
+        }
+        Some(Self { rows, blocks, groups, nulls: Nulls::default() })
+    }
+
+    pub(super) fn nulls(&self) -> &Nulls {
+        &self.nulls
+    }
+
+    pub(super) fn solve(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        system: &System,
+        rhs: &Step,
+    ) -> Step {
+        let frame = &system.lin.frame;
+        let (mut inside, rest) = frame.split(&rhs.border);
+        let rows = Substitution { factors: &self.rows.factors, exact: &self.rows.exact, nulls: &self.nulls };
+        let (local, coupled) = rows.forward(problem, state, rho, system, &rhs.local);
+        inside -= &coupled;
+        self.groups.iter().for_each(|(border, reduced)| self.solve_group(border, reduced, &mut inside));
+        let local = rows.backward(problem, state, rho, system, &local, &inside);
+        let mut border = frame.lift(&inside);
+        if let Some(rest) = rest {
+            self.groups.iter().for_each(|(own, _)| own.add_rest(&rest, &mut border));
+        }
+        Step { local, border }
+    }
+
+    fn solve_group(&self, border: &Border, reduced: &Reduced, inside: &mut Array2<f64>) {
+        match reduced {
+            Reduced::Whole(schur) => border.solve_inside(schur, inside),
+            Reduced::Corrected(own, corrections) => {
+                let rhs = border.select(inside);
+                let mut out = rhs.clone();
+                own.solve(&mut out);
+                for correction in corrections {
+                    let block = &self.blocks.all[correction.block];
+                    let seen = block.inside(rhs.select(Axis(0), &correction.places));
+                    let shape = seen.dim();
+                    let solved = correction.inverse.dot(&Array1::from_iter(seen));
+                    let solved = block.outside(solved.into_shape_with_order(shape).expect("as many entries"));
+                    for (&place, row) in correction.places.iter().zip(solved.rows()) {
+                        let mut out = out.row_mut(place);
+                        out += &row;
+                    }
+                }
+                border.put(&out, inside);
+            }
+        }
+    }
+}
+
+/// `G (x) I + UU'` of a group.
+fn own_curvature(problem: &Problem, system: &System, group: usize, gram: &Array2<f64>) -> Option<Kronecker> {
+    let frame = &system.lin.frame;
+    let rows = &frame.groups()[group].rows;
+    let gauge = gauge_of(problem, system, frame, group, rows).into_iter().map(|(place, u)| {
+        let mut column = Array2::zeros((rows.len(), frame.rank()));
+        column.slice_mut(s![place..place + u.nrows(), ..]).assign(&u);
+        column
+    });
+    let gram = gram.select(Axis(0), rows).select(Axis(1), rows);
+    Kronecker::new(Cholesky::new(gram.view())?, gauge.collect())
+}
+
+/// The pinned motions of atoms whose decoder rows are among these, in the frame's channels, each with its place there.
+fn gauge_of(
+    problem: &Problem,
+    system: &System,
+    frame: &Frame,
+    group: usize,
+    rows: &[usize],
+) -> Vec<(usize, Array2<f64>)> {
+    let own = |atom: usize| rows.binary_search(&problem.rows_of(atom).start).ok();
+    let columns = system.pins.columns.iter();
+    columns
+        .filter_map(|column| {
+            let scaled = &column.border * column.scale;
+            own(column.atom).map(|place| (place, frame.groups()[group].inside(scaled.view())))
+        })
+        .collect()
+}

@@ -1,0 +1,119 @@
+//! Substitution through the rows' blocks, with the border still to be solved between its two halves.
+
+use super::spectral::Nulls;
+use super::System;
+use crate::linalg::{axpy, dot, gemm, product, small_backward, small_forward, Op};
+use crate::problem::Problem;
+use crate::rho::SaeManifoldRho;
+use crate::row::Chunk;
+use crate::state::State;
+use ndarray::Array2;
+
+/// Solves `A x = b` for row-major right-hand sides.
+pub(super) fn solve_block(l: &[f64], q: usize, b: &mut [f64], width: usize) {
+    small_forward(l, q, b, width);
+    small_backward(l, q, b, width);
+}
+
+/// The rows' factors.
+pub(super) struct Substitution<'a> {
+    /// Cholesky factors of the rows' blocks, laid end to end per chunk.
+    pub(super) factors: &'a [Vec<f64>],
+    /// Per chunk, which rows couple to the border by their residual as well; empty where none does.
+    pub(super) exact: &'a [Vec<bool>],
+    pub(super) nulls: &'a Nulls,
+}
+
+impl Substitution<'_> {
+    fn exact_rows(&self, chunk: &Chunk) -> &[bool] {
+        self.exact.get(chunk.index).map_or(&[], Vec::as_slice)
+    }
+
+    /// `A^-1 b` over all local variables, and `C' A^-1 b` in the frame.
+    pub(super) fn forward(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        system: &System,
+        b: &[f64],
+    ) -> (Vec<f64>, Array2<f64>) {
+        let layout = state.layout_of_rows();
+        let (r, inverse) = (system.lin.frame.rank(), 1.0 / rho.dispersion());
+        system.map_rows(problem, state, (problem.width(), r), |chunk, out, sum| {
+            let factors = &self.factors[chunk.index];
+            let origin = layout.block(chunk.rows.start).start;
+            let mut pulled = Array2::<f64>::zeros((chunk.len(), r));
+            let exact = self.exact_rows(chunk);
+            let mut pushed = Array2::<f64>::zeros((exact.len(), problem.width()));
+            let (mut at, mut x) = (0, Vec::new());
+            for (index, view, block) in System::rows_of(problem, state, chunk) {
+                let rhs = &b[origin + block.start..origin + block.end];
+                let out = &mut out[block];
+                // logits outside the support are diagonal; those inside are overwritten below
+                let curvature = self.nulls.logits(problem, system, view.row);
+                for ((o, b), c) in out.iter_mut().zip(rhs).zip(curvature) {
+                    *o = b / c;
+                }
+                x.clear();
+                x.extend((0..view.q).map(|u| rhs[view.position(u)]));
+                solve_block(&factors[at..at + view.q * view.q], view.q, &mut x, 1);
+                let factor = problem.weight(view.row) * inverse;
+                let mut row = pulled.row_mut(index);
+                let row = row.as_slice_mut().expect("standard layout");
+                for (u, v) in x.iter().enumerate() {
+                    out[view.position(u)] = *v;
+                    axpy(factor * v, &view.jacobian[u * r..(u + 1) * r], row);
+                }
+                if exact.get(index) == Some(&true) {
+                    view.push(&x, 1.0, pushed.row_mut(index).as_slice_mut().expect("standard layout"));
+                }
+                at += view.q * view.q;
+            }
+            if !exact.is_empty() {
+                chunk.add_against_residual(&pushed, sum);
+            }
+            gemm(&mut sum.view_mut(), true, 1.0, (chunk.phi.view(), Op::Transposed), (pulled.view(), Op::Plain));
+        })
+    }
+
+    /// `x - A^-1 C y` over all local variables, for border columns y in the frame.
+    pub(super) fn backward(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        system: &System,
+        x: &[f64],
+        y: &Array2<f64>,
+    ) -> Vec<f64> {
+        let layout = state.layout_of_rows();
+        let (r, inverse) = (system.lin.frame.rank(), 1.0 / rho.dispersion());
+        let (out, _) = system.map_rows(problem, state, (0, 0), |chunk, out, _| {
+            let factors = &self.factors[chunk.index];
+            let origin = layout.block(chunk.rows.start).start;
+            out.copy_from_slice(&x[origin..origin + out.len()]);
+            let seen = product((chunk.phi.view(), Op::Plain), (y.view(), Op::Plain));
+            let exact = self.exact_rows(chunk);
+            let against = (!exact.is_empty()).then(|| chunk.residual_against(y));
+            let (mut at, mut moved) = (0, Vec::new());
+            for (index, view, block) in System::rows_of(problem, state, chunk) {
+                let factor = problem.weight(view.row) * inverse;
+                let seen = seen.row(index);
+                let seen = seen.as_slice().expect("standard layout");
+                moved.clear();
+                moved.extend(view.jacobian.chunks_exact(r).map(|l| factor * dot(l, seen)));
+                if let Some(against) = against.as_ref().filter(|_| exact[index]) {
+                    view.pull(against.row(index).to_slice().expect("standard layout"), 1.0, &mut moved);
+                }
+                solve_block(&factors[at..at + view.q * view.q], view.q, &mut moved, 1);
+                let out = &mut out[block];
+                for (u, v) in moved.iter().enumerate() {
+                    out[view.position(u)] -= v;
+                }
+                at += view.q * view.q;
+            }
+        });
+        out
+    }
+}

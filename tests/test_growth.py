@@ -131,18 +131,6 @@ def test_a_callback_ends_with_the_best_dictionary_so_far() -> None:
     assert model.evidence_ == kept(model)[-1].evidence
 
 
-def test_an_interrupt_ends_with_the_best_dictionary_so_far() -> None:
-    def interrupt(progress: sae_rs.FitProgress) -> bool:
-        if progress.evaluation >= 60:
-            raise KeyboardInterrupt
-        return False
-
-    with pytest.warns(sae_rs.ConvergenceWarning, match="stopped"):
-        model = ManifoldSAE("auto", Circle(1), callback=interrupt).fit(circles(2, 12, 300, seed=2))
-    assert not model.converged_
-    assert len(model.decoders_) >= 1
-
-
 def test_the_path_ends_where_it_must(tmp_path: Path) -> None:
     X = circles(3, 12, 300, seed=0)
     model = ManifoldSAE("auto", Circle(1), max_atoms=1).fit(X)

@@ -131,6 +131,7 @@ class Saved:
             term = term.with_decoder_ranks(list(self.ranks))
         fit.best = None
         point = fit.fine(term, self.rho)
+        fit.stand(point)
         if self.within:
             # a search that is about to begin moves its start into its bounds first
             fit.keep(point)

@@ -37,7 +37,8 @@ from .reml import (
     refine,
     result_of,
 )
-from .search import Point, Search, Stopped
+from .search import Point, Search
+from .stopping import EARLY_ENDS, status_of
 
 FloatArray = NDArray[np.float64]
 _Start = tuple[Search, _core.SaeManifoldTerm, _core.SaeManifoldRho]
@@ -165,7 +166,7 @@ def grow(
         small = _Growth(like.on(drawn), gate, kinds, admitted, max_atoms, n_init, random_state)
         small.run()
         growth.take_over(small)
-    if not growth.stopped:
+    if growth.ended is None:
         growth.run()
     return growth.finished()
 
@@ -196,7 +197,8 @@ class _Growth:
         self.hasty = True
         # whether every start of the last step was far behind, which the end of that search would not change
         self.refused = False
-        self.stopped = False
+        # how it was cut off, None while it was not
+        self.ended: str | None = None
         self.path = [GrowthStep((), float(self.empty.value), True, True, "start", 0.0)]
 
     @property
@@ -217,57 +219,61 @@ class _Growth:
                 if not self._exchange():
                     break
                 self._tidy()
-        except (Stopped, KeyboardInterrupt):
-            self.stopped = True
+        except EARLY_ENDS as end:
+            self.ended = status_of(end)
 
     def take_over(self, small: _Growth) -> None:
         """Go on with all rows from the dictionary that a sample of them has grown."""
-        self.stopped, self.like.n_evaluations = small.stopped, small.like.n_evaluations
+        self.ended, self.like.n_evaluations = small.ended, small.like.n_evaluations
         if small.state is None:
             self.path += small.path[1:]
             return
-        before = small.state
-        problem = replace(before.fit.problem, **_rows_of(self.like.problem))
-        fit = self.like.on(problem).after(self.like)
-        term = problem.encoded(before.term, before.point.rho, fit.threads)
-        term = term.with_decoder_ranks(before.term.decoder_ranks)
         # its values are of the sample: they do not compare with those of all rows
         self.path = [*small.path]
-        if self.stopped:
-            # nobody is asked again
-            fit.progress = None
-            state = State(fit, fit.coarse(term, before.point.rho, COARSE_INNER))
-            self._keep(state, "start", False)
-            return
-        try:
-            self._offer("start", [self._loosely(fit, fit.coarse(term, before.point.rho, COARSE_INNER))])
-        except (Stopped, KeyboardInterrupt):
-            self.stopped = True
+        start: State | None = None
+        if self.ended is None:
+            try:
+                start = self._on_all_rows(small.state)
+                self._offer("start", [self._loosely(start.fit, start.point)])
+                return
+            except EARLY_ENDS as end:
+                self.ended = status_of(end)
+        # nobody is asked again
+        self.like.progress = None
+        best = None if start is None else start.fit.so_far()
+        end_of_sample = self._on_all_rows(small.state) if start is None or best is None else State(start.fit, best)
+        self._offer("start", [(end_of_sample, self.ended)])
+
+    def _on_all_rows(self, state: State) -> State:
+        """The dictionary of a sample with all rows encoded by its decoders, loosely converged."""
+        problem = replace(state.fit.problem, **_rows_of(self.like.problem))
+        fit = self.like.on(problem).after(self.like)
+        term = problem.encoded(state.term, state.point.rho, fit.threads)
+        term = term.with_decoder_ranks(state.term.decoder_ranks)
+        return State(fit, fit.coarse(term, state.point.rho, COARSE_INNER))
 
     def finished(self) -> Grown:
         """The best dictionary, searched to the tolerance of the fit unless that was stopped."""
         while self.state is not None:
-            state, status = self.state, "stopped"
+            state = self.state
             fit = self.like.on(state.fit.problem).after(self.like)
-            if not self.stopped:
+            if self.ended is None:
+                fit.stand(state.point)
                 try:
                     status = refine(fit, state.point)
-                except (Stopped, KeyboardInterrupt):
-                    self.stopped, status = True, "stopped"
+                except EARLY_ENDS as end:
+                    status = self.ended = fit.cut_off(end)
+            else:
+                fit.best, status = state.point, self.ended
             self.like.n_evaluations = fit.n_evaluations
-            if fit.best is None:
-                fit.keep(state.point)
             result = result_of(fit, status)
             last = max(j for j, step in enumerate(self.path) if step.kept)
             self.path[last] = replace(self.path[last], evidence=float(result.value), converged=result.converged)
-            if self.stopped or result.value < self._before:
+            if self.ended is not None or result.value < self._before:
                 return Grown(result, state.atoms, tuple(self.path))
             # the loose end of a search had hidden that this dictionary is none better
             self._go_back()
-        result = self.empty
-        if self.stopped:
-            certificate = replace(result.certificate, converged=False, status="stopped")
-            result = replace(result, converged=False, status="stopped", certificate=certificate)
+        result = self.empty if self.ended is None else self.empty.cut_off(self.ended)
         return Grown(result, (), tuple(self.path))
 
     # Moves -----------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from .problem import Problem
 from .progress import listening
 from .rows import FileRows, Rows, blocks, column_mean
 from .search import Search
+from .stopping import INTERRUPTED
 from .training import TrainingSummary, metric_explained_variance, summarise_training
 from .validation import (
     as_matrix,
@@ -88,8 +89,7 @@ class ManifoldSAE(Parameters):
     ----------
     n_atoms : int or "auto", default 8
         K. 0 is the mean-only model, so that evidences can be compared with it. "auto" lets the dictionary grow by
-        moves that lower the evidence (births, deaths, merges, exchanges of a kind); ``growth_`` is the path. Ctrl-C
-        then ends the fit as a callback does, with the best dictionary so far.
+        moves that lower the evidence (births, deaths, merges, exchanges of a kind); ``growth_`` is the path.
     atom : str, Atom or list of K of them, default "circle"
         Kind of the atoms. With ``n_atoms="auto"`` a list names the kinds that each new atom is chosen from.
     gate : str or Gate, default "softmax"
@@ -300,11 +300,14 @@ class ManifoldSAE(Parameters):
             is damaged, or is of other data or settings; the message names what differs.
         OSError
             When a checkpoint cannot be read or written, or rows cannot be read from their file.
+        KeyboardInterrupt
+            At a Ctrl-C before there is a state with a finite evidence, and at a second one; the estimator is then as
+            it was. Any other ends the fit with its best state, its status "interrupted".
 
         Warns
         -----
         ConvergenceWarning
-            When the fit stopped early; the best state is kept and ``converged_`` is False.
+            When the fit ended early; the best state is kept and ``converged_`` is False.
         """
         array = as_matrix(X)
         n_atoms = check_n_atoms(self.n_atoms)
@@ -502,11 +505,8 @@ class ManifoldSAE(Parameters):
             _term=term,
         )
         if not self.converged_:
-            warnings.warn(
-                f"the fit did not converge (status {result.status!r}); the model holds the best state found",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+            how = "was interrupted" if result.status == INTERRUPTED else f"did not converge (status {result.status!r})"
+            warnings.warn(f"the fit {how}; the model holds the best state found", ConvergenceWarning, stacklevel=2)
         return self
 
     def _checkpoints(

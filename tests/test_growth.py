@@ -11,9 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 import sae_rs
-from sae_rs import Circle, Line, ManifoldSAE, Sphere, ThresholdGate, growth
-from sae_rs.growth import GrowthStep
-from sae_rs.moves import State
+from sae_rs import Circle, GrowthStep, Line, ManifoldSAE, Sphere, ThresholdGate
+from sae_rs.growth import GrowthRules, growing
+from sae_rs.growth.moves import State
+from sae_rs.growth.proposals import duplicates
 from sae_rs.problem import Problem
 from sae_rs.search import Point, Search
 
@@ -146,8 +147,8 @@ def test_gates_of_a_few_atoms_grow_as_well() -> None:
 
 
 def test_many_rows_go_on_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growth, "SAMPLE_ABOVE", 200)
-    monkeypatch.setattr(growth, "SAMPLE_ROWS", 150)
+    monkeypatch.setattr(growing, "SAMPLE_ABOVE", 200)
+    monkeypatch.setattr(growing, "SAMPLE_ROWS", 150)
     model = ManifoldSAE("auto", Circle(1), max_atoms=2).fit(circles(2, 12, 400, seed=2))
     assert len(model.decoders_) == 2
     assert model.converged_
@@ -169,13 +170,13 @@ def test_duplicates_are_found_and_merged() -> None:
     search = Search(problem, outer="bfgs", max_outer=20, max_inner=100, tol=1e-3, threads=1, progress=None)
     rho = sae_rs.SaeManifoldRho(0.0, [0.0, 0.0], None, "per_atom", float(np.log(model.dispersion_)))
     state = State(search, Point(rho, term.evaluate(rho, max_inner=1, gradient=False)))
-    assert growth.duplicates(state) == [(0, 1)]
+    assert duplicates(state) == [(0, 1)]
     none = search.on(Problem(X, (), ThresholdGate(), None, True))
-    path = growth._Growth(none, ThresholdGate(), [Circle(1)], lambda atoms: True, 2, 2, 0)
-    path._keep(state, "birth", False)
-    assert path._tidy()
-    assert path.path[-1].action == "merge"
-    assert path.atoms == (Circle(1),)
+    growth = growing.Growing(none, GrowthRules(ThresholdGate(), (Circle(1),), lambda atoms: True, 2, 2, 0))
+    growth.path.keep(state, "birth", False, polished=True)
+    assert growth.tidy()
+    assert growth.path.steps[-1].action == "merge"
+    assert growth.path.atoms == (Circle(1),)
 
 
 def test_the_summary_tells_of_growth() -> None:

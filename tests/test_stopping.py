@@ -12,7 +12,17 @@ import pytest
 
 import sae_rs
 from planted import one_circle, two_circles
-from sae_rs import Circle, ConvergenceWarning, GeometricSchedule, ManifoldSAE, Softmax, checkpoints, growth, reml
+from sae_rs import (
+    Circle,
+    ConvergenceWarning,
+    GeometricSchedule,
+    ManifoldSAE,
+    Softmax,
+    checkpoints,
+    fit_attributes,
+    reml,
+)
+from sae_rs.growth import growing
 from sae_rs.problem import Problem
 
 X, X2 = one_circle()[0], two_circles(n=80)[0]
@@ -107,7 +117,7 @@ def test_earlier_temperatures_are_seen_at_the_last() -> None:
 @pytest.fixture
 def sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Samples come into play from 60 rows on."""
-    for module in (reml, growth):
+    for module in (reml, growing):
         monkeypatch.setattr(module, "SAMPLE_ABOVE", 60)
         monkeypatch.setattr(module, "SAMPLE_ROWS", 50)
 
@@ -156,6 +166,49 @@ def test_a_second_one_is_raised(n_atoms: int | str, evaluation: int, monkeypatch
     assert vars(model) == before
 
 
+@pytest.mark.parametrize("n_atoms", [0, 1, "auto"])
+def test_the_state_outlives_one_after_the_search(n_atoms: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ManifoldSAE(n_atoms, Circle(1), max_atoms=1).fit(X)
+    summarise = fit_attributes.summarise_training
+    presses = [1, 1]
+
+    def pressed(*arguments: Any, **more: Any) -> Any:
+        if presses:
+            presses.pop()
+            raise KeyboardInterrupt
+        return summarise(*arguments, **more)
+
+    monkeypatch.setattr(fit_attributes, "summarise_training", pressed)
+    model = ManifoldSAE(n_atoms, Circle(1), max_atoms=1)
+    before = dict(vars(model))
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X)
+    assert vars(model) == before
+    presses.append(1)
+    interrupted(model, X)
+    assert model.evidence_ == whole.evidence_
+    np.testing.assert_array_equal(model.gates_, whole.gates_)
+
+
+def test_one_in_the_search_and_one_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*arguments: Any, **more: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit_attributes, "summarise_training", pressed)
+    model = ManifoldSAE(1, Circle(1), callback=Press(at(3)))
+    before = dict(vars(model))
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X)
+    assert vars(model) == before
+
+
+def test_rows_that_weigh_nothing_are_encoded() -> None:
+    weights = np.ones(len(X))
+    weights[::7] = 0.0
+    model = interrupted(ManifoldSAE(1, Circle(1), callback=Press(at(3))), X, weights)
+    assert len(model.coords_[0]) == len(X)
+
+
 @pytest.mark.parametrize("n_atoms", [1, "auto"])
 def test_before_there_is_a_state_no_trace_is_left(n_atoms: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
     def pressed(*arguments: Any) -> None:
@@ -165,7 +218,7 @@ def test_before_there_is_a_state_no_trace_is_left(n_atoms: int | str, monkeypatc
     before = dict(vars(model))
     monkeypatch.setattr(Problem, "seeds", pressed)
     # a dictionary that grows has the mean-only model from the beginning
-    monkeypatch.setattr(growth, "mean_only", pressed)
+    monkeypatch.setattr(growing, "mean_only", pressed)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X)
     assert vars(model) == before

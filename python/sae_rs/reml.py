@@ -13,7 +13,6 @@ is particular to the problem is stated once each:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .atoms import Atom
 from .checkpoints import Checkpoints, Saved
 from .gates import Gate
 from .memory import SAMPLE_ABOVE, SAMPLE_ROWS, plan_rows, refuse_over
@@ -117,80 +115,39 @@ class FitResult:
 
 
 def fit_dictionary(
-    X: FloatArray | FileRows,
-    atoms: Sequence[Atom],
+    fit: Search,
     gate: Gate,
-    *,
-    evidence: str = "laplace",
-    outer: str = "bfgs",
-    arc_length: bool = False,
-    decoder_rank: int | str | None = None,
-    weights: FloatArray | None = None,
-    metric: FloatArray | None = None,
-    keep_rows: bool = True,
-    memory_budget: int | None = None,
-    rho: _core.SaeManifoldRho | None = None,
-    n_init: int = 4,
-    max_outer: int = 100,
-    max_inner: int = 200,
-    tol: float = 1e-6,
-    center: bool = True,
-    random_state: int = 0,
-    threads: int | None = None,
-    progress: Callable[[FitProgress], object] | None = None,
-    marks: Checkpoints | None = None,
+    rho: _core.SaeManifoldRho | None,
+    n_init: int,
+    random_state: int,
+    marks: Checkpoints | None,
 ) -> FitResult:
     """Fit decoders, gates, coordinates and strengths to rows.
 
     Parameters
     ----------
-    X : ndarray of shape (n, p), float64, C order, or FileRows
-        Rows; checked by the caller.
-    atoms : sequence of K Atom
-        K = 0 gives the mean-only model.
-    evidence : {"laplace", "quasi_laplace"}
-        The criterion V; the second is the classic one, at a fixed dispersion.
-    outer : {"bfgs", "efs", "efs+bfgs"}
-        Minimiser of V: L-BFGS-B, Fellner-Schall steps (`sae_rs.efs`), or steps first.
-    arc_length : bool
-        Whether the roughness of curves is measured along them.
-    decoder_rank : int, "auto" or None
-        Rank of every decoder's frame.
-    weights : ndarray of shape (n,), optional
-    metric : ndarray of shape (n, p, m), optional
-        Factors that whiten the rows.
-    keep_rows : bool
-        Whether linearised rows are kept between passes.
-    memory_budget : int, optional
-        Bytes that may be used; what is kept of many rows is planned again once a sample has been fitted.
-    rho : SaeManifoldRho, optional
+    fit : Search
+        The problem, of at least one atom, and the settings of its search.
+    gate : Gate
+        Its gate with the schedule that its temperature goes through.
+    rho : SaeManifoldRho or None
         Where the search starts; from the seeds when None.
-    tol : float
-        The search has converged when about this many nats of descent are left.
-    progress : callable, optional
-        Called after each evaluation; returning True stops the fit with its best state.
-    marks : Checkpoints, optional
+    n_init, random_state : int
+        Seeds that are tried, and what they are drawn from.
+    marks : Checkpoints or None
         Where the fit writes where it stands, and goes on from.
 
     Returns
     -------
     FitResult
-        Always the best state found; `converged` says whether it passed every test. Ctrl-C ends a fit as `progress`
-        does.
+        Always the best state found; `converged` says whether it passed every test. Ctrl-C ends a fit as the listener
+        of the search does.
 
     Raises
     ------
     KeyboardInterrupt
         At a Ctrl-C before there is a state with a finite evidence, and at a second one.
     """
-    if not atoms:
-        return mean_only(X, weights, center, evidence, rho, metric)
-    problem = Problem(
-        X, atoms, gate.settled, weights, center, evidence, arc_length, decoder_rank, metric, keep_rows, memory_budget
-    )
-    fit = Search(
-        problem, outer=outer, max_outer=max_outer, max_inner=max_inner, tol=tol, threads=threads, progress=progress
-    )
     try:
         saved = None if marks is None else marks.resumed
         if saved is not None and saved.stage == "whole":

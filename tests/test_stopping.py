@@ -224,10 +224,23 @@ def test_before_there_is_a_state_no_trace_is_left(n_atoms: int | str, monkeypatc
     assert vars(model) == before
 
 
-def test_a_growing_dictionary_has_the_mean_from_the_beginning() -> None:
-    model = interrupted(ManifoldSAE("auto", Circle(1), callback=Press(at(1))), X)
+def test_a_growing_dictionary_has_the_mean_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Problem, "seeds", pressed)
+    model = interrupted(ManifoldSAE("auto", Circle(1)), X)
     assert model.decoders_ == []
     assert model.evidence_ == ManifoldSAE(0).fit(X).evidence_
+
+
+@pytest.mark.parametrize("evaluation", [1, 2, 3])
+def test_a_growing_dictionary_keeps_the_start_of_a_move(evaluation: int) -> None:
+    press = Press(at(evaluation))
+    model = interrupted(ManifoldSAE("auto", Circle(1), callback=press), X)
+    assert len(model.decoders_) == 1
+    assert model.evidence_ == min(press.values("start"))
+    assert [step.action for step in model.growth_ if step.kept] == ["start", "birth"]
 
 
 def test_a_growing_dictionary_keeps_the_best_on_its_path() -> None:

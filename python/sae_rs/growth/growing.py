@@ -83,6 +83,10 @@ class Growing:
         Whether steps are still taken before a search came to its end.
     ended : str or None
         How the path was cut off; None while it was not.
+    under_way : str or None
+        The action that is tried.
+    tried : list of State
+        The starts of its moves that nothing is decided about yet.
     """
 
     def __init__(self, like: Search, rules: GrowthRules) -> None:
@@ -93,6 +97,8 @@ class Growing:
         self.path = Path(mean_only(problem.X, problem.weights, problem.center, problem.evidence, None, problem.metric))
         self.hasty = True
         self.ended: str | None = None
+        self.under_way: str | None = None
+        self.tried: list[State] = []
 
     def run(self) -> None:
         """Births while they help; then exchanges and deaths, and births again where these changed anything."""
@@ -106,6 +112,7 @@ class Growing:
                 self.tidy()
         except EARLY_ENDS as end:
             self.ended = status_of(end)
+            self._offer_unfinished()
 
     def take_over(self, small: Growing) -> None:
         """Go on with all rows from the dictionary that a sample of them has grown."""
@@ -206,14 +213,34 @@ class Growing:
     # Decisions -------------------------------------------------------------------------------------------------------
 
     def _attempt(self, action: str, proposals: Sequence[Proposal], hasty: bool = True) -> bool:
+        """Try some moves; returns whether one was kept."""
+        self.under_way = action
+        kept = self._decide(action, proposals, hasty)
+        # not when that ends early: what is under way then may be better than what was kept
+        self.under_way, self.tried = None, []
+        return kept
+
+    def _offer_unfinished(self) -> None:
+        """Keep the best start of the moves under way when it is better than what was kept before."""
+        if self.under_way is None:
+            return
+        found, fit = list(self.tried), self.starts.making
+        if fit is not None and fit.standing is not None and all(state.fit is not fit for state in found):
+            found.append(State(fit, fit.standing))
+        found = [state for state in found if np.isfinite(state.value) and trusted(state)]
+        if found:
+            self.path.offer(self.under_way, [(state, "") for state in found])
+
+    def _decide(self, action: str, proposals: Sequence[Proposal], hasty: bool) -> bool:
         """Make the starts of some moves, search from the best of them, and keep its end when V has fallen."""
         path = self.path
         starts = self._trusted_starts(action, proposals)
         entries = self.like.n_rows * self.like.n_outputs
         if action == "birth" and hasty and self.hasty and starts and starts[0].value < path.value - SURE * entries:
+            best = self._glanced(starts[0])
             for state in starts[1:]:
                 path.record(state, action, False)
-            path.keep(self._glanced(starts[0]), action, False, polished=False)
+            path.keep(best, action, False, polished=False)
             return True
         reach = path.value + REACH * entries
         if not path.polished and hasty and starts and starts[0].value < reach:
@@ -223,6 +250,7 @@ class Growing:
         for state in starts[len(within) :]:
             path.record(state, action, False)
         for j, state in enumerate(within):
+            self.tried = within[j:]
             state.fit.after(self.like)
             if path.offer(action, [self._searched(State(state.fit, in_frames(state.fit, state.point)))]):
                 for other in within[j + 1 :]:
@@ -232,17 +260,16 @@ class Growing:
 
     def _trusted_starts(self, action: str, proposals: Sequence[Proposal]) -> list[State]:
         """The starts of those moves that can be made and compared, the best first."""
-        starts: list[State] = []
         for proposal in proposals:
             start = proposal()
             if start is None:
                 continue
             if trusted(start):
-                starts.append(start)
+                self.tried.append(start)
             else:
                 self.path.record(start, action, False)
-        starts.sort(key=lambda state: state.value if np.isfinite(state.value) else np.inf)
-        return starts
+        self.starts.making = None
+        return sorted(self.tried, key=lambda state: state.value if np.isfinite(state.value) else np.inf)
 
     def _polish(self) -> bool:
         """Search to the end of what was kept without; False when that was done before."""

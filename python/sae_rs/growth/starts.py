@@ -22,7 +22,7 @@ FloatArray = NDArray[np.float64]
 _NO_ROWS = np.zeros(0, dtype=np.int_)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Starts:
     """Makes dictionaries from the rows, or from one that is fitted.
 
@@ -32,10 +32,13 @@ class Starts:
         A search of the dictionary without atoms: the rows and all settings. It counts the evaluations of all others.
     rules : GrowthRules
         What a dictionary may become.
+    making : Search or None
+        The search of the dictionary that was made last, or is being made.
     """
 
     like: Search
     rules: GrowthRules
+    making: Search | None = None
 
     def seeded(self, atoms: tuple[Atom, ...]) -> State:
         """A dictionary started from seeds."""
@@ -74,7 +77,8 @@ class Starts:
             return None
         fit, term, rho = moved(state, self.rules.gate.sized(len(atoms)), self.rules.kinds, removed, part, rows)
         loosen(fit)
-        return self._counted(fit, settled(fit.after(self.like), term, rho))
+        self.making = fit.after(self.like)
+        return self._counted(fit, settled(fit, term, rho))
 
     def on_all_rows(self, state: State) -> State:
         """The dictionary of a sample with all rows encoded by its decoders."""
@@ -89,6 +93,7 @@ class Starts:
         gate = self.rules.gate.sized(len(atoms)).settled
         fit = self.like.on(replace(self.like.problem, atoms=atoms, gate=gate)).after(self.like)
         loosen(fit)
+        self.making = fit
         return fit
 
     def _settled(self, fit: Search, point: Point) -> State:

@@ -431,6 +431,9 @@ def attempt(seed: int) -> Outcome:
     if bool(said) == model.converged_:
         return outcome("bug", f"converged_ is {model.converged_}, and there are {len(said)} ConvergenceWarnings")
     status = model.certificate_.status
+    if status == "interrupted":
+        # whoever pressed Ctrl-C meant all of the fits
+        raise KeyboardInterrupt
     if not np.isfinite(model.evidence_):
         status += ", no evidence"
     plain = given.options["center"] and given.weights is None and given.metric is None

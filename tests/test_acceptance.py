@@ -452,14 +452,14 @@ INTERRUPTED_FIT = (
 import signal
 # a shell starts background jobs with the signal ignored, and children inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
-model = sae_rs.ManifoldSAE(n_atoms=3)
+model = sae_rs.ManifoldSAE(n_atoms=3, callback=lambda event: event.evaluation == 1 and print("state", flush=True))
 print("ready", flush=True)
 try:
     model.fit(X)
 except KeyboardInterrupt:
     print("interrupted", sorted(name for name in vars(model) if name not in model.get_params()), flush=True)
 else:
-    print("finished", flush=True)
+    print("finished", model.certificate_.status, flush=True)
 """
 )
 
@@ -475,13 +475,17 @@ print(model.converged_, (peak() - before) / X.nbytes, flush=True)
 
 class TestLargeFits:
     @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT reaches a child process on POSIX systems only")
-    @pytest.mark.parametrize("after", [0.3, 4.0])
-    def test_interrupt_ends_a_fit_at_once_and_leaves_no_trace(self, after: float) -> None:
+    @pytest.mark.parametrize("with_state", [False, True])
+    def test_interrupt_ends_a_fit_at_once_and_leaves_no_trace(self, with_state: bool) -> None:
+        """The first before there is a state; the second where the first is still about to see one on all rows."""
         with subprocess.Popen([sys.executable, "-c", INTERRUPTED_FIT], stdout=subprocess.PIPE, text=True) as child:
             try:
                 assert child.stdout is not None
                 assert child.stdout.readline() == "ready\n"
-                time.sleep(after)
+                if with_state:
+                    assert child.stdout.readline() == "state\n"
+                    child.send_signal(signal.SIGINT)
+                time.sleep(0.3)
                 pressed = time.monotonic()
                 child.send_signal(signal.SIGINT)
                 answer = child.stdout.readline()

@@ -102,16 +102,6 @@ class TestFit:
         assert model.reconstruct().shape == X.shape
         assert "not converged" in model.summary()
 
-    def test_interrupted_fit_leaves_no_trace(self) -> None:
-        def interrupt(event: sae_rs.FitProgress) -> None:
-            raise KeyboardInterrupt
-
-        model = ManifoldSAE(n_atoms=1, atom=Circle(harmonics=1), callback=interrupt)
-        before = dict(model.__dict__)
-        with pytest.raises(KeyboardInterrupt):
-            model.fit(X)
-        assert model.__dict__ == before
-
     def test_refused_refit_keeps_the_old_fit(self) -> None:
         model = copy.copy(fitted_one())
         with pytest.raises(ValueError, match="zero variance"):

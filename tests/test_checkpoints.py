@@ -94,21 +94,6 @@ def test_the_sample_of_many_rows_goes_on_as_well(tmp_path: Path, monkeypatch: py
     assert "sample" in stages
 
 
-def test_an_interrupt_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
-    def interrupt(progress: sae_rs.FitProgress) -> None:
-        if path.exists() and checkpoints.read(path).stage == "whole":
-            raise KeyboardInterrupt
-
-    path = tmp_path / "fit.checkpoint"
-    model = ManifoldSAE(2, Circle(1), checkpoint=path, checkpoint_every=1, callback=interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(X)
-    saved = checkpoints.read(path)
-    assert saved.stage == "whole"
-    assert saved.logits is not None
-    assert saved.logits.shape == (len(X), 2)
-
-
 def test_weights_and_metrics_belong_to_the_data(tmp_path: Path) -> None:
     rows, _ = one_circle()
     path = tmp_path / "fit.checkpoint"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,16 @@ def fails(capsys: Any, *arguments: str) -> str:
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     return str(captured.err)
+
+
+def interrupt_after(evaluations: int) -> Callable[[sae_rs.FitProgress], None]:
+    """A callback that stands for Ctrl-C at that evaluation."""
+
+    def callback(event: sae_rs.FitProgress) -> None:
+        if event.evaluation == evaluations:
+            raise KeyboardInterrupt
+
+    return callback
 
 
 class TestFitAndEncode:
@@ -150,11 +161,28 @@ class TestErrors:
         assert capsys.readouterr().err.startswith("sae-rs: warning: the fit did not converge")
         assert not sae_rs.load("m.safetensors").converged_
 
-    def test_interrupt(self, here: Path, capsys: Any, monkeypatch: Any) -> None:
+    @pytest.mark.parametrize("atoms", ["2", "auto"])
+    def test_interrupted_fit_is_written_with_a_status_of_its_own(
+        self, atoms: str, here: Path, capsys: Any, monkeypatch: Any
+    ) -> None:
+        fit = sae_rs.ManifoldSAE.fit
+        monkeypatch.setattr(
+            sae_rs.ManifoldSAE, "fit", lambda model, X: fit(model.set_params(callback=interrupt_after(5)), X)
+        )
+        assert main(["fit", "acts.npy", "--atoms", atoms, "-o", "m.safetensors"]) == 130
+        captured = capsys.readouterr()
+        assert captured.err == "sae-rs: warning: the fit was interrupted; the model holds the best state found\n"
+        assert "not converged (interrupted)" in captured.out
+        assert "written to m.safetensors" in captured.out
+        model = sae_rs.load("m.safetensors")
+        assert model.certificate_.status == "interrupted"
+        assert model.encode(X2[:9]).gates.shape == (9, len(model.decoders_))
+
+    def test_interrupt_before_there_is_a_state(self, here: Path, capsys: Any, monkeypatch: Any) -> None:
         def interrupt(*arguments: Any) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(sae_rs.ManifoldSAE, "fit", interrupt)
+        monkeypatch.setattr("sae_rs.problem.Problem.seeds", interrupt)
         assert main(["fit", "acts.npy", "-o", "m.safetensors"]) == 130
         assert capsys.readouterr().err == "sae-rs: interrupted\n"
         assert not (here / "m.safetensors").exists()
@@ -169,3 +197,13 @@ class TestDemo:
         assert "5 principal components" in printed
         pictures = sorted(picture.name for picture in Path("out").iterdir())
         assert pictures == ["dictionary_months.png", "dictionary_weekdays.png", "weekdays.png"]
+
+    def test_interrupt_ends_it(self, here: Path, capsys: Any, monkeypatch: Any) -> None:
+        pytest.importorskip("matplotlib")
+        fit = sae_rs.ManifoldSAE.fit
+        monkeypatch.setattr(
+            sae_rs.ManifoldSAE, "fit", lambda model, X: fit(model.set_params(callback=interrupt_after(2)), X)
+        )
+        assert main(["demo", "-o", "out"]) == 130
+        assert capsys.readouterr().err == "sae-rs: interrupted\n"
+        assert not list(Path("out").iterdir())

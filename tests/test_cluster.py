@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import multiprocessing
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -22,10 +24,21 @@ BLOCK = 64
 """Rows of a task: four whole blocks, and a part of a fifth."""
 
 
+def share_imports(distributed: Any) -> Any:
+    """Fork workers from a process that has imported what they need, where the system can; a context manager."""
+    dask = pytest.importorskip("dask")
+    if "forkserver" not in multiprocessing.get_all_start_methods() or not hasattr(distributed.utils, "get_mp_context"):
+        return contextlib.nullcontext()
+    chosen = dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+    distributed.utils.get_mp_context().set_forkserver_preload(["distributed", "dask.array", "sae_rs.cluster"])
+    return chosen
+
+
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
     distributed = pytest.importorskip("distributed")
     with (
+        share_imports(distributed),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
         ) as local,

@@ -19,7 +19,7 @@ import sae_rs
 from planted import fitted_mean, fitted_one, fitted_two, one_circle, two_circles
 from reference.atoms import Atom, Circle, Line, Sphere
 from reference.gates import IBP, Gate, Softmax, Threshold
-from sae_rs import ConvergenceWarning, ManifoldSAE, _core, memory, model, reml, rows
+from sae_rs import ConvergenceWarning, ManifoldSAE, _core, fit_data, memory, reml, rows
 from sae_rs.readers import read_matrix
 from sae_rs.rows import FileRows, open_rows, spooled
 from sae_rs.validation import as_matrix
@@ -508,7 +508,7 @@ def test_few_rows_are_fitted_as_the_array_is(source: str, dtype: Any, tmp_path: 
 @pytest.fixture
 def little_is_much(monkeypatch: Any) -> None:
     """Samples are drawn from 100 rows on, so that a file of little more is fitted as one of very many."""
-    for module in (memory, model, reml):
+    for module in (fit_data, memory, reml):
         monkeypatch.setattr(module, "SAMPLE_ABOVE", 100)
     for module in (memory, reml):
         monkeypatch.setattr(module, "SAMPLE_ROWS", 60)

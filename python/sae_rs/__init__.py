@@ -38,6 +38,7 @@ from .atoms import (
     Torus,
 )
 from .diagnostics import GradientCheck, check_gradient
+from .dictionary import Curve
 from .encoding import Encoding
 from .exceptions import ConvergenceWarning, NotFittedError
 from .gates import (
@@ -52,7 +53,7 @@ from .gates import (
 from .growth import GrowthStep
 from .io import load
 from .metrics import RowMetric
-from .model import Curve, ManifoldSAE
+from .model import ManifoldSAE
 from .reml import Certificate, FitProgress
 from .weights import huber_weights
 

@@ -19,11 +19,16 @@ from numpy.typing import NDArray
 
 from ._core import SaeManifoldRho
 from .containers import Container
+from .parameters import encode_parameter
 from .rows import FileRows, blocks
 from .strengths import rho_fields
+from .validation import check_integer
 
 if TYPE_CHECKING:
+    from .fit_data import FitData
+    from .model import ManifoldSAE
     from .search import Point, Search
+    from .settings import FitSettings
 
 FloatArray = NDArray[np.float64]
 
@@ -131,6 +136,7 @@ class Saved:
             term = term.with_decoder_ranks(list(self.ranks))
         fit.best = None
         point = fit.fine(term, self.rho)
+        fit.stand(point)
         if self.within:
             # a search that is about to begin moves its start into its bounds first
             fit.keep(point)
@@ -181,6 +187,46 @@ class Checkpoints:
     def _write(self, saved: Saved) -> None:
         if self.path is not None:
             write(saved, self.path)
+
+
+def of_fit(
+    model: ManifoldSAE, settings: FitSettings, data: FitData, resume: str | os.PathLike[str] | None
+) -> Checkpoints | None:
+    """Where a fit writes where it stands and goes on from; None without either.
+
+    Raises
+    ------
+    ValueError
+        For parameters that cannot be used, and for a checkpoint that is damaged or of another fit.
+    OSError
+        When a checkpoint cannot be read or written.
+    """
+    for name, value in (("checkpoint", model.checkpoint), ("resume", resume)):
+        if value is not None and not isinstance(value, (str, os.PathLike)):
+            raise ValueError(f"{name} must be a path or None, got {value!r}")
+    every = check_integer(model.checkpoint_every, "checkpoint_every", 1)
+    if model.checkpoint is None and resume is None:
+        return None
+    if settings.n_atoms is None:
+        raise ValueError("n_atoms='auto' has no checkpoints: use checkpoint and resume with a number of atoms")
+    saved = None if resume is None else read(resume)
+    seed = settings.seed
+    if saved is not None and not isinstance(model.random_state, (int, np.integer)):
+        # a seed that was drawn is part of the fit that goes on
+        seed = saved.identity.seed
+    parameters = {name: value for name, value in model.get_params().items() if name not in FREE_PARAMETERS}
+    parameters |= {"checkpoint_every": every, "random_state": seed}
+    identity = identity_of(
+        {name: encode_parameter(value) for name, value in parameters.items()},
+        seed,
+        data.fitted.values,
+        data.fitted.weights,
+        data.whitening,
+    )
+    if saved is not None:
+        assert resume is not None
+        identity.check(saved.identity, os.fspath(resume))
+    return Checkpoints(model.checkpoint, every, identity, saved)
 
 
 def identity_of(

@@ -17,10 +17,11 @@ from .files import write_atomically
 from .io import load
 from .model import ManifoldSAE
 from .readers import SUFFIXES, read_matrix
+from .stopping import INTERRUPTED
 
 USAGE_ERROR = 2
 # What a shell reports for a process that Ctrl-C ended.
-INTERRUPTED = 130
+INTERRUPT_STATUS = 130
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,8 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run_fit(arguments: argparse.Namespace) -> None:
-    """Fit, write the model and print its summary."""
+def run_fit(arguments: argparse.Namespace) -> int:
+    """Fit, write the model and print its summary; an interrupted fit is written too, but has its own exit status."""
     _check_output(arguments.output, ".safetensors")
     model = ManifoldSAE(
         n_atoms=arguments.atoms,
@@ -80,9 +81,10 @@ def run_fit(arguments: argparse.Namespace) -> None:
     model.save(arguments.output)
     print(model.summary())
     print(f"\nwritten to {arguments.output}")
+    return INTERRUPT_STATUS if model.certificate_.status == INTERRUPTED else 0
 
 
-def run_encode(arguments: argparse.Namespace) -> None:
+def run_encode(arguments: argparse.Namespace) -> int:
     """Encode and write gates, coords_0, coords_1, ..., logits, support, objective and status."""
     _check_output(arguments.output, ".npz")
     model = load(arguments.model)
@@ -101,13 +103,15 @@ def run_encode(arguments: argparse.Namespace) -> None:
     write_atomically(arguments.output, content.getvalue())
     converged = int(np.count_nonzero(encoding.status == 0))
     print(f"{len(encoding)} rows encoded, {converged} converged, written to {arguments.output}")
+    return 0
 
 
-def run_demo(arguments: argparse.Namespace) -> None:
+def run_demo(arguments: argparse.Namespace) -> int:
     """Run the demonstration."""
     from .demo import run
 
     run(arguments.output)
+    return 0
 
 
 def _check_output(path: Path, suffix: str) -> None:
@@ -119,12 +123,18 @@ def _check_output(path: Path, suffix: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, or 2 after an error, told in one line on standard error."""
+    """Run the command.
+
+    Returns
+    -------
+    int
+        The exit status: 0; 2 after an error, told in one line on standard error; 130 after Ctrl-C.
+    """
     arguments = build_parser().parse_args(argv)
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            arguments.run(arguments)
+            status = int(arguments.run(arguments))
         for warning in caught:
             if issubclass(warning.category, UserWarning):
                 print(f"sae-rs: warning: {_one_line(warning.message)}", file=sys.stderr)
@@ -133,8 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     except KeyboardInterrupt:
         print("sae-rs: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+        return INTERRUPT_STATUS
+    return status
 
 
 def _one_line(message: object) -> str:

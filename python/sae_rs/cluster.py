@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .dictionary import explained_share
 from .encoding import ENCODED_BYTES, ENCODED_ROWS, Encoding
-from .model import ManifoldSAE, explained_share
+from .model import ManifoldSAE
 from .rows import FileRows, Rows, blocks, column_mean
 from .validation import (
     NotFinite,

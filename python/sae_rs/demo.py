@@ -13,6 +13,7 @@ from .atoms import Circle
 from .datasets import Activations, load_months, load_weekdays, stack
 from .model import ManifoldSAE
 from .report import table
+from .stopping import INTERRUPTED
 
 COMPONENTS = (1, 2, 5)
 PICTURE_DPI = 160
@@ -78,6 +79,9 @@ def label_order(angle: NDArray[Any], labels: NDArray[Any], n_labels: int) -> tup
 def _fit(X: NDArray[Any], n_atoms: int, rho: list[float] | None = None) -> tuple[ManifoldSAE, float]:
     start = time.perf_counter()
     model = ManifoldSAE(n_atoms=n_atoms, atom=Circle(harmonics=3), rho=rho).fit(X)
+    if model.certificate_.status == INTERRUPTED:
+        # a fit keeps its best state; whoever pressed Ctrl-C wants no more of the demonstration
+        raise KeyboardInterrupt
     return model, time.perf_counter() - start
 
 

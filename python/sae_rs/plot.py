@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .model import ManifoldSAE
+    from .dictionary import FittedDictionary
 
 __all__ = ["cyclic_colours", "import_pyplot", "plot", "plot_atom", "plot_growth"]
 
@@ -46,7 +46,7 @@ LONGEST_MOVE = 24
 FONT_SIZE, LETTER_WIDTH, LINE_HEIGHT = 10.0, 6.4, 13.0
 
 
-def plot_atom(model: ManifoldSAE, k: int, labels: ArrayLike | None = None, ax: Axes | None = None) -> Axes:
+def plot_atom(model: FittedDictionary, k: int, labels: ArrayLike | None = None, ax: Axes | None = None) -> Axes:
     """Draw atom `k` of a fitted model.
 
     Points are training rows less the other atoms' contributions, coloured by their first coordinate; lines are the
@@ -77,7 +77,7 @@ def plot_atom(model: ManifoldSAE, k: int, labels: ArrayLike | None = None, ax: A
     return ax
 
 
-def plot(model: ManifoldSAE, labels: ArrayLike | None = None) -> Figure:
+def plot(model: FittedDictionary, labels: ArrayLike | None = None) -> Figure:
     """Draw every atom of a fitted model, one panel each; see `plot_atom`."""
     pyplot = import_pyplot()
     n_atoms = len(model._atoms)
@@ -93,7 +93,7 @@ def plot(model: ManifoldSAE, labels: ArrayLike | None = None) -> Figure:
     return figure  # type: ignore[no-any-return]
 
 
-def plot_growth(model: ManifoldSAE, ax: Axes | None = None) -> Axes:
+def plot_growth(model: FittedDictionary, ax: Axes | None = None) -> Axes:
     """Draw the path of ``n_atoms="auto"``: the evidence of every dictionary that was tried, by its number of atoms.
 
     Dictionaries that were kept are joined in the order in which they were found, and named by the move that led to
@@ -136,7 +136,7 @@ def plot_growth(model: ManifoldSAE, ax: Axes | None = None) -> Axes:
 class _Picture:
     """One atom seen along its directions: rows, lines and, for a curve, the band; all about the centre of the atom."""
 
-    def __init__(self, model: ManifoldSAE, k: int) -> None:
+    def __init__(self, model: FittedDictionary, k: int) -> None:
         self.model, self.k, self.atom = model, k, model._atoms[k]
         self.gate = model.gates_[:, k]
         self.view = model._training.views[k]

@@ -13,21 +13,21 @@ is particular to the problem is stated once each:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .atoms import Atom
 from .checkpoints import Checkpoints, Saved
 from .gates import Gate
 from .memory import SAMPLE_ABOVE, SAMPLE_ROWS, plan_rows, refuse_over
 from .metrics import whitened_squares
 from .problem import Problem
 from .rows import FileRows, blocks, column_mean
-from .search import FitProgress, Point, Search, Stopped
+from .search import FitProgress, Point, Search
+from .stopping import EARLY_ENDS
 
 __all__ = ["Certificate", "FitProgress", "FitResult", "fit_dictionary"]
 
@@ -57,9 +57,9 @@ class Certificate:
         Whether every test was passed: inner decrement, adjoint solve, projected gradient, and supports that a refresh
         leaves as they are.
     status : str
-        "converged", or why not: "iteration_limit", "line_search", "inner_<status>", "adjoint", "supports", "stopped".
-        With ``outer="efs"`` a search has converged where its steps end, which is near a zero of the gradient, not at
-        it.
+        "converged", or why not: "iteration_limit", "line_search", "inner_<status>", "adjoint", "supports",
+        "infeasible", "stopped" (by the callback), "interrupted" (by Ctrl-C). With ``outer="efs"`` a search has
+        converged where its steps end, which is near a zero of the gradient, not at it.
     gradient_norm : float
         Largest entry of the projected gradient |∂V/∂ρ|.
     scaled_gradient : float
@@ -108,84 +108,54 @@ class FitResult:
     status: str
     certificate: Certificate
 
+    def cut_off(self, status: str) -> FitResult:
+        """The same state as the end of a fit that was left before its end."""
+        certificate = replace(self.certificate, converged=False, status=status)
+        return replace(self, converged=False, status=status, certificate=certificate)
+
 
 def fit_dictionary(
-    X: FloatArray | FileRows,
-    atoms: Sequence[Atom],
+    fit: Search,
     gate: Gate,
-    *,
-    evidence: str = "laplace",
-    outer: str = "bfgs",
-    arc_length: bool = False,
-    decoder_rank: int | str | None = None,
-    weights: FloatArray | None = None,
-    metric: FloatArray | None = None,
-    keep_rows: bool = True,
-    memory_budget: int | None = None,
-    rho: _core.SaeManifoldRho | None = None,
-    n_init: int = 4,
-    max_outer: int = 100,
-    max_inner: int = 200,
-    tol: float = 1e-6,
-    center: bool = True,
-    random_state: int = 0,
-    threads: int | None = None,
-    progress: Callable[[FitProgress], object] | None = None,
-    marks: Checkpoints | None = None,
+    rho: _core.SaeManifoldRho | None,
+    n_init: int,
+    random_state: int,
+    marks: Checkpoints | None,
 ) -> FitResult:
     """Fit decoders, gates, coordinates and strengths to rows.
 
     Parameters
     ----------
-    X : ndarray of shape (n, p), float64, C order, or FileRows
-        Rows; checked by the caller.
-    atoms : sequence of K Atom
-        K = 0 gives the mean-only model.
-    evidence : {"laplace", "quasi_laplace"}
-        The criterion V; the second is the classic one, at a fixed dispersion.
-    outer : {"bfgs", "efs", "efs+bfgs"}
-        Minimiser of V: L-BFGS-B, Fellner-Schall steps (`sae_rs.efs`), or steps first.
-    arc_length : bool
-        Whether the roughness of curves is measured along them.
-    decoder_rank : int, "auto" or None
-        Rank of every decoder's frame.
-    weights : ndarray of shape (n,), optional
-    metric : ndarray of shape (n, p, m), optional
-        Factors that whiten the rows.
-    keep_rows : bool
-        Whether linearised rows are kept between passes.
-    memory_budget : int, optional
-        Bytes that may be used; what is kept of many rows is planned again once a sample has been fitted.
-    rho : SaeManifoldRho, optional
+    fit : Search
+        The problem, of at least one atom, and the settings of its search.
+    gate : Gate
+        Its gate with the schedule that its temperature goes through.
+    rho : SaeManifoldRho or None
         Where the search starts; from the seeds when None.
-    tol : float
-        The search has converged when about this many nats of descent are left.
-    progress : callable, optional
-        Called after each evaluation; returning True stops the fit with its best state.
-    marks : Checkpoints, optional
+    n_init, random_state : int
+        Seeds that are tried, and what they are drawn from.
+    marks : Checkpoints or None
         Where the fit writes where it stands, and goes on from.
 
     Returns
     -------
     FitResult
-        Always the best state found; `converged` says whether it passed every test.
+        Always the best state found; `converged` says whether it passed every test. Ctrl-C ends a fit as the listener
+        of the search does.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        At a Ctrl-C before there is a state with a finite evidence, and at a second one.
     """
-    if not atoms:
-        return mean_only(X, weights, center, evidence, rho, metric)
-    problem = Problem(
-        X, atoms, gate.settled, weights, center, evidence, arc_length, decoder_rank, metric, keep_rows, memory_budget
-    )
-    fit = Search(
-        problem, outer=outer, max_outer=max_outer, max_inner=max_inner, tol=tol, threads=threads, progress=progress
-    )
     try:
         saved = None if marks is None else marks.resumed
         if saved is not None and saved.stage == "whole":
             status = refine(fit, None, marks)
         else:
             status = refine(fit, begin(fit, gate, rho, n_init, random_state, marks), marks)
-    except Stopped:
-        status = "stopped"
+    except EARLY_ENDS as end:
+        status = fit.cut_off(end)
     return result_of(fit, status)
 
 
@@ -208,28 +178,30 @@ def begin(
         return in_frames(fit, _annealed(fit, gate, rho, n_init, random_state))
     sample = fit.on(drawn)
     sample.stage = "sample"
+    fit.earlier = partial(_from_sample, sample)
     saved = None if marks is None else marks.resumed
-    stopped = False
-    try:
-        if saved is not None and saved.stage == "sample":
-            refine(sample, None, marks)
-        else:
-            refine(sample, in_frames(sample, _annealed(sample, gate, rho, n_init, random_state)), marks)
-    except Stopped:
-        stopped = True
-    best = sample.best
-    if best is None:
-        raise Stopped
+    if saved is not None and saved.stage == "sample":
+        refine(sample, None, marks)
+    else:
+        refine(sample, in_frames(sample, _annealed(sample, gate, rho, n_init, random_state)), marks)
+    assert sample.best is not None
+    return _on_all_rows(fit, sample, sample.best)
+
+
+def _from_sample(sample: Search, fit: Search) -> None:
+    """What a sample that was cut off had come to, seen on all rows."""
+    best = sample.so_far()
+    if best is not None:
+        _on_all_rows(fit, sample, best)
+
+
+def _on_all_rows(fit: Search, sample: Search, end: Point) -> Point:
+    """All rows encoded by the decoders of a point of a sample, loosely converged."""
+    term = end.evaluation.term
     fit.n_evaluations = sample.n_evaluations
-    fit.problem = problem = _planned(problem, best.evaluation.term)
-    term = problem.encoded(best.evaluation.term, best.rho, fit.threads)
-    term = term.with_decoder_ranks(best.evaluation.term.decoder_ranks)
-    if stopped:
-        # the sample's end, seen on all rows: nobody is asked again
-        fit.progress = None
-        fit.keep(fit.coarse(term, best.rho, COARSE_INNER))
-        raise Stopped
-    return fit.coarse(term, best.rho, COARSE_INNER)
+    fit.problem = _planned(fit.problem, term)
+    encoded = fit.problem.encoded(term, end.rho, fit.threads)
+    return fit.coarse(encoded.with_decoder_ranks(term.decoder_ranks), end.rho, COARSE_INNER)
 
 
 def _planned(problem: Problem, term: _core.SaeManifoldTerm) -> Problem:
@@ -274,24 +246,28 @@ def _annealed(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init:
         # beyond, an error of V would send the strength to its bound, from where the later rounds start
         warm.sparsity_ceiling = min(warm.sparsity_ceiling, warm.problem.gate.sparsity_ceiling(len(fit.problem.atoms)))
     here = rounds[0]
-    try:
-        seeds = here.problem.seeds(n_init, random_state, here.threads)
-        # strengths of seeds follow the data's unit, which the classic criterion's fixed dispersion does not
-        seeds = [(term, here.admitted(own)) for term, own in seeds]
-        point = chosen_start(here, seeds, rho)
-        for following in rounds[1:]:
-            point = glance(here, point, ROUND_OUTER)
-            term = following.problem.carried(point.evaluation.term, here.problem.gate)
-            here = following.after(here)
-            point = here.settled(term, here.admitted(point.rho), COARSE_INNER)
-    except Stopped:
-        if here is not fit and here.best is not None:
-            # where the fit stood, seen at its last temperature: nobody is asked again
-            fit.after(here).progress = None
-            term = fit.problem.carried(here.best.evaluation.term, here.problem.gate)
-            fit.keep(fit.coarse(term, here.best.rho, COARSE_INNER))
-        raise
+    if here is not fit:
+        fit.earlier = partial(_from_warmer, here)
+    seeds = here.problem.seeds(n_init, random_state, here.threads)
+    # strengths of seeds follow the data's unit, which the classic criterion's fixed dispersion does not
+    seeds = [(term, here.admitted(own)) for term, own in seeds]
+    point = chosen_start(here, seeds, rho)
+    for following in rounds[1:]:
+        point = glance(here, point, ROUND_OUTER)
+        term = following.problem.carried(point.evaluation.term, here.problem.gate)
+        here = following.after(here)
+        point = here.settled(term, here.admitted(point.rho), COARSE_INNER)
+        if here is not fit:
+            fit.earlier = partial(_from_warmer, here)
     return point
+
+
+def _from_warmer(warm: Search, fit: Search) -> None:
+    """What a search at an earlier temperature had come to when it was cut off, seen at this one."""
+    best = warm.so_far()
+    if best is not None:
+        term = fit.problem.carried(best.evaluation.term, warm.problem.gate)
+        fit.after(warm).coarse(term, fit.admitted(best.rho), COARSE_INNER)
 
 
 def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -> str:
@@ -313,6 +289,7 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
             return "infeasible"
         # what is returned where no gradient exists
         loose, point = point, fit.fine(point.evaluation.term, point.rho)
+        fit.stand(point)
         if not np.isfinite(point.evaluation.value):
             fit.best = loose
             return "infeasible"
@@ -325,6 +302,7 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
             if marks is not None and saved is None:
                 point = marks.passed(fit, point, within=False)
             start, point = point, fit.above_floor(point)
+            fit.stand(point)
             fit.keep(point)
             if len(point.evaluation.gradient) == 0:
                 fit.best = start if fit.best is None else fit.best
@@ -343,6 +321,7 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
         # rows that move bend the decoders, which moves more rows: let that settle before ρ moves again
         for _ in range(fit.max_refreshes):
             settled, point = point, fit.fine(term, point.rho)
+            fit.stand(point)
             if not np.isfinite(point.evaluation.value):
                 fit.best = settled
                 return "infeasible"
@@ -429,9 +408,9 @@ def _with_sparsity(rho: _core.SaeManifoldRho, log_sparse: float) -> _core.SaeMan
 
 
 def result_of(fit: Search, status: str) -> FitResult:
+    """What a search has come to, with the certificate of its end."""
     point = fit.best
-    if point is None:
-        raise ValueError("the fit was stopped before its first evaluation")
+    assert point is not None
     evaluation = point.evaluation
     inner = evaluation.inner
     scaled = fit.scaled_norm(point)

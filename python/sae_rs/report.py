@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from .model import ManifoldSAE
+    from .dictionary import FittedDictionary
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -32,7 +32,7 @@ CRITERIA = {
 ACTIONS = ("birth", "death", "merge", "exchange")
 
 
-def summary(model: ManifoldSAE) -> str:
+def summary(model: FittedDictionary) -> str:
     """Describe a fitted model: the fit in the header, then one line for each atom.
 
     Columns are the mean gate, the rows that use the atom, the part of the explained variance that its contribution

@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 
 from . import _core, efs
 from .problem import Problem
+from .stopping import Stopped, status_of
 
 if TYPE_CHECKING:
     from .checkpoints import Checkpoints
@@ -72,10 +73,6 @@ class FitProgress:
     max_outer: int
 
 
-class Stopped(Exception):
-    """The listener asked for an end."""
-
-
 class InfeasibleTrial(Exception):
     """A trial ρ has no V; carries where the search stood and how far the trial was from there."""
 
@@ -129,6 +126,11 @@ class Search:
         trusted = problem.gate.sparsity_ceiling(len(problem.atoms))
         self.sparsity_ceiling = min(SPARSITY_BOUNDS[1], max(trusted, *problem.gate.sparsity_starts))
         self.best: Point | None = None
+        # what a fit that is cut off ends with, and below which V another point takes its place
+        self.standing: Point | None = None
+        self._bar = float("inf")
+        # makes a state of this search from that of an earlier one, of fewer rows or at another temperature
+        self.earlier: Callable[[Search], object] | None = None
         # where checkpoints are written, and what they call this search
         self.marks: Checkpoints | None = None
         self.stage = "whole"
@@ -263,11 +265,12 @@ class Search:
     def _counted(self, stage: str, point: Point) -> Point:
         self.n_evaluations += 1
         value = float(point.evaluation.value)
+        if value < self._bar:
+            self.stand(point)
         norm = self.scaled_norm(point) if stage == "search" else float("nan")
         if self.progress is not None:
             event = FitProgress(stage, self.n_evaluations, value, norm, self.max_outer)
             if self.progress(event):
-                self.keep(point)
                 raise Stopped
         return point
 
@@ -287,6 +290,41 @@ class Search:
             self.best is None or point.evaluation.value < self.best.evaluation.value
         ):
             self.best = point
+
+    # Ends before the end ---------------------------------------------------------------------------------------------
+
+    def stand(self, point: Point) -> None:
+        """Be cut off with this point from now on, until one of lower V is evaluated.
+
+        Called where V begins to count other variables, so that what was lower before is no yardstick.
+        """
+        if np.isfinite(point.evaluation.value):
+            self.standing, self._bar = point, float(point.evaluation.value)
+
+    def so_far(self) -> Point | None:
+        """The best state of a finite V that this search has come to, or has from an earlier one."""
+        # nobody is asked again
+        self.progress = None
+        if self.standing is None and self.earlier is not None:
+            self.earlier(self)
+        return self.standing
+
+    def cut_off(self, end: Stopped | KeyboardInterrupt) -> str:
+        """End with the best state so far; returns the status.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            When there is no such state yet.
+        ValueError
+            When there is none and it was the callback that stopped the fit.
+        """
+        self.best = self.so_far()
+        if self.best is not None:
+            return status_of(end)
+        if isinstance(end, KeyboardInterrupt):
+            raise end
+        raise ValueError("the fit was stopped before it had a state with a finite evidence")
 
     # The search ------------------------------------------------------------------------------------------------------
 

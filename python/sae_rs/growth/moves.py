@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
-from .atoms import Atom
-from .encoding import decode_atom
-from .gates import Gate
-from .problem import Problem
-from .reml import COARSE_INNER, glance
-from .search import Point, Search
+from .. import _core
+from ..atoms import Atom
+from ..encoding import decode_atom
+from ..gates import Gate
+from ..problem import Problem
+from ..reml import COARSE_INNER, glance
+from ..search import Point, Search
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

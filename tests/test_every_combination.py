@@ -13,33 +13,30 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from differences import slopes
-from reference import Variables, curvature, evidence, gradient_theta, log_det, log_det_adjoint
-from reference.evidence import evidence_all_terms
+from reference import Variables, curvature, gradient_theta, log_det
 from reference.objective import data_gradient, held_logits
 from strategies import GATES, KINDS, Evidence, recipes
 from test_core_against_reference import (
-    ADJOINT,
     DETERMINED,
     DIFFERENCES,
     EXACT,
     INNER_TOL,
+    agrees,
+    assert_adjoint,
+    assert_evidence,
     clear,
     core_rho,
     core_term,
+    determined,
     deterministic,
-    feasible,
     gradient_addends,
     kinks,
     relative_error,
     state_of,
-    total,
 )
 
 SUPPORTS = pytest.mark.parametrize("full_support", [True, False], ids=["dense", "compact"])
 COMBINATIONS = [(kind, gate) for kind in KINDS for gate in GATES]
-
-LEAST_DETERMINED = 1e-6
-"""An adjoint sums products of two solves with H, so that rounding reaches ``ADJOINT`` at flatter ones."""
 
 UNBOUNDED = ("line", "patch", "duchon")
 """Without a prior on the null space of S their scale slides from coordinates to decoders: L of the classic mode has no
@@ -74,14 +71,12 @@ def test_states(kind: str, gate: str, full_support: bool, mode: Evidence, data: 
     assert relative_error(slope, expected_slope, addend) < EXACT
     matrix, expected = np.asarray(system.dense()), curvature(problem, state, rho)
     assert relative_error(matrix, expected) < EXACT
-    feasible(problem, state, rho, LEAST_DETERMINED)
+    rounding = determined(problem, state, rho)
     if not problem.classic:
-        assert relative_error(log_det(matrix), log_det(expected), float(variables.size)) < DETERMINED
-    terms = evidence_all_terms(problem, state, rho)
-    actual = total(term.criterion_as_atoms(core_rho(rho)))
-    assert relative_error(actual, evidence(problem, state, rho), *terms.values()) < DETERMINED
-    adjoint = np.asarray(term.logdet_theta_adjoint(core_rho(rho)))
-    assert relative_error(adjoint, log_det_adjoint(problem, state, rho)) < ADJOINT
+        actual, bound = log_det(matrix), rounding.log_det_bound
+        assert agrees(rounding, DETERMINED, lambda: bound, actual, log_det(expected), float(variables.size))
+    assert_evidence(rounding, term.criterion_as_atoms(core_rho(rho)), problem, state, rho)
+    assert_adjoint(rounding, term, problem, state, rho)
 
 
 @SUPPORTS

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from differences import slopes
 from reference import Variables, curvature, gradient_theta, log_det
 from reference.objective import data_gradient, held_logits
-from strategies import GATES, KINDS, Evidence, recipes
+from strategies import GATES, KINDS, Evidence, Recipe, recipes
 from test_core_against_reference import (
     DETERMINED,
     DIFFERENCES,
@@ -77,6 +77,30 @@ def test_states(kind: str, gate: str, full_support: bool, mode: Evidence, data: 
         assert agrees(rounding, DETERMINED, lambda: bound, actual, log_det(expected), float(variables.size))
     assert_evidence(rounding, term.criterion_as_atoms(core_rho(rho)), problem, state, rho)
     assert_adjoint(rounding, term, problem, state, rho)
+
+
+def check_slopes(recipe: Recipe) -> None:
+    """dV/drho against differences of fourth order, each value of V with an inner solve of its own."""
+    problem, start, rho = recipe.build()
+    assume(start.support.all() == recipe.full_support)
+    found = core_term(problem, start).evaluate(core_rho(rho), tol=INNER_TOL, max_inner=1000, gradient=False)
+    assume(found.inner.status == "converged")
+    state = state_of(found.term)
+    clear(problem, state, rho, held=True)
+    walls = held_logits(problem, state)
+    term, flat = core_term(problem, state), rho.to_flat()
+    signs = kinks(problem, state, rho)
+
+    def value(at: NDArray[np.float64]) -> float:
+        result = term.evaluate(core_rho(rho.from_flat(at)), tol=INNER_TOL, gradient=False)
+        there = state_of(result.term)
+        assume(result.inner.status == "converged" and kinks(problem, there, rho) == signs)
+        assume((held_logits(problem, there) == walls).all())
+        return float(result.value)
+
+    slope = slopes(value, flat)
+    gradient = np.asarray(term.evaluate(core_rho(rho), tol=INNER_TOL).gradient)
+    assert relative_error(gradient, slope, *gradient_addends(problem, state, rho)) < DIFFERENCES
 
 
 @SUPPORTS

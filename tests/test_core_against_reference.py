@@ -506,9 +506,12 @@ def test_gradient_of_the_evidence_against_differences(recipe: Recipe) -> None:
         assume(kinks(problem, state_of(result.term), rho) == signs)
         return float(result.value)
 
-    slope = slopes(value, flat)
-    gradient = np.asarray(term.evaluate(core_rho(rho), tol=INNER_TOL).gradient)
-    assert relative_error(gradient, slope, *gradient_addends(problem, state, rho)) < DIFFERENCES
+    gradient, addends = (
+        np.asarray(term.evaluate(core_rho(rho), tol=INNER_TOL).gradient),
+        gradient_addends(problem, state, rho),
+    )
+    slope = slopes(value, flat, scale=max(float(np.abs(v).max()) for v in (gradient, *addends)))
+    assert relative_error(gradient, slope, *addends) < DIFFERENCES
 
 
 @deterministic(10)

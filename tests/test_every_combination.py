@@ -241,7 +241,8 @@ def test_explicit_slopes_of_lines(gate: str, full_support: bool, data: st.DataOb
     derivative of V at fixed variables is compared instead. It is at states with some gates at their wall: where all are
     free, scaling them costs nothing either, and H is singular."""
     draws = recipes(
-        kinds=("line",), gate_kinds=(gate,), evidences=("quasi_laplace",), min_atoms=2 if gate == "softmax" and not full_support else 1,
+        kinds=("line",), gate_kinds=(gate,), evidences=("quasi_laplace",),
+        min_atoms=2 if gate == "softmax" and not full_support else 1,
         max_atoms=2, min_rows=6, max_rows=16, min_outputs=6, max_outputs=8, full_support=full_support, held=True,
     )  # fmt: skip
     problem, state, rho = data.draw(draws).build()

@@ -160,10 +160,11 @@ def combination(recipe: Recipe) -> tuple[str, str, bool]:
 def test_states(kind: str, gate: str, full_support: bool, mode: Evidence, data: st.DataObject) -> None:
     """The same numbers as the dense reference at a random state."""
     # the coupling of the IBP gate makes H indefinite where neither a Gaussian nor the data outweigh it
-    outputs = (6, 8) if (gate, mode) == ("ibp", "quasi_laplace") else (3, 4)
+    coupled = (gate, mode) == ("ibp", "quasi_laplace")
+    outputs = (6, 8) if coupled else (3, 4)
     draws = recipes(
         kinds=(kind,), gate_kinds=(gate,), evidences=(mode,), max_atoms=2, max_rows=8, min_outputs=outputs[0],
-        max_outputs=outputs[1], held=True, full_support=full_support, min_atoms=1 if full_support else 2,
+        max_outputs=outputs[1], held=True, full_support=full_support, min_atoms=1 if full_support or coupled else 2,
     )  # fmt: skip
     problem, state, rho = data.draw(draws).build()
     assume(state.support.all() == full_support)

@@ -196,6 +196,7 @@ def recipes(
     kinds: tuple[str, ...] = tuple(KINDS),
     gate_kinds: tuple[str, ...] = GATES,
     evidences: tuple[Evidence, ...] = ("laplace",),
+    min_atoms: int = 1,
     max_atoms: int = 3,
     min_rows: int = 6,
     max_rows: int = 16,
@@ -206,8 +207,8 @@ def recipes(
     log_lambda_sparse: tuple[float, float] = (-2.0, 2.0),
     held: bool = False,
 ) -> Recipe:
-    """Recipes with 1 to ``max_atoms`` atoms and as many rows and outputs as given."""
-    n_atoms = draw(st.integers(1, max_atoms))
+    """Recipes with ``min_atoms`` to ``max_atoms`` atoms and as many rows and outputs as given."""
+    n_atoms = draw(st.integers(min_atoms, max_atoms))
     return Recipe(
         atoms=tuple(draw(atoms(kinds)) for _ in range(n_atoms)),
         gate=draw(gates(n_atoms, gate_kinds)),

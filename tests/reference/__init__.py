@@ -15,6 +15,7 @@ module            what it holds
 ``objective``     L, its named parts, its gradient in theta and in rho
 ``curvature``     the curvature H, the exact Hessian A, the derivatives of H, the gauge generators
 ``conditioning``  the near-null directions of the classic mode
+``extended``      linear algebra in extended precision
 ``evidence``      V and its named terms
 ``gradient``      the derivatives of V - L, and dV/drho with the implicit term
 ``solver``        a damped Newton method for the inner optimum

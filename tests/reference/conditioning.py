@@ -6,6 +6,9 @@ as they are. (One above 1 stays: lowered, it could leave H indefinite.)
 With A = V diag(l) V' the change of the replaced matrix is (Daleckii and Krein)
 
     d A~ = V (F o V' dA V) V',   F_ij = (l~_i - l~_j) / (l_i - l_j), 1 among kept and 0 among replaced eigenvalues.
+
+Both are written as what is added to A and to dA, so that where nothing is replaced nothing is rounded: V diag(l) V' has
+the rounding of the largest eigenvalue in every entry.
 """
 
 from __future__ import annotations
@@ -25,12 +28,13 @@ FLOOR = 1e-8
 
 @dataclass(frozen=True)
 class Spectrum:
-    """One row block: where it sits, its eigenvectors, the replaced block and F."""
+    """One row block: where it sits, its eigenvectors, the replaced block, F - 1, and whether it differs from A."""
 
     index: NDArray[np.int_]
     vectors: Array
     block: Array
     divided: Array
+    replaced: bool
 
     @classmethod
     def of(cls, index: NDArray[np.int_], block: Array) -> Spectrum:
@@ -40,14 +44,14 @@ class Spectrum:
         both = kept[:, None] & kept[None, :]
         gap = values[:, None] - values[None, :]
         mixed = kept[:, None] != kept[None, :]
-        divided = np.where(both, 1.0, 0.0)
-        divided[mixed] = (raised[:, None] - raised[None, :])[mixed] / gap[mixed]
-        return cls(index, vectors, (vectors * raised) @ vectors.T, divided)
+        divided = np.where(both, 0.0, -1.0)
+        divided[mixed] += (raised[:, None] - raised[None, :])[mixed] / gap[mixed]
+        return cls(index, vectors, block + (vectors * (raised - values)) @ vectors.T, divided, not kept.all())
 
     def change(self, change: Array) -> Array:
         """d A~ for a change dA of the block."""
         turned = self.vectors.T @ change @ self.vectors
-        return self.vectors @ (self.divided * turned) @ self.vectors.T
+        return change + self.vectors @ (self.divided * turned) @ self.vectors.T
 
 
 class Conditioned:

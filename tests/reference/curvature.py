@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
+from . import extended
 from .atoms import Generator
 from .jets import RowJets, all_row_jets
 from .objective import decoder_precision, held_logits, smoothness_term, weighted_basis
@@ -128,8 +129,8 @@ def exact_hessian(problem: Problem, state: State, rho: Rho) -> Array:
 def log_det(matrix: Array) -> float:
     """ln |matrix| of a positive definite matrix."""
     try:
-        return 2 * float(np.log(np.diag(np.linalg.cholesky(matrix))).sum())
-    except np.linalg.LinAlgError as error:
+        return extended.log_det(matrix)
+    except extended.NotPositiveError as error:
         raise InfeasibleError from error
 
 

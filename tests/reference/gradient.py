@@ -29,6 +29,7 @@ from .curvature import (
     pin_orbits,
 )
 from .evidence import roughness_rank
+from .extended import inverse, solve
 from .objective import loss_rho, mixed_theta_rho
 from .priors import coordinate_energy_rho
 from .problem import Problem, Rho, State, variables_of
@@ -49,9 +50,9 @@ class _TermChanges:
             self.matrix, self.generators = curvature(problem, state, rho), gauge(problem, state, rho)
             for part in compact_parts(problem, state, rho):
                 at = np.ix_(part.index, part.index)
-                self.compact_slopes.append((at, -0.5 * np.linalg.inv(self.matrix[at])))
-        self.inverse = np.linalg.inv(self.matrix)
-        self.reduced_inverse = np.linalg.inv(self.generators.T @ self.matrix @ self.generators)
+                self.compact_slopes.append((at, -0.5 * inverse(self.matrix[at])))
+        self.inverse = inverse(self.matrix)
+        self.reduced_inverse = inverse(self.generators.T @ self.matrix @ self.generators)
 
     def __call__(self, d_matrix: Array, d_ties: Array, d_generators: Array) -> float:
         if self.conditioned is not None:
@@ -68,8 +69,8 @@ def log_det_adjoint(problem: Problem, state: State, rho: Rho) -> Array:
     """Gamma_a = tr(H^-1 dH/dtheta_a) (D,), of the conditioned H in the classic mode."""
     if problem.classic:
         return 2 * evidence_theta(problem, state, rho)
-    inverse = np.linalg.inv(curvature(problem, state, rho))
-    return np.array([np.sum(inverse * change) for change in curvature_theta(problem, state, rho)])
+    inverted = inverse(curvature(problem, state, rho))
+    return np.array([float(np.sum(inverted * change)) for change in curvature_theta(problem, state, rho)])
 
 
 def evidence_theta(problem: Problem, state: State, rho: Rho) -> Array:
@@ -107,6 +108,6 @@ def implicit_gradient(problem: Problem, state: State, rho: Rho) -> Array:
     drho) = 0 its solution is one of the solutions of A x = b; they differ by a motion along the orbit, which E ignores.
     """
     system = pin_orbits(problem, state, rho, exact_hessian(problem, state, rho))
-    motion = -np.linalg.solve(system, mixed_theta_rho(problem, state, rho))
+    motion = -solve(system, mixed_theta_rho(problem, state, rho))
     fixed = loss_rho(problem, state, rho) + evidence_rho(problem, state, rho)
-    return fixed + evidence_theta(problem, state, rho) @ motion
+    return fixed + (evidence_theta(problem, state, rho) @ motion).astype(float)

@@ -1,0 +1,56 @@
+"""Steps near an optimum: the factor that they are preconditioned with is that of the exact Hessian."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sae_rs import ManifoldSAE
+
+
+def circles(n_atoms: int, n_rows: int, n_outputs: int, *, mixed: float = 0.0) -> Any:
+    """Rows on one of some circles each, a part of them on two at once."""
+    rng = np.random.default_rng(n_atoms)
+    planes = rng.standard_normal((n_atoms, 2, n_outputs)) / np.sqrt(2)
+    rows = 0.05 * rng.standard_normal((n_rows, n_outputs))
+    for share in (1.0, mixed):
+        atom = rng.integers(n_atoms, size=n_rows)
+        t = rng.uniform(0, 2 * np.pi, n_rows)
+        point = np.stack([np.cos(t), np.sin(t)], axis=1)
+        used = rng.uniform(size=n_rows) < share
+        rows += used[:, None] * np.einsum("nc,ncp->np", point, planes[atom])
+    return rows
+
+
+def fitted(X: Any, n_atoms: int) -> tuple[Any, Any]:
+    """The term of a fit and its strengths, off the optimum of V."""
+    model = ManifoldSAE(n_atoms, "circle", random_state=0).fit(X)
+    flat = np.asarray(model.rho_.to_flat())
+    moved = flat + 0.02 * np.cos(np.arange(len(flat)))
+    return model.term_, model.rho_.from_flat(moved)
+
+
+class TestExactSteps:
+    def test_one_solve_is_a_newton_step(self) -> None:
+        """With all channels in the frame nothing is left out, so conjugate gradients end after one or two."""
+        term, rho = fitted(circles(1, 200, 4), 1)
+        near = term.evaluate(rho, tol=1e-4, gradient=False).term
+        exact = near.evaluate(rho, tol=1e-10)
+        assert exact.inner.status == "converged"
+        assert exact.inner.cg_iterations <= 2 * exact.inner.iterations
+        other = near.evaluate(rho, tol=1e-10, elimination="primal")
+        assert other.inner.cg_iterations > 2 * exact.inner.cg_iterations
+
+    @pytest.mark.parametrize(("n_atoms", "mixed"), [(1, 0.0), (3, 0.0), (3, 0.3)])
+    def test_the_optimum_is_that_of_other_factors(self, n_atoms: int, mixed: float) -> None:
+        term, rho = fitted(circles(n_atoms, 300, 24, mixed=mixed), n_atoms)
+        exact = term.evaluate(rho, tol=1e-12)
+        other = term.evaluate(rho, tol=1e-12, elimination="complement")
+        assert exact.inner.status == other.inner.status == "converged"
+        assert exact.value == pytest.approx(other.value, rel=1e-10)
+        scale = float(np.abs(other.gradient).max())
+        np.testing.assert_allclose(exact.gradient, other.gradient, rtol=1e-7, atol=1e-8 * scale)
+
+

@@ -52,5 +52,3 @@ class TestExactSteps:
         assert exact.value == pytest.approx(other.value, rel=1e-10)
         scale = float(np.abs(other.gradient).max())
         np.testing.assert_allclose(exact.gradient, other.gradient, rtol=1e-7, atol=1e-8 * scale)
-
-

@@ -79,6 +79,9 @@ const POLISH: f64 = 0.1;
 /// Below this decrement the exact Hessian is factored, until a step speaks against it.
 const NEAR: f64 = 1.0;
 
+/// Steps with the exact Hessian that disappoint one after the other before the stiffened curvature is taken again.
+const REFUSALS: usize = 3;
+
 /// Rows are relaxed only while the decrement is above this: below it they are at their minima to a fraction of a nat.
 const RELAX_ABOVE: f64 = 0.1;
 
@@ -107,7 +110,7 @@ pub fn solve(
         options.exact && options.elimination != Elimination::Dual && steps_exactly(problem, &inner.state);
     let mut exact = false;
     // whether the exact Hessian is worth factoring, and whether the last step spoke against it
-    let mut misled = false;
+    let (mut misled, mut refused) = (false, 0);
     // what a chi-squared of all entries is typically of; unlike |L| it does not move with the data's unit
     let scale = ((problem.n_rows() * problem.n_outputs()) as f64).sqrt();
     // rows far from their own minima show at once; after that, a disappointing step does
@@ -227,7 +230,8 @@ pub fn solve(
         }
         let inside = matches!(step.ending, Ending::Converged | Ending::IterationLimit);
         let sound = inside && ratio > 0.75;
-        misled = !sound && (misled || (factored_exactly && ratio < 0.25) || step.ending == Ending::NegativeCurvature);
+        refused = if factored_exactly && ratio < 0.25 { refused + 1 } else { 0 };
+        misled = !sound && (misled || refused == REFUSALS || step.ending == Ending::NegativeCurvature);
         near &= !misled;
         relax = ratio < 0.25 || step.ending == Ending::NegativeCurvature;
         let accepted = match system.filter(|_| ratio > ACCEPT) {

@@ -9,7 +9,7 @@
 //! is another direction in every group, so stacked border vectors in the frame (M x r) hold each row in the channels of its
 //! own group. A row of the data uses atoms of one group only.
 
-use crate::linalg::{axpy, product, row_space, Op};
+use crate::linalg::{product, row_space, Op};
 use crate::problem::Problem;
 use crate::state::State;
 use ndarray::{s, Array2, ArrayView2, Axis};
@@ -114,16 +114,20 @@ impl Frame {
         }
     }
 
-    /// One direction of the output space (length p) in the channels of an atom, added to `out` (length r).
-    pub fn add_inside(&self, atom: usize, direction: &[f64], out: &mut [f64]) {
-        match &self.groups[self.group_of[atom]].basis {
-            None => axpy(1.0, direction, out),
-            Some(basis) => {
-                for (value, row) in direction.iter().zip(basis.rows()) {
-                    axpy(*value, row.to_slice().expect("standard layout"), out);
-                }
+    /// Directions of the output space (rows x p), each in the channels of the atoms that its row uses (rows x r); zero where it
+    /// uses none.
+    pub fn inside(&self, supports: &[&[u32]], directions: &Array2<f64>) -> Array2<f64> {
+        let mut out = Array2::zeros((directions.nrows(), self.rank()));
+        for (index, group) in self.groups.iter().enumerate() {
+            let used = |support: &[u32]| support.first().is_some_and(|&k| self.group_of[k as usize] == index);
+            let rows: Vec<usize> = (0..supports.len()).filter(|&i| used(supports[i])).collect();
+            if rows.is_empty() {
+                continue;
             }
+            let own = group.inside(directions.select(Axis(0), &rows).view());
+            rows.iter().zip(own.rows()).for_each(|(&i, row)| out.row_mut(i).assign(&row));
         }
+        out
     }
 
     /// Splits stacked border columns (M x p) into their part in the frame (M x r) and the rest (M x p).

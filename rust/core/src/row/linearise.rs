@@ -241,15 +241,8 @@ fn linearise_chunk(
         scaled_phi.row_mut(index).mapv_inplace(|v| v * w * phi_inverse);
     }
     if steps_exactly(problem, state) {
-        let mut inside = Array2::zeros((len, frame.rank()));
-        for (index, row) in rows.clone().enumerate() {
-            if let Some(&k) = state.support(row).first() {
-                let mut out = inside.row_mut(index);
-                let all = residual.row(index).to_slice().expect("standard layout");
-                frame.add_inside(k as usize, all, out.as_slice_mut().expect("standard layout"));
-            }
-        }
-        chunk.residual = inside;
+        let supports: Vec<&[u32]> = rows.clone().map(|row| state.support(row)).collect();
+        chunk.residual = frame.inside(&supports, &residual);
     }
     let mut against = Array2::zeros((len, m));
     gemm(&mut against.view_mut(), false, 1.0, (residual.view(), Op::Plain), (state.decoders.view(), Op::Transposed));

@@ -9,6 +9,7 @@
 
 mod columns;
 mod linearise;
+mod objective;
 mod priors;
 mod production;
 mod program;

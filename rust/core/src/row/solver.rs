@@ -3,10 +3,10 @@
 //! With `Q = BB'` and `b = Bz` the data part of a row's objective is `(phi' Q phi - 2 phi' b + |z|^2) / 2 phi_0`, so a row
 //! costs products of the basis width, not of the output width.
 
-use super::second::{add_second, SecondAtom};
+use super::objective::{Expansion, RowObjective};
 use crate::atoms::{hold, walls, Atom, BasisJet};
 use crate::errors::ShapeError;
-use crate::gates::{Gate, GatePrior, GateRow};
+use crate::gates::{Gate, GateRow};
 use crate::linalg::{axpy, dot, product, small_backward, small_cholesky, small_forward, Op};
 use crate::priors::{coordinate_charge, coordinate_priors, Pull};
 use crate::rho::SaeManifoldRho;
@@ -36,16 +36,6 @@ pub struct Target {
     /// |z|^2.
     pub length: f64,
     pub weight: f64,
-}
-
-/// Value, gradient and curvature of a row's objective over its free logits and the coordinates of its support.
-struct Local {
-    value: f64,
-    gradient: Vec<f64>,
-    /// Exact Hessian, row-major.
-    hessian: Vec<f64>,
-    /// Positive diagonal that damps steps.
-    scale: Vec<f64>,
 }
 
 /// Frozen decoders and strengths, and rows solved with them.
@@ -224,12 +214,14 @@ impl RowSolver {
 
     /// Damped Newton on the row's objective, its support held. `logits_only` leaves coordinates alone.
     pub fn polish(&self, target: &Target, row: RowState, logits_only: bool) -> RowState {
-        let mut row = self.descend(target, row, logits_only);
+        let mut objective = RowObjective::new(self, target, &row.support);
+        let (mut here, mut there) = (Expansion::default(), Expansion::default());
+        let mut row = self.descend(&mut objective, (&mut here, &mut there), row, logits_only);
         // what is held at a wall and would rather leave it is let go, and may come back once
         let most = row.support.iter().map(|&k| 1 + self.atoms[k as usize].dim()).sum::<usize>();
         for _ in 0..most {
-            let Some(released) = self.released(target, &row, logits_only) else { break };
-            let next = self.descend(target, released, logits_only);
+            let Some(released) = self.released(&mut objective, &mut there, &row, logits_only) else { break };
+            let next = self.descend(&mut objective, (&mut here, &mut there), released, logits_only);
             if next.objective >= row.objective {
                 break;
             }
@@ -240,7 +232,13 @@ impl RowSolver {
 
     /// The row with those logits just above their walls, and those coordinates just inside the ends of their intervals,
     /// whose objective falls from there; `None` when none does.
-    fn released(&self, target: &Target, row: &RowState, logits_only: bool) -> Option<RowState> {
+    fn released(
+        &self,
+        objective: &mut RowObjective<'_>,
+        there: &mut Expansion,
+        row: &RowState,
+        logits_only: bool,
+    ) -> Option<RowState> {
         let held = |k: &&u32| self.gate.held(**k as usize, row.logits[**k as usize]);
         let ends = if logits_only { Vec::new() } else { self.ends(row) };
         if ends.is_empty() && !row.support.iter().any(|k| held(&k)) {
@@ -252,7 +250,8 @@ impl RowSolver {
             let t = &mut inside.coords[at];
             *t = if inward > 0.0 { t.next_up() } else { t.next_down() };
         }
-        let slopes = self.local(target, &inside).gradient;
+        objective.expand(&inside, there);
+        let slopes = &there.gradient;
         let mut out = row.clone();
         let mut any = false;
         for &k in row.support.iter().filter(held).filter(|&&k| slopes[k as usize] < 0.0) {
@@ -279,20 +278,25 @@ impl RowSolver {
         out
     }
 
-    fn descend(&self, target: &Target, mut row: RowState, logits_only: bool) -> RowState {
-        let free = self.n_free();
-        let mut here = self.local(target, &row);
+    fn descend(
+        &self,
+        objective: &mut RowObjective<'_>,
+        (here, there): (&mut Expansion, &mut Expansion),
+        mut row: RowState,
+        logits_only: bool,
+    ) -> RowState {
+        objective.expand(&row, here);
+        let n = here.gradient.len();
+        let q = if logits_only { self.n_free() } else { n };
+        let (mut step, mut matrix, mut next) = (Vec::new(), Vec::new(), row.clone());
         let mut damping = 0.0f64;
         row.converged = false;
         for _ in 0..MAX_STEPS {
-            let q = if logits_only { free } else { here.gradient.len() };
-            let mut step = Vec::new();
             // the smallest damping that makes the Hessian positive definite
             loop {
-                let n = here.gradient.len();
-                let mut matrix = vec![0.0; q * q];
+                matrix.clear();
                 for u in 0..q {
-                    matrix[u * q..(u + 1) * q].copy_from_slice(&here.hessian[u * n..u * n + q]);
+                    matrix.extend_from_slice(&here.hessian[u * n..u * n + q]);
                     matrix[u * q + u] += damping * here.scale[u];
                 }
                 step.clear();
@@ -314,11 +318,9 @@ impl RowSolver {
                 row.converged = true;
                 break;
             }
-            let next = self.moved(&row, &step);
-            let there = self.local(target, &next);
-            let rounding = 64.0
-                * f64::EPSILON
-                * (1.0 + here.value.abs() + 0.5 * target.weight * target.length * self.inverse_dispersion);
+            self.step(&row, &step, &mut next);
+            objective.expand(&next, there);
+            let rounding = 64.0 * f64::EPSILON * (1.0 + here.value.abs() + objective.size());
             if there.value < here.value || (decrement < rounding && there.value <= here.value + rounding) {
                 let shrunk =
                     dot(&there.gradient[..q], &there.gradient[..q]) < dot(&here.gradient[..q], &here.gradient[..q]);
@@ -326,7 +328,8 @@ impl RowSolver {
                     row.converged = true;
                     break;
                 }
-                (row, here) = (next, there);
+                std::mem::swap(&mut row, &mut next);
+                std::mem::swap(here, there);
                 damping = if damping > 1e-6 { damping / 8.0 } else { 0.0 };
             } else if decrement < rounding {
                 row.converged = true;
@@ -339,9 +342,11 @@ impl RowSolver {
         row
     }
 
-    fn moved(&self, row: &RowState, step: &[f64]) -> RowState {
+    /// The row after a step, in place of `next`, which has its support.
+    fn step(&self, row: &RowState, step: &[f64], next: &mut RowState) {
         let free = self.n_free();
-        let mut next = row.clone();
+        next.logits.copy_from_slice(&row.logits);
+        next.coords.copy_from_slice(&row.coords);
         next.logits[..free].iter_mut().zip(step).for_each(|(l, d)| *l += d);
         for &k in &row.support {
             if let Some(wall) = self.gate.wall(k as usize) {
@@ -359,158 +364,11 @@ impl RowSolver {
             self.atoms[k].advance(t, &step[u..u + dim]);
             u += dim;
         }
-        next
-    }
-
-    /// The row's objective with its derivatives.
-    fn local(&self, target: &Target, row: &RowState) -> Local {
-        let free = self.n_free();
-        let m = self.offsets[self.atoms.len()];
-        let factor = target.weight * self.inverse_dispersion;
-        let q = free + row.support.iter().map(|&k| self.atoms[k as usize].dim()).sum::<usize>();
-        let mut gate = GateRow::default();
-        self.gate.row(self.rho.lambda_sparse(), &row.logits, &row.support, &mut gate);
-        // columns of Q through each atom's basis row and its derivatives: all of Q D' is sums of these
-        let mut phi = vec![0.0; m];
-        let mut d = vec![0.0; q * m];
-        let mut through = vec![0.0; q * m];
-        let mut jets = Vec::with_capacity(row.support.len());
-        let mut slot = free;
-        for (s, &k) in row.support.iter().enumerate() {
-            let k = k as usize;
-            let (atom, rows) = (&self.atoms[k], self.offsets[k]..self.offsets[k + 1]);
-            let mut jet = BasisJet::new(atom.dim(), atom.width());
-            let point = &row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
-            atom.jet(point, &mut jet);
-            hold(atom.factors(), point, &mut jet);
-            axpy(gate.a[s], &jet.phi, &mut phi[rows.clone()]);
-            if gate.free > 0 {
-                let seen = self.gram_times(k, &jet.phi);
-                for f in 0..gate.free {
-                    // free logits of the support have their place among all free logits
-                    let u = row.support[f] as usize;
-                    let da = gate.da[s * gate.free + f];
-                    axpy(da, &jet.phi, &mut d[u * m + rows.start..u * m + rows.end]);
-                    axpy(da, &seen, &mut through[u * m..(u + 1) * m]);
-                }
-            }
-            for j in 0..atom.dim() {
-                let u = slot + j;
-                let d1 = &jet.d1[j * atom.width()..(j + 1) * atom.width()];
-                axpy(gate.a[s], d1, &mut d[u * m + rows.start..u * m + rows.end]);
-                axpy(gate.a[s], &self.gram_times(k, d1), &mut through[u * m..(u + 1) * m]);
-            }
-            slot += atom.dim();
-            jets.push(jet);
-        }
-        let mut curve = vec![0.0; m];
-        for (s, &k) in row.support.iter().enumerate() {
-            axpy(gate.a[s], &self.gram_times(k as usize, &jets[s].phi), &mut curve);
-        }
-        let mut value = 0.5 * factor * (dot(&phi, &curve) - 2.0 * dot(&phi, &target.against) + target.length);
-        let slope: Vec<f64> = curve.iter().zip(&target.against).map(|(c, b)| factor * (c - b)).collect();
-        let mut out = Local { value, gradient: vec![0.0; q], hessian: vec![0.0; q * q], scale: vec![0.0; q] };
-        for u in 0..q {
-            out.gradient[u] = dot(&d[u * m..(u + 1) * m], &slope);
-            for v in 0..=u {
-                let inner = factor * dot(&through[u * m..(u + 1) * m], &d[v * m..(v + 1) * m]);
-                out.hessian[u * q + v] = inner;
-                out.hessian[v * q + u] = inner;
-            }
-            out.scale[u] = out.hessian[u * q + u];
-        }
-        self.add_second(row, &gate, &jets, &slope, &mut out);
-        value += self.add_priors(row, &mut out);
-        out.value = value;
-        out
     }
 
     /// Atom k's block of Q times x.
     fn own_gram_times(&self, k: usize, x: &[f64]) -> Vec<f64> {
         let own = self.offsets[k]..self.offsets[k + 1];
         own.clone().map(|m| dot(&self.gram.row(m).to_slice().expect("standard layout")[own.clone()], x)).collect()
-    }
-
-    /// Q times a stacked vector that is `x` on atom k's rows and zero elsewhere.
-    fn gram_times(&self, k: usize, x: &[f64]) -> Vec<f64> {
-        let mut out = vec![0.0; self.gram.nrows()];
-        for (value, m) in x.iter().zip(self.offsets[k]..) {
-            // Q is symmetric, so its rows are its columns
-            axpy(*value, self.gram.row(m).as_slice().expect("standard layout"), &mut out);
-        }
-        out
-    }
-
-    /// Second derivatives of the stacked basis row against `slope`.
-    fn add_second(&self, row: &RowState, gate: &GateRow, jets: &[BasisJet], slope: &[f64], out: &mut Local) {
-        let mut slot = self.n_free();
-        let atoms = row.support.iter().zip(jets).map(|(&k, jet)| {
-            let k = k as usize;
-            let against = &slope[self.offsets[k]..self.offsets[k + 1]];
-            let atom = SecondAtom { phi: &jet.phi, d1: &jet.d1, d2: &jet.d2, against, slot };
-            slot += self.atoms[k].dim();
-            atom
-        });
-        // free logits of the support have their place among all free logits
-        add_second(gate, |a| row.support[a] as usize, atoms, out.gradient.len(), &mut out.hessian);
-    }
-
-    /// Adds the priors' gradient and curvature; returns their energy. A coordinate outside the support integrates to one
-    /// and has none.
-    fn add_priors(&self, row: &RowState, out: &mut Local) -> f64 {
-        let (q, free) = (out.gradient.len(), self.n_free());
-        let mut energy = 0.0;
-        if free > 0 {
-            let (lambda, precision) = (self.rho.lambda_sparse(), self.gate.logit_precision());
-            let mut prior = GatePrior::default();
-            self.gate.prior(&row.logits, &mut prior);
-            energy += lambda * prior.energy;
-            let mut unit = vec![0.0; free];
-            let mut column = vec![0.0; free];
-            for u in 0..free {
-                let l = row.logits[u];
-                energy += 0.5 * precision * l * l;
-                if self.gate.held(u, l) && row.support.contains(&(u as u32)) {
-                    out.hessian[u * (q + 1)] += precision;
-                    out.scale[u] += precision;
-                    continue;
-                }
-                out.gradient[u] += lambda * prior.gradient[u] + precision * l;
-                out.scale[u] += lambda * prior.majoriser[u] + precision;
-                (unit[u], column) = (1.0, vec![0.0; free]);
-                self.gate.prior_hessian_apply(&row.logits, lambda, &unit, &mut column);
-                unit[u] = 0.0;
-                column[u] += precision;
-                (0..free).for_each(|v| out.hessian[v * q + u] += column[v]);
-            }
-            if let Some(prior) = self.gate.columns() {
-                // one row moves its columns' masses by little: their prices stay
-                for &k in &row.support {
-                    let k = k as usize;
-                    let (score, z) = (self.scores[k], prior.indicator(row.logits[k]));
-                    energy += score * z[0];
-                    out.gradient[k] += score * z[1];
-                    out.hessian[k * (q + 1)] += score * z[2];
-                    out.scale[k] += (score * z[2]).max(0.0);
-                }
-            }
-        }
-        let mut slot = free;
-        for (k, atom) in self.atoms.iter().enumerate() {
-            let supported = row.support.contains(&(k as u32));
-            if !supported {
-                continue;
-            }
-            let point = &row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
-            coordinate_priors(&**atom, &self.rho, k, point, |j, term| {
-                energy += term.energy;
-                out.gradient[slot + j] += term.gradient;
-                out.hessian[(slot + j) * q + slot + j] += term.curvature;
-                // a flat coordinate still needs a scale for its damping
-                out.scale[slot + j] += term.stiffness();
-            });
-            slot += atom.dim();
-        }
-        energy
     }
 }

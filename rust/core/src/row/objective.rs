@@ -1,0 +1,238 @@
+//! One row's objective with its derivatives, its support held.
+//!
+//! Everything the data say of a row is in `Q = BB'` and `b = Bz` over the columns of its support, which are gathered once: an
+//! expansion costs nothing of the dictionary's width.
+
+use super::second::{add_second, SecondAtom};
+use super::solver::{RowSolver, RowState, Target};
+use crate::atoms::{hold, BasisJet};
+use crate::gates::{GatePrior, GateRow};
+use crate::linalg::{axpy, dot};
+use crate::priors::coordinate_priors;
+
+/// Value, gradient and curvature over the row's free logits and the coordinates of its support.
+#[derive(Debug, Default)]
+pub(super) struct Expansion {
+    pub(super) value: f64,
+    pub(super) gradient: Vec<f64>,
+    /// Exact Hessian, row-major.
+    pub(super) hessian: Vec<f64>,
+    /// Positive diagonal that damps steps.
+    pub(super) scale: Vec<f64>,
+}
+
+/// The objective of one row.
+pub(super) struct RowObjective<'a> {
+    solver: &'a RowSolver,
+    target: &'a Target,
+    support: Vec<u32>,
+    /// Where each atom's columns begin among those of the support.
+    starts: Vec<usize>,
+    /// Q and b over the support's columns.
+    gram: Vec<f64>,
+    against: Vec<f64>,
+    /// Number of variables.
+    q: usize,
+    jets: Vec<BasisJet>,
+    gate: GateRow,
+    /// The basis row, Q times it, and the data's slope against it.
+    phi: Vec<f64>,
+    curve: Vec<f64>,
+    slope: Vec<f64>,
+    /// Its derivatives in the variables that the data see, what Q makes of them, and which variables these are.
+    d: Vec<f64>,
+    through: Vec<f64>,
+    seen: Vec<usize>,
+    prior: GatePrior,
+    unit: Vec<f64>,
+    column: Vec<f64>,
+}
+
+impl<'a> RowObjective<'a> {
+    pub(super) fn new(solver: &'a RowSolver, target: &'a Target, support: &[u32]) -> Self {
+        let (mut starts, mut columns, mut jets) = (vec![0], Vec::new(), Vec::new());
+        let mut q = solver.n_free();
+        for &k in support {
+            let k = k as usize;
+            columns.extend(solver.offsets[k]..solver.offsets[k + 1]);
+            starts.push(columns.len());
+            let atom = &solver.atoms[k];
+            jets.push(BasisJet::new(atom.dim(), atom.width()));
+            q += atom.dim();
+        }
+        let mut gram = Vec::with_capacity(columns.len() * columns.len());
+        for &a in &columns {
+            let row = solver.gram.row(a).to_slice().expect("standard layout");
+            gram.extend(columns.iter().map(|&b| row[b]));
+        }
+        let against: Vec<f64> = columns.iter().map(|&a| target.against[a]).collect();
+        let zeros = vec![0.0; columns.len()];
+        Self {
+            solver,
+            target,
+            support: support.to_vec(),
+            starts,
+            gram,
+            against,
+            q,
+            jets,
+            gate: GateRow::default(),
+            phi: zeros.clone(),
+            curve: zeros.clone(),
+            slope: zeros,
+            d: Vec::new(),
+            through: Vec::new(),
+            seen: Vec::new(),
+            prior: GatePrior::default(),
+            unit: vec![0.0; solver.n_free()],
+            column: vec![0.0; solver.n_free()],
+        }
+    }
+
+    /// How large the data's share may be: what its rounding is measured by.
+    pub(super) fn size(&self) -> f64 {
+        0.5 * self.target.weight * self.target.length * self.solver.inverse_dispersion
+    }
+
+    /// Expands at a state of the row, whose support is this one's.
+    pub(super) fn expand(&mut self, row: &RowState, out: &mut Expansion) {
+        let (q, m, factor) = (self.q, self.phi.len(), self.target.weight * self.solver.inverse_dispersion);
+        self.differentiate(row);
+        multiply(&self.gram, &self.phi, &mut self.curve);
+        for (slope, (c, b)) in self.slope.iter_mut().zip(self.curve.iter().zip(&self.against)) {
+            *slope = factor * (c - b);
+        }
+        let fit = dot(&self.phi, &self.curve) - 2.0 * dot(&self.phi, &self.against) + self.target.length;
+        out.value = 0.5 * factor * fit;
+        for (values, len) in [(&mut out.gradient, q), (&mut out.hessian, q * q), (&mut out.scale, q)] {
+            values.clear();
+            values.resize(len, 0.0);
+        }
+        self.through.resize(self.d.len(), 0.0);
+        for (d, through) in self.d.chunks_exact(m.max(1)).zip(self.through.chunks_exact_mut(m.max(1))) {
+            multiply(&self.gram, d, through);
+        }
+        for (i, &u) in self.seen.iter().enumerate() {
+            let d = &self.d[i * m..(i + 1) * m];
+            out.gradient[u] = dot(d, &self.slope);
+            for (j, &v) in self.seen[..=i].iter().enumerate() {
+                let inner = factor * dot(d, &self.through[j * m..(j + 1) * m]);
+                out.hessian[u * q + v] = inner;
+                out.hessian[v * q + u] = inner;
+            }
+            out.scale[u] = out.hessian[u * (q + 1)];
+        }
+        self.add_second(out);
+        out.value += self.add_logit_priors(row, out) + self.add_coordinate_priors(row, out);
+    }
+
+    /// The basis row and its derivatives.
+    fn differentiate(&mut self, row: &RowState) {
+        let solver = self.solver;
+        solver.gate.row(solver.rho.lambda_sparse(), &row.logits, &row.support, &mut self.gate);
+        let (free, m) = (self.gate.free, self.phi.len());
+        // free logits of the support have their place among all free logits
+        self.seen.clear();
+        self.seen.extend(self.support[..free].iter().map(|&k| k as usize));
+        self.seen.extend(solver.n_free()..self.q);
+        self.d.clear();
+        self.d.resize(self.seen.len() * m, 0.0);
+        let mut slot = free;
+        for (s, &k) in self.support.iter().enumerate() {
+            let k = k as usize;
+            let (atom, jet, a) = (&solver.atoms[k], &mut self.jets[s], self.gate.a[s]);
+            let own = self.starts[s]..self.starts[s + 1];
+            let point = &row.coords[solver.coord_offsets[k]..solver.coord_offsets[k + 1]];
+            atom.jet(point, jet);
+            hold(atom.factors(), point, jet);
+            self.phi[own.clone()].iter_mut().zip(&jet.phi).for_each(|(o, v)| *o = a * v);
+            for f in 0..free {
+                axpy(self.gate.da[s * free + f], &jet.phi, &mut self.d[f * m + own.start..f * m + own.end]);
+            }
+            for d1 in jet.d1.chunks_exact(own.len().max(1)) {
+                axpy(a, d1, &mut self.d[slot * m + own.start..slot * m + own.end]);
+                slot += 1;
+            }
+        }
+    }
+
+    /// Second derivatives of the basis row against the slope.
+    fn add_second(&self, out: &mut Expansion) {
+        let mut slot = self.solver.n_free();
+        let atoms = self.support.iter().zip(&self.jets).enumerate().map(|(s, (&k, jet))| {
+            let against = &self.slope[self.starts[s]..self.starts[s + 1]];
+            let atom = SecondAtom { phi: &jet.phi, d1: &jet.d1, d2: &jet.d2, against, slot };
+            slot += self.solver.atoms[k as usize].dim();
+            atom
+        });
+        add_second(&self.gate, |a| self.support[a] as usize, atoms, self.q, &mut out.hessian);
+    }
+
+    /// Adds the gradient and curvature of the gates' priors; returns their energy.
+    fn add_logit_priors(&mut self, row: &RowState, out: &mut Expansion) -> f64 {
+        let (q, free, solver) = (self.q, self.solver.n_free(), self.solver);
+        if free == 0 {
+            return 0.0;
+        }
+        let (lambda, precision) = (solver.rho.lambda_sparse(), solver.gate.logit_precision());
+        solver.gate.prior(&row.logits, &mut self.prior);
+        let mut energy = lambda * self.prior.energy;
+        for u in 0..free {
+            let l = row.logits[u];
+            energy += 0.5 * precision * l * l;
+            if solver.gate.held(u, l) && self.support.contains(&(u as u32)) {
+                out.hessian[u * (q + 1)] += precision;
+                out.scale[u] += precision;
+                continue;
+            }
+            out.gradient[u] += lambda * self.prior.gradient[u] + precision * l;
+            out.scale[u] += lambda * self.prior.majoriser[u] + precision;
+            self.unit[u] = 1.0;
+            self.column.fill(0.0);
+            solver.gate.prior_hessian_apply(&row.logits, lambda, &self.unit, &mut self.column);
+            self.unit[u] = 0.0;
+            self.column[u] += precision;
+            (0..free).for_each(|v| out.hessian[v * q + u] += self.column[v]);
+        }
+        if let Some(prior) = solver.gate.columns() {
+            // one row moves its columns' masses by little: their prices stay
+            for &k in &self.support {
+                let k = k as usize;
+                let (score, z) = (solver.scores[k], prior.indicator(row.logits[k]));
+                energy += score * z[0];
+                out.gradient[k] += score * z[1];
+                out.hessian[k * (q + 1)] += score * z[2];
+                out.scale[k] += (score * z[2]).max(0.0);
+            }
+        }
+        energy
+    }
+
+    /// Adds the gradient and curvature of the coordinates' priors; returns their energy. A coordinate outside the support
+    /// integrates to one and has none.
+    fn add_coordinate_priors(&self, row: &RowState, out: &mut Expansion) -> f64 {
+        let (q, solver) = (self.q, self.solver);
+        let (mut energy, mut slot) = (0.0, solver.n_free());
+        for &k in &self.support {
+            let k = k as usize;
+            let atom = &*solver.atoms[k];
+            let point = &row.coords[solver.coord_offsets[k]..solver.coord_offsets[k + 1]];
+            coordinate_priors(atom, &solver.rho, k, point, |j, term| {
+                energy += term.energy;
+                out.gradient[slot + j] += term.gradient;
+                out.hessian[(slot + j) * (q + 1)] += term.curvature;
+                // a flat coordinate still needs a scale for its damping
+                out.scale[slot + j] += term.stiffness();
+            });
+            slot += atom.dim();
+        }
+        energy
+    }
+}
+
+/// `out = A x` for a square row-major A.
+fn multiply(a: &[f64], x: &[f64], out: &mut [f64]) {
+    for (row, out) in a.chunks_exact(x.len().max(1)).zip(out) {
+        *out = dot(row, x);
+    }
+}

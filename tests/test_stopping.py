@@ -21,6 +21,7 @@ from sae_rs import (
     checkpoints,
     fit_attributes,
     reml,
+    starts,
 )
 from sae_rs.growth import growing
 from sae_rs.problem import Problem
@@ -110,7 +111,7 @@ def test_earlier_temperatures_are_seen_at_the_last() -> None:
     # one more evaluation sees the state at the temperature that the fitted gate has
     assert model.certificate_.n_evaluations == 3
     np.testing.assert_allclose(model.gates_.sum(axis=1), 1.0)
-    again = model.term_.evaluate(model.rho_, tol=1e-3, max_inner=reml.COARSE_INNER, gradient=False)
+    again = model.term_.evaluate(model.rho_, tol=1e-3, max_inner=starts.COARSE_INNER, gradient=False)
     assert again.value == pytest.approx(model.evidence_, rel=1e-3)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from .. import _core
-from ..reml import COARSE_INNER, GLANCE_OUTER, glance, in_frames, refine
+from ..reml import refine
 from ..search import Point, Search
+from ..starts import COARSE_INNER, GLANCE_OUTER, glance, in_frames
 from .moves import LOCAL_TOL, State
 
 Candidate = tuple[State, str]

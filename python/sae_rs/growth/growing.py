@@ -10,8 +10,9 @@ import numpy as np
 
 from ..atoms import Atom
 from ..memory import SAMPLE_ABOVE, SAMPLE_ROWS
-from ..reml import FitResult, in_frames, mean_only, refine, result_of
+from ..reml import FitResult, mean_only, refine, result_of
 from ..search import Search
+from ..starts import in_frames
 from ..stopping import EARLY_ENDS, status_of
 from .decisions import Candidate, glanced, searched, trusted
 from .moves import State

@@ -18,8 +18,8 @@ from ..atoms import Atom
 from ..encoding import decode_atom
 from ..gates import Gate
 from ..problem import Problem
-from ..reml import COARSE_INNER, glance
 from ..search import Point, Search
+from ..starts import COARSE_INNER, glance
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -171,7 +171,7 @@ def fitted_part(
 def quick_start(fit: Search, gate: Gate, n_init: int, random_state: int) -> Point:
     """The best of the seeds at the strengths they come with, after a few steps of the search.
 
-    The full comparison of starts (`sae_rs.reml.chosen_start`) searches from each; here what it would tell is told by
+    The full comparison of starts (`sae_rs.starts.chosen_start`) searches from each; here what it would tell is told by
     the dictionary that a start becomes part of.
     """
     fit.inner_tol = LOCAL_TOL

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atoms import Atom
-from ..reml import COARSE_INNER, begin
+from ..reml import begin
 from ..search import Point, Search
+from ..starts import COARSE_INNER
 from .decisions import loosen, settled
 from .moves import Part, State, fitted_part, moved, quick_start
 from .rules import GrowthRules

@@ -79,6 +79,12 @@ class TestRows:
     def test_zero_variance(self) -> None:
         refuses("X has zero variance: all 9 rows are equal", np.tile(X[0], (9, 1)))
 
+    @pytest.mark.parametrize("n_atoms", [0, 1])
+    def test_zero_variance_of_the_rows_that_count(self, n_atoms: int) -> None:
+        rows = np.concatenate([np.tile(X[0], (9, 1)), X[1:2]])
+        message = "X has zero variance: all 9 rows of positive weight are equal"
+        refuses(message, rows, (np.arange(10) < 9).astype(float), n_atoms=n_atoms)
+
     @pytest.mark.parametrize("scale", [1e-120, 1e160])
     def test_variance_beyond_float64(self, scale: float) -> None:
         refuses("outside the range of float64 squares: rescale X", X * scale)

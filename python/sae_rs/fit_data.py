@@ -13,7 +13,7 @@ from .fitted_rows import FittedRows
 from .gates import Gate
 from .memory import SAMPLE_ABOVE, MemoryPlan, check_memory
 from .metrics import RowMetric
-from .rows import FileRows
+from .rows import FileRows, blocks
 from .settings import FitSettings
 from .validation import TrainingRows, check_rows_suffice, check_training_rows, check_weights
 
@@ -83,6 +83,8 @@ class FitData:
         factors = None if metric is None else metric.checked(*rows.values.shape)
         fitted = FittedRows.of(rows.values, row_weights, settings.gate)
         _refuse_few_rows(len(fitted.values), settings)
+        if len(fitted.values) < n_rows:
+            _refuse_equal_rows(fitted.values)
         whitening = fitted.part(factors) if metric is not None and metric.mode == "whitened" else None
         return cls(rows, row_weights, factors, fitted, whitening, plans[0].keep_rows, copies)
 
@@ -122,6 +124,13 @@ def _planned(shape: tuple[int, ...], atoms: tuple[Atom, ...], copies: int, setti
     n_rows, n_columns = shape
     gate = _gate_of(atoms, settings)
     return check_memory(settings.memory_budget, n_rows, n_columns, atoms, gate, copies=copies)
+
+
+def _refuse_equal_rows(rows: FloatArray | FileRows) -> None:
+    """Refuse rows of positive weight that are one row many times, as `check_training_rows` does for all rows."""
+    first = rows[0:1]
+    if all(bool((rows[part] == first).all()) for part in blocks(rows.shape)):
+        raise ValueError(f"X has zero variance: all {len(rows)} rows of positive weight are equal")
 
 
 def _refuse_few_rows(n_rows: int, settings: FitSettings) -> None:

@@ -1,9 +1,9 @@
 //! The inner solve: inner variables at fixed strengths.
 //!
 //! Newton with the exact Hessian of L by conjugate gradients, preconditioned by the factor of the positive definite
-//! `H + UU'`, and near an optimum by that of the exact Hessian itself, inside a trust region in that metric. The metric is affine-invariant, so no learning rate is needed;
-//! negative curvature is followed to the boundary; near the solution steps are full Newton steps. The gauge is fixed by
-//! `UU'`, so steps never drift along an orbit.
+//! `H + UU'`, and near an optimum by that of the exact Hessian itself, inside a trust region in that metric. The metric is
+//! affine-invariant, so no learning rate is needed; negative curvature is followed to the boundary; near the solution steps
+//! are full Newton steps. The gauge is fixed by `UU'`, so steps never drift along an orbit.
 //!
 //! One step length for all rows is the length that the most curved row allows. Where a step disappoints, rows are
 //! therefore first minimised on their own with the decoders held, each at its own pace, and the decoders solved again; both
@@ -96,9 +96,10 @@ pub fn solve(
     options: &InnerOptions,
     interrupted: &dyn Fn() -> bool,
 ) -> Inner {
+    let solver = Solver { problem, rho, elimination: options.elimination };
     let state = state.with_lambda(rho.lambda_sparse());
     let mut inner = Inner {
-        factored: factored_at(problem, &state, rho, options, false),
+        factored: solver.factored_at(&state, false),
         state,
         status: Status::IterationLimit,
         iterations: 0,
@@ -132,7 +133,7 @@ pub fn solve(
         let mut near = can_be_exact && (factored.is_exact() || inner.decrement <= NEAR) && !misled;
         if near && !factored.is_exact() {
             let Factored { system, .. } = factored;
-            inner.factored = Factored::to_step_with(problem, &inner.state, rho, options.elimination, true, system);
+            inner.factored = solver.factor(&inner.state, system, true);
             misled = !inner.factored.as_ref().is_some_and(Factored::is_exact);
             continue;
         }
@@ -140,7 +141,7 @@ pub fn solve(
         if converged && inner.iterations < options.max_iterations && !interrupted() {
             // what is held at a wall is no variable: it is looked at once the others are at their minimum
             let leaves = factored.system.lin.leaves;
-            if let Some((state, factored)) = let_go(problem, &inner.state, loss, rho, options, (leaves, near)) {
+            if let Some((state, factored)) = solver.let_go(&inner.state, loss, leaves, near) {
                 inner.iterations += 1;
                 inner.state = state;
                 inner.factored = Some(factored);
@@ -166,14 +167,14 @@ pub fn solve(
         if std::mem::take(&mut relax) && relaxing && inner.decrement > RELAX_ABOVE {
             drop(factored);
             let promised = 0.5 * inner.decrement * inner.decrement;
-            if let Some((state, factored)) = relaxed(problem, &inner.state, loss, rho, options, near) {
+            if let Some((state, factored)) = solver.relaxed(&inner.state, loss, near) {
                 // where rows are at their minima already, relaxing them again is a slow descent in place of a fast one
                 relaxing = loss - factored.system.lin.loss.total() > RELAX_PAYS * promised;
                 inner.state = state;
                 inner.factored = Some(factored);
             } else {
                 relaxing = false;
-                inner.factored = factored_at(problem, &inner.state, rho, options, near);
+                inner.factored = solver.factored_at(&inner.state, near);
             }
             continue;
         }
@@ -205,9 +206,9 @@ pub fn solve(
         // one linearisation at a time: a rejected step, which is rare, makes this one again
         drop(factored);
         let trial = inner.state.stepped(problem, &step.x.local, flat(&step.x), 1.0);
-        let system = System::new(problem, &trial, rho, options.elimination.frame(problem, &trial));
+        let system = solver.system(&trial);
         if tiny || predicted <= rounding {
-            match refined(problem, rho, options, trial, system, (inner.decrement, near)) {
+            match solver.refined(trial, system, inner.decrement, near) {
                 Some((state, factored)) => {
                     inner.state = state;
                     inner.factored = Some(factored);
@@ -215,7 +216,7 @@ pub fn solve(
                 }
                 None => {
                     inner.status = Status::RoundingLimit;
-                    inner.factored = factored_at(problem, &inner.state, rho, options, near);
+                    inner.factored = solver.factored_at(&inner.state, near);
                     return inner;
                 }
             }
@@ -235,7 +236,7 @@ pub fn solve(
         near &= !misled;
         relax = ratio < 0.25 || step.ending == Ending::NegativeCurvature;
         let accepted = match system.filter(|_| ratio > ACCEPT) {
-            Some(system) => accept(problem, rho, options, trial, system, (actual, near)),
+            Some(system) => solver.accept(trial, system, actual, near),
             None => None,
         };
         match accepted {
@@ -244,7 +245,7 @@ pub fn solve(
                 inner.factored = Some(factored);
             }
             None => {
-                inner.factored = factored_at(problem, &inner.state, rho, options, near);
+                inner.factored = solver.factored_at(&inner.state, near);
                 // a radius at rounding of the state: no step of any length descends
                 if radius.is_none_or(|r| r <= f64::EPSILON * inner.decrement.min(1.0)) {
                     inner.status = Status::RoundingLimit;
@@ -255,134 +256,115 @@ pub fn solve(
     }
 }
 
-/// A lower L from rows whose held logits would rather rise, or where a held coordinate would rather leave its end; `None`
-/// where there are none.
-fn let_go(
-    problem: &Problem,
-    state: &State,
-    loss: f64,
-    rho: &SaeManifoldRho,
-    options: &InnerOptions,
-    (leaves, near): (bool, bool),
-) -> Option<(State, Factored)> {
-    let held =
-        |i: usize| state.support(i).iter().any(|&k| problem.gate().held(k as usize, state.logits[[i, k as usize]]));
-    if !leaves && !(0..problem.n_rows()).any(held) {
-        return None;
-    }
-    let rounding = 64.0 * f64::EPSILON * (1.0 + loss.abs());
-    relaxed(problem, state, loss - rounding, rho, options, near)
-}
-
-/// Every row at its own minimum for the decoders as they are, then the decoders solved again. `None` when that does not
-/// lower L.
-fn relaxed(
-    problem: &Problem,
-    state: &State,
-    loss: f64,
-    rho: &SaeManifoldRho,
-    options: &InnerOptions,
-    near: bool,
-) -> Option<(State, Factored)> {
-    let gate = problem.shared_gate().clone();
-    let scores = Columns::new(problem, state, rho).scores();
-    let with = |decoders| RowSolver::new(problem.atoms().to_vec(), gate.clone(), rho.clone(), scores.clone(), decoders);
-    let polish = |solver: &RowSolver, z: ArrayView1<'_, f64>, i: usize| {
-        solver.polish(&solver.target(z, problem.weight(i)), state.row(i), false)
-    };
-    let rows = 0..problem.n_rows();
-    let rows: Vec<RowState> = match problem.metric() {
-        None => {
-            let solver = with(state.decoders.clone()).ok()?;
-            rows.into_par_iter().map(|i| polish(&solver, problem.rows(i..i + 1).row(0), i)).collect()
-        }
-        // a row in a metric is a plain row of whitened decoders
-        Some(metric) => rows
-            .into_par_iter()
-            .map(|i| {
-                let solver = with(metric.whiten(i, state.decoders.view())).ok()?;
-                let z = metric.whiten(i, problem.rows(i..i + 1).view());
-                Some(polish(&solver, z.row(0), i))
-            })
-            .collect::<Option<_>>()?,
-    };
-    let mut next = state.clone();
-    rows.iter().enumerate().for_each(|(i, row)| next.set_row(i, row));
-    let system = System::new(problem, &next, rho, options.elimination.frame(problem, &next))?;
-    let (next, system) = polished(problem, rho, options, next, system, 0.0)?;
-    (system.lin.loss.total() < loss).then_some(())?;
-    let factored = Factored::to_step_with(problem, &next, rho, options.elimination, near, system)?;
-    Some((next, factored))
-}
-
-fn factored_at(
-    problem: &Problem,
-    state: &State,
-    rho: &SaeManifoldRho,
-    options: &InnerOptions,
-    near: bool,
-) -> Option<Factored> {
-    let system = System::new(problem, state, rho, options.elimination.frame(problem, state))?;
-    Factored::to_step_with(problem, state, rho, options.elimination, near, system)
-}
-
 fn flat(step: &Step) -> &[f64] {
     step.border.as_slice().expect("standard layout")
 }
 
-/// A step too short for L to tell: taken when it at least halves the decrement.
-fn refined(
-    problem: &Problem,
-    rho: &SaeManifoldRho,
-    options: &InnerOptions,
-    trial: State,
-    system: Option<System>,
-    (decrement, near): (f64, bool),
-) -> Option<(State, Factored)> {
-    let factored = Factored::to_step_with(problem, &trial, rho, options.elimination, near, system?)?;
-    let gradient = factored.system.gradient();
-    let next = gradient.dot(&factored.solve(problem, &trial, rho, &gradient)).max(0.0).sqrt();
-    (next < 0.5 * decrement).then_some((trial, factored))
+/// What stays the same during a solve.
+struct Solver<'a> {
+    problem: &'a Problem,
+    rho: &'a SaeManifoldRho,
+    elimination: Elimination,
 }
 
-/// Factors an accepted step's system, after solving its decoders again where that pays.
-fn accept(
-    problem: &Problem,
-    rho: &SaeManifoldRho,
-    options: &InnerOptions,
-    trial: State,
-    system: System,
-    (actual, near): (f64, bool),
-) -> Option<(State, Factored)> {
-    let (trial, system) = polished(problem, rho, options, trial, system, POLISH * actual)?;
-    let factored = Factored::to_step_with(problem, &trial, rho, options.elimination, near, system)?;
-    Some((trial, factored))
-}
+impl Solver<'_> {
+    fn system(&self, state: &State) -> Option<System> {
+        System::new(self.problem, state, self.rho, self.elimination.frame(self.problem, state))
+    }
 
-/// For fixed logits and coordinates L is quadratic in the decoders, with Hessian `G (x) I`: one solve minimises it, and
-/// its gain `1/2 <g, G^-1 g>` is known before it is taken. Taken when it is at least `least_gain`.
-fn polished(
-    problem: &Problem,
-    rho: &SaeManifoldRho,
-    options: &InnerOptions,
-    mut state: State,
-    system: System,
-    least_gain: f64,
-) -> Option<(State, System)> {
-    // with a metric, or in frames of their own, decoders are not one linear system for all channels
-    if problem.metric().is_some() || (!state.frames.is_empty() && problem.n_atoms() > 1) {
-        return Some((state, system));
+    /// What steps from a state are made with; the exact Hessian only near an optimum.
+    fn factor(&self, state: &State, system: System, near: bool) -> Option<Factored> {
+        Factored::to_step_with(self.problem, state, self.rho, self.elimination, near, system)
     }
-    let gram = Cholesky::new(system.lin.gram.view())?;
-    let mut step = system.lin.border_gradient.clone();
-    gram.solve(&mut step.view_mut());
-    let gain = 0.5 * step.iter().zip(&system.lin.border_gradient).map(|(s, g)| s * g).sum::<f64>();
-    if gain.is_nan() || gain < least_gain {
-        return Some((state, system));
+
+    /// A lower L from rows whose held logits would rather rise, or where a held coordinate would rather leave its end; `None`
+    /// where there are none.
+    fn let_go(&self, state: &State, loss: f64, leaves: bool, near: bool) -> Option<(State, Factored)> {
+        let &Self { problem, .. } = self;
+        let held =
+            |i: usize| state.support(i).iter().any(|&k| problem.gate().held(k as usize, state.logits[[i, k as usize]]));
+        if !leaves && !(0..problem.n_rows()).any(held) {
+            return None;
+        }
+        let rounding = 64.0 * f64::EPSILON * (1.0 + loss.abs());
+        self.relaxed(state, loss - rounding, near)
     }
-    drop(system);
-    state.decoders -= &step;
-    let frame = options.elimination.frame(problem, &state);
-    let system = System::new(problem, &state, rho, frame)?;
-    Some((state, system))
+
+    /// Every row at its own minimum for the decoders as they are, then the decoders solved again. `None` when that does not
+    /// lower L.
+    fn relaxed(&self, state: &State, loss: f64, near: bool) -> Option<(State, Factored)> {
+        let &Self { problem, rho, .. } = self;
+        let gate = problem.shared_gate().clone();
+        let scores = Columns::new(problem, state, rho).scores();
+        let with =
+            |decoders| RowSolver::new(problem.atoms().to_vec(), gate.clone(), rho.clone(), scores.clone(), decoders);
+        let polish = |solver: &RowSolver, z: ArrayView1<'_, f64>, i: usize| {
+            solver.polish(&solver.target(z, problem.weight(i)), state.row(i), false)
+        };
+        let rows = 0..problem.n_rows();
+        let rows: Vec<RowState> = match problem.metric() {
+            None => {
+                let solver = with(state.decoders.clone()).ok()?;
+                rows.into_par_iter().map(|i| polish(&solver, problem.rows(i..i + 1).row(0), i)).collect()
+            }
+            // a row in a metric is a plain row of whitened decoders
+            Some(metric) => rows
+                .into_par_iter()
+                .map(|i| {
+                    let solver = with(metric.whiten(i, state.decoders.view())).ok()?;
+                    let z = metric.whiten(i, problem.rows(i..i + 1).view());
+                    Some(polish(&solver, z.row(0), i))
+                })
+                .collect::<Option<_>>()?,
+        };
+        let mut next = state.clone();
+        rows.iter().enumerate().for_each(|(i, row)| next.set_row(i, row));
+        let system = self.system(&next)?;
+        let (next, system) = self.polished(next, system, 0.0)?;
+        (system.lin.loss.total() < loss).then_some(())?;
+        let factored = self.factor(&next, system, near)?;
+        Some((next, factored))
+    }
+
+    fn factored_at(&self, state: &State, near: bool) -> Option<Factored> {
+        let system = self.system(state)?;
+        self.factor(state, system, near)
+    }
+
+    /// A step too short for L to tell: taken when it at least halves the decrement.
+    fn refined(&self, trial: State, system: Option<System>, decrement: f64, near: bool) -> Option<(State, Factored)> {
+        let &Self { problem, rho, .. } = self;
+        let factored = self.factor(&trial, system?, near)?;
+        let gradient = factored.system.gradient();
+        let next = gradient.dot(&factored.solve(problem, &trial, rho, &gradient)).max(0.0).sqrt();
+        (next < 0.5 * decrement).then_some((trial, factored))
+    }
+
+    /// Factors an accepted step's system, after solving its decoders again where that pays.
+    fn accept(&self, trial: State, system: System, actual: f64, near: bool) -> Option<(State, Factored)> {
+        let (trial, system) = self.polished(trial, system, POLISH * actual)?;
+        let factored = self.factor(&trial, system, near)?;
+        Some((trial, factored))
+    }
+
+    /// For fixed logits and coordinates L is quadratic in the decoders, with Hessian `G (x) I`: one solve minimises it, and
+    /// its gain `1/2 <g, G^-1 g>` is known before it is taken. Taken when it is at least `least_gain`.
+    fn polished(&self, mut state: State, system: System, least_gain: f64) -> Option<(State, System)> {
+        let &Self { problem, .. } = self;
+        // with a metric, or in frames of their own, decoders are not one linear system for all channels
+        if problem.metric().is_some() || (!state.frames.is_empty() && problem.n_atoms() > 1) {
+            return Some((state, system));
+        }
+        let gram = Cholesky::new(system.lin.gram.view())?;
+        let mut step = system.lin.border_gradient.clone();
+        gram.solve(&mut step.view_mut());
+        let gain = 0.5 * step.iter().zip(&system.lin.border_gradient).map(|(s, g)| s * g).sum::<f64>();
+        if gain.is_nan() || gain < least_gain {
+            return Some((state, system));
+        }
+        drop(system);
+        state.decoders -= &step;
+        let system = self.system(&state)?;
+        Some((state, system))
+    }
 }

@@ -4,6 +4,7 @@
 //! decoder rows of G, scaled to the size of H; `H + UU'` touches the border alone, keeps the arrow's shape and has no
 //! flat direction left.
 
+use super::frame::Group;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
@@ -74,6 +75,15 @@ impl Gauge {
             }
         }
         Some(Self { columns })
+    }
+
+    /// U's columns of atoms whose decoder rows are among some of a group's, in the frame's channels, each with its place there.
+    pub(super) fn within(&self, problem: &Problem, group: &Group, rows: &[usize]) -> Vec<(usize, Array2<f64>)> {
+        let columns = self.columns.iter().filter_map(|column| {
+            let place = rows.binary_search(&problem.rows_of(column.atom).start).ok()?;
+            Some((place, group.inside((&column.border * column.scale).view())))
+        });
+        columns.collect()
     }
 
     /// `UU' x` added to stacked decoders `out`.

@@ -2,8 +2,10 @@
 //!
 //! `(G (x) I + UU')^-1 = G^-1 (x) I - Z K^-1 Z'`, `Z = G^-1 U`, `K = I + U'Z`.
 
+use super::{Frame, Gauge};
 use crate::linalg::Cholesky;
-use ndarray::Array2;
+use crate::problem::Problem;
+use ndarray::{s, Array2, Axis};
 
 /// The factor over some channels.
 #[derive(Debug)]
@@ -33,6 +35,24 @@ impl Kronecker {
         let entry = |(a, b)| f64::from(u8::from(a == b)) + inner(&gauge[a], &solved_gauge[b]);
         let core = Cholesky::new(Array2::from_shape_fn((j, j), entry).view())?;
         Some(Self { gram, solved_gauge, gauge, core })
+    }
+
+    /// That of one group of atoms in the frame's channels, from G of all atoms.
+    pub(super) fn of_group(
+        problem: &Problem,
+        frame: &Frame,
+        index: usize,
+        gauge: &Gauge,
+        gram: &Array2<f64>,
+    ) -> Option<Self> {
+        let group = &frame.groups()[index];
+        let columns = gauge.within(problem, group, &group.rows).into_iter().map(|(place, u)| {
+            let mut column = Array2::zeros((group.rows.len(), frame.rank()));
+            column.slice_mut(s![place..place + u.nrows(), ..]).assign(&u);
+            column
+        });
+        let own = gram.select(Axis(0), &group.rows).select(Axis(1), &group.rows);
+        Self::new(Cholesky::new(own.view())?, columns.collect())
     }
 
     pub(super) fn gram(&self) -> &Cholesky {

@@ -16,7 +16,7 @@ use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{Chunk, Chunks, RowView};
 use crate::state::State;
-use ndarray::{s, Array2, Axis};
+use ndarray::Array2;
 use std::collections::{BTreeMap, HashMap};
 
 /// The factor of rows first.
@@ -130,20 +130,9 @@ impl RowsFirst {
         for (index, (group, total)) in frame.groups().iter().zip(total).enumerate() {
             let m = group.rows.len();
             let border = Border::new(problem, state, system, index)?;
-            let gauge = system.gauge(curvature).columns.iter();
-            let own_gauge = gauge.filter(|column| frame.group_of(column.atom) == index).map(|column| {
-                let first = problem.rows_of(column.atom).start;
-                let place = group.rows.binary_search(&first).expect("rows of the group");
-                (place, group.inside((&column.border * column.scale).view()))
-            });
+            let gauge = system.gauge(curvature);
             if total.is_empty() {
-                let gram = own_border.select(Axis(0), &group.rows).select(Axis(1), &group.rows);
-                let padded = own_gauge.map(|(place, u)| {
-                    let mut out = Array2::zeros((m, r));
-                    out.slice_mut(s![place..place + u.nrows(), ..]).assign(&u);
-                    out
-                });
-                let kronecker = Kronecker::new(Cholesky::new(gram.view())?, padded.collect())?;
+                let kronecker = Kronecker::of_group(problem, frame, index, gauge, &own_border)?;
                 groups.push((border, Reduced::Majorised(kronecker)));
                 continue;
             }
@@ -159,7 +148,7 @@ impl RowsFirst {
                     }
                 }
             }
-            for (first, u) in own_gauge {
+            for (first, u) in gauge.within(problem, group, &group.rows) {
                 let u = flat(u);
                 for (i, &value) in u.iter().enumerate().filter(|(_, v)| **v != 0.0) {
                     let mut row = schur.row_mut(first * r + i);
@@ -183,18 +172,12 @@ impl RowsFirst {
         system: &System,
         rhs: &Step,
     ) -> Step {
-        let frame = &system.lin.frame;
-        let (mut inside, rest) = frame.split(&rhs.border);
         let rows = Substitution { factors: &self.blocks, exact: &[], nulls: &self.nulls };
-        let (local, coupled) = rows.forward(problem, state, rho, system, &rhs.local);
-        inside -= &coupled;
-        self.groups.iter().for_each(|(border, reduced)| reduced.solve(border, &mut inside));
-        let local = rows.backward(problem, state, rho, system, &local, &inside);
-        let mut border = frame.lift(&inside);
-        if let Some(rest) = rest {
-            self.groups.iter().for_each(|(own, _)| own.add_rest(&rest, &mut border));
-        }
-        Step { local, border }
+        let reduce = |inside: &mut Array2<f64>| {
+            self.groups.iter().for_each(|(border, reduced)| reduced.solve(border, inside));
+        };
+        let borders = self.groups.iter().map(|(border, _)| border);
+        rows.solve(problem, state, rho, system, rhs, (borders, reduce))
     }
 
     pub(super) fn inverse(&self, problem: &Problem, system: &System) -> BorderInverse {

@@ -1,7 +1,8 @@
 //! Substitution through the rows' blocks, with the border still to be solved between its two halves.
 
+use super::border::Border;
 use super::spectral::Nulls;
-use super::System;
+use super::{Step, System};
 use crate::linalg::{axpy, dot, gemm, product, small_backward, small_forward, Op};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
@@ -25,12 +26,36 @@ pub(super) struct Substitution<'a> {
 }
 
 impl Substitution<'_> {
+    /// Solves an arrow whose border is solved by `reduce`, in place over border vectors in the frame; `borders` are those of
+    /// all groups.
+    pub(super) fn solve<'b>(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        system: &System,
+        rhs: &Step,
+        (borders, reduce): (impl Iterator<Item = &'b Border>, impl Fn(&mut Array2<f64>)),
+    ) -> Step {
+        let frame = &system.lin.frame;
+        let (mut inside, rest) = frame.split(&rhs.border);
+        let (local, coupled) = self.forward(problem, state, rho, system, &rhs.local);
+        inside -= &coupled;
+        reduce(&mut inside);
+        let local = self.backward(problem, state, rho, system, &local, &inside);
+        let mut border = frame.lift(&inside);
+        if let Some(rest) = rest {
+            borders.for_each(|own| own.add_rest(&rest, &mut border));
+        }
+        Step { local, border }
+    }
+
     fn exact_rows(&self, chunk: &Chunk) -> &[bool] {
         self.exact.get(chunk.index).map_or(&[], Vec::as_slice)
     }
 
     /// `A^-1 b` over all local variables, and `C' A^-1 b` in the frame.
-    pub(super) fn forward(
+    fn forward(
         &self,
         problem: &Problem,
         state: &State,
@@ -78,7 +103,7 @@ impl Substitution<'_> {
     }
 
     /// `x - A^-1 C y` over all local variables, for border columns y in the frame.
-    pub(super) fn backward(
+    fn backward(
         &self,
         problem: &Problem,
         state: &State,

@@ -25,7 +25,6 @@
 mod blocks;
 
 use super::border::Border;
-use super::frame::Frame;
 use super::kronecker::Kronecker;
 use super::spectral::Nulls;
 use super::substitution::Substitution;
@@ -99,11 +98,14 @@ impl ExactFactor {
         let mut groups: Vec<(Border, Reduced)> = Vec::with_capacity(frame.groups().len());
         for group in 0..frame.groups().len() {
             let border = Border::new(problem, state, system, group)?;
-            groups.push((border, Reduced::Corrected(own_curvature(problem, system, group, &gram)?, Vec::new())));
+            groups.push((
+                border,
+                Reduced::Corrected(Kronecker::of_group(problem, frame, group, &system.pins, &gram)?, Vec::new()),
+            ));
         }
         for (index, (block, taken)) in blocks.all.iter().zip(taken).enumerate() {
             let mut own = block.kronecker(&gram);
-            for (place, u) in gauge_of(problem, system, frame, block.group, &block.rows) {
+            for (place, u) in system.pins.within(problem, &frame.groups()[block.group], &block.rows) {
                 let mut column = Array2::zeros((block.rows.len(), frame.rank()));
                 column.slice_mut(s![place..place + u.nrows(), ..]).assign(&u);
                 let column = Array1::from_iter(block.inside(column));
@@ -141,18 +143,12 @@ impl ExactFactor {
         system: &System,
         rhs: &Step,
     ) -> Step {
-        let frame = &system.lin.frame;
-        let (mut inside, rest) = frame.split(&rhs.border);
         let rows = Substitution { factors: &self.rows.factors, exact: &self.rows.exact, nulls: &self.nulls };
-        let (local, coupled) = rows.forward(problem, state, rho, system, &rhs.local);
-        inside -= &coupled;
-        self.groups.iter().for_each(|(border, reduced)| self.solve_group(border, reduced, &mut inside));
-        let local = rows.backward(problem, state, rho, system, &local, &inside);
-        let mut border = frame.lift(&inside);
-        if let Some(rest) = rest {
-            self.groups.iter().for_each(|(own, _)| own.add_rest(&rest, &mut border));
-        }
-        Step { local, border }
+        let reduce = |inside: &mut Array2<f64>| {
+            self.groups.iter().for_each(|(border, reduced)| self.solve_group(border, reduced, inside));
+        };
+        let borders = self.groups.iter().map(|(border, _)| border);
+        rows.solve(problem, state, rho, system, rhs, (borders, reduce))
     }
 
     fn solve_group(&self, border: &Border, reduced: &Reduced, inside: &mut Array2<f64>) {
@@ -177,35 +173,4 @@ impl ExactFactor {
             }
         }
     }
-}
-
-/// `G (x) I + UU'` of a group.
-fn own_curvature(problem: &Problem, system: &System, group: usize, gram: &Array2<f64>) -> Option<Kronecker> {
-    let frame = &system.lin.frame;
-    let rows = &frame.groups()[group].rows;
-    let gauge = gauge_of(problem, system, frame, group, rows).into_iter().map(|(place, u)| {
-        let mut column = Array2::zeros((rows.len(), frame.rank()));
-        column.slice_mut(s![place..place + u.nrows(), ..]).assign(&u);
-        column
-    });
-    let gram = gram.select(Axis(0), rows).select(Axis(1), rows);
-    Kronecker::new(Cholesky::new(gram.view())?, gauge.collect())
-}
-
-/// The pinned motions of atoms whose decoder rows are among these, in the frame's channels, each with its place there.
-fn gauge_of(
-    problem: &Problem,
-    system: &System,
-    frame: &Frame,
-    group: usize,
-    rows: &[usize],
-) -> Vec<(usize, Array2<f64>)> {
-    let own = |atom: usize| rows.binary_search(&problem.rows_of(atom).start).ok();
-    let columns = system.pins.columns.iter();
-    columns
-        .filter_map(|column| {
-            let scaled = &column.border * column.scale;
-            own(column.atom).map(|place| (place, frame.groups()[group].inside(scaled.view())))
-        })
-        .collect()
 }

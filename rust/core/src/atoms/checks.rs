@@ -12,6 +12,12 @@ fn along(atom: &dyn Atom, t: &[f64], u: &[f64], s: f64) -> Vec<f64> {
     phi
 }
 
+/// Step of the differences along a curve.
+const STEP: f64 = 1e-3;
+/// The farthest that a coordinate moves in them: three steps along a direction that names one axis three times or, at
+/// most, the first two of its parts.
+pub const REACH: f64 = 3.0 * 1.7 * STEP;
+
 /// Directions that determine symmetric forms to the third order.
 fn directions(dim: usize) -> Vec<Vec<f64>> {
     let mut out = Vec::new();
@@ -52,7 +58,7 @@ pub fn chart(atom: &dyn Atom, t: &[f64]) {
     let mut phi = vec![0.0; m];
     atom.basis(t, &mut phi);
     assert_eq!(phi, at.phi);
-    let e = 1e-3;
+    let e = STEP;
     for u in directions(d) {
         let [farther_low, far_low, low, high, far_high, farther_high] =
             [-3.0, -2.0, -1.0, 1.0, 2.0, 3.0].map(|s| along(atom, t, &u, s * e));

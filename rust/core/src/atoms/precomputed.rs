@@ -468,12 +468,21 @@ mod tests {
         ]
     }
 
+    /// Distance of a coordinate to the nearest knot.
+    fn to_knots(axis: &Axis, t: f64) -> f64 {
+        let low = axis.range().0;
+        let at = axis.period.map_or(t, |period| low + wrap(t - low, period));
+        axis.knots.iter().map(|knot| (at - knot).abs()).fold(f64::INFINITY, f64::min)
+    }
+
     proptest! {
         #[test]
         fn chart(which in 0usize..5, t in proptest::array::uniform3(-1.9f64..1.9)) {
             let table = &tables()[which];
-            // the stencils of the third order must not cross a knot, where the sixth derivative jumps
-            checks::chart(table, &t[..table.dim()]);
+            let t = &t[..table.dim()];
+            // at a knot the fifth derivative jumps, which no difference across it shows
+            prop_assume!(table.axes.iter().zip(t).all(|(axis, &t)| to_knots(axis, t) > checks::REACH));
+            checks::chart(table, t);
         }
 
         #[test]

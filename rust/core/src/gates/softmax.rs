@@ -314,6 +314,19 @@ mod tests {
         })
     }
 
+    /// Signs of the entries of the entropy's Hessian. Equal shifts of all logits do not change it, so that the column of
+    /// the last atom, whose logit is not free, is what the others sum to.
+    fn signs(gate: &Softmax, l: &[f64]) -> Vec<bool> {
+        let f = l.len() - 1;
+        let axes = (0..f).map(|w| (0..f).map(|j| f64::from(u8::from(j == w))).collect());
+        let columns = axes.chain([vec![1.0; f]]).flat_map(|v: Vec<f64>| {
+            let mut column = vec![0.0; f];
+            gate.prior_hessian_apply(l, 1.0, &v, &mut column);
+            column
+        });
+        columns.map(|v| v > 0.0).collect()
+    }
+
     proptest! {
         #[test]
         fn derivatives_match_differences(l in logits(), temperature in 0.5f64..2.0) {
@@ -342,8 +355,9 @@ mod tests {
                 gate.majoriser_adjoint(&l, 1.0, &weights, &mut adjoint);
                 let slope: f64 =
                     (0..f).map(|k| weights[k] * (p_hi.majoriser[k] - p_lo.majoriser[k]) / (2.0 * e)).sum();
-                // an entry of the Hessian near zero may change sign within the difference
-                prop_assert!((slope - adjoint[w]).abs() < 1e-5 * (1.0 + weights.iter().sum::<f64>()));
+                // the majoriser has a kink where an entry of the Hessian is zero, and no slope across it
+                let smooth = signs(&gate, &down) == signs(&gate, &up);
+                prop_assert!(!smooth || (slope - adjoint[w]).abs() < 1e-5 * (1.0 + weights.iter().sum::<f64>()));
                 for j in 0..f {
                     prop_assert!(((p_hi.gradient[j] - p_lo.gradient[j]) / (2.0 * e) - column[j]).abs() < 1e-6);
                 }

@@ -41,6 +41,11 @@ pub(super) fn opened(problem: &Problem, guess: &mut Guess) {
         Some(labels.iter().map(|&label| (0..atoms).filter(|&k| used(label, k)).map(|k| k as u32).collect()).collect());
 }
 
+/// Whether atoms need too many components to look at them pair by pair.
+pub(super) fn are_many(problem: &Problem) -> bool {
+    overlapping::are_many(problem.n_rows(), &problem.atoms().iter().map(|a| a.seed_components()).collect::<Vec<_>>())
+}
+
 /// Guesses from independent components.
 pub(super) fn independent(problem: &Problem, random_state: u64) -> Vec<Guess> {
     let sizes: Vec<usize> = problem.atoms().iter().map(|a| a.seed_components()).collect();

@@ -8,6 +8,7 @@
 mod assignment;
 mod charts;
 mod components;
+mod fixed_point;
 mod geodesic;
 mod independent;
 mod overlapping;
@@ -53,11 +54,17 @@ pub fn seeds(
         }
         return Ok(vec![start(problem, independent::routed(problem, routing))?.1]);
     }
-    let mut guesses =
-        if problem.n_atoms() == 1 { single(problem) } else { clustered(problem, n_init, random_state, interrupted) };
-    if !problem.gate().shares() {
+    let shares = problem.gate().shares();
+    let components = if shares { Vec::new() } else { independent::independent(problem, random_state) };
+    // where components are many enough to be told apart at once, clusters of rows have nothing to add
+    let mut guesses = match problem.n_atoms() {
+        1 => single(problem),
+        _ if !components.is_empty() && independent::are_many(problem) => Vec::new(),
+        _ => clustered(problem, n_init, random_state, interrupted),
+    };
+    if !shares {
         guesses.iter_mut().for_each(|guess| independent::opened(problem, guess));
-        guesses.extend(independent::independent(problem, random_state));
+        guesses.extend(components);
     }
     let mut out = Vec::new();
     for guess in guesses {

@@ -10,6 +10,7 @@
 //! A circle that half of the rows use has just the fourth moment of a Gaussian. So some starts go on by the mean radius, which is
 //! `sqrt(activity)` of its root mean square, and that of a Gaussian plane at an activity of pi/4 alone.
 
+use super::fixed_point::components_alone;
 use super::radii::{radial_contrast, separate_radii};
 use ndarray::{Array1, Array2, ArrayView2};
 use rand::{RngExt, SeedableRng};
@@ -23,8 +24,20 @@ const SWEEPS: usize = 64;
 const SETTLED: f64 = 1e-4;
 /// Random starts: the contrast has local optima.
 const STARTS: usize = 6;
+/// Random starts of many components.
+const FIXED_POINTS: usize = 2;
 /// Random starts that go by the mean radius from the beginning.
 const RADIAL_STARTS: usize = 4;
+
+/// Rows times squared components beyond which pairs are not rotated one by one: a sweep costs about that, and fourth moments
+/// of that many pairs have spurious optima.
+const PAIRS_TO: usize = 1_000_000;
+
+/// Whether there are too many components to rotate them by pairs.
+pub(super) fn are_many(n_rows: usize, sizes: &[usize]) -> bool {
+    let d: usize = sizes.iter().sum();
+    n_rows.saturating_mul(d * d) > PAIRS_TO
+}
 
 /// Rows in one atom's subspace, and where they use it.
 pub struct Component {
@@ -43,6 +56,14 @@ pub fn components(whitened: ArrayView2<'_, f64>, sizes: &[usize], random_state: 
     for (g, d) in sizes.iter().enumerate() {
         group.extend(std::iter::repeat_n(g, *d));
         starts.push(starts[g] + d);
+    }
+    let set = |y: &Vec<Vec<f64>>| {
+        let of = |g: usize| Array2::from_shape_fn((whitened.nrows(), sizes[g]), |(i, c)| y[starts[g] + c][i]);
+        (0..sizes.len()).map(|g| component(of(g).view())).collect()
+    };
+    if are_many(whitened.nrows(), sizes) {
+        let seeds = (0..FIXED_POINTS as u64).map(|start| random_state.wrapping_add(start << 40));
+        return seeds.map(|seed| set(&grouped(components_alone(whitened, seed), sizes))).collect();
     }
     let mut found: Vec<(f64, Vec<Vec<f64>>)> = Vec::new();
     for start in 0..2 * STARTS {
@@ -80,10 +101,6 @@ pub fn components(whitened: ArrayView2<'_, f64>, sizes: &[usize], random_state: 
         |a: &mut (f64, Vec<Vec<f64>>), b: &mut (f64, Vec<Vec<f64>>)| (a.0 - b.0).abs() <= SETTLED * (1.0 + b.0.abs());
     found.dedup_by(same);
     radial.dedup_by(same);
-    let set = |y: &Vec<Vec<f64>>| {
-        let of = |g: usize| Array2::from_shape_fn((whitened.nrows(), sizes[g]), |(i, c)| y[starts[g] + c][i]);
-        (0..sizes.len()).map(|g| component(of(g).view())).collect()
-    };
     found.iter().chain(&radial).map(|(_, y)| set(y)).collect()
 }
 
@@ -315,6 +332,17 @@ mod tests {
         };
         let best = found.iter().map(worst).max().unwrap();
         assert!(best > 760, "{best}");
+    }
+
+    #[test]
+    fn many_circles_are_told_apart() {
+        let (rows, on) = circles(1500, 24, 0.2);
+        assert!(are_many(1500, &[2; 24]));
+        for set in components(rows.view(), &[2; 24], 0) {
+            let agreement = |c: &Component, truth: &[bool]| c.active.iter().zip(truth).filter(|(a, b)| a == b).count();
+            let worst = on.iter().map(|truth| set.iter().map(|c| agreement(c, truth)).max().unwrap()).min().unwrap();
+            assert!(worst > 1450, "{worst}");
+        }
     }
 
     #[test]

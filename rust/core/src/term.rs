@@ -1,6 +1,6 @@
 //! A problem with a state: the value object that the outer loop moves.
 
-use crate::arrow::{ArrowSchur, Curvature, Elimination, Ending, Factor, Factored, Frame, Plan, Shape, Step};
+use crate::arrow::{ArrowSchur, Curvature, Elimination, Ending, Factor, Factored, Frame, Plan, Shape, Step, Whitening};
 use crate::errors::ShapeError;
 use crate::evidence::{explicit_gradient, fellner_schall, gradient, log_det_adjoint, Evidence, EvidenceParts, Traces};
 use crate::layout::SaeRowLayout;
@@ -17,6 +17,9 @@ use std::sync::Arc;
 pub struct SaeManifoldTerm {
     pub problem: Arc<Problem>,
     pub state: State,
+    /// What an estimated determinant is whitened with, from the first evaluation with a gradient on: as long as it stays, V is
+    /// a smooth function of the strengths.
+    pub whitening: Option<Arc<Whitening>>,
 }
 
 /// Settings of an evaluation.
@@ -44,6 +47,8 @@ impl Default for EvaluationOptions {
 pub struct Evaluation {
     /// V; infinite when the strengths are infeasible.
     pub value: f64,
+    /// Of V in nats, where its determinant is an estimate.
+    pub standard_error: Option<f64>,
     /// In the order of `rho.to_flat()`; empty when not asked for or infeasible.
     pub gradient: Vec<f64>,
     /// The gradient without the motion of the inner variables; empty when no traces were asked for.
@@ -65,7 +70,7 @@ pub struct Evaluation {
 
 impl SaeManifoldTerm {
     pub fn new(problem: Arc<Problem>, state: State) -> Self {
-        Self { problem, state }
+        Self { problem, state, whitening: None }
     }
 
     /// The plan for this state's shape.
@@ -146,6 +151,7 @@ impl SaeManifoldTerm {
         let inner = solve(problem, self.state.clone(), rho, &inner_options, interrupted);
         let mut out = Evaluation {
             value: f64::INFINITY,
+            standard_error: None,
             gradient: Vec::new(),
             explicit_gradient: Vec::new(),
             traces: Traces::default(),
@@ -164,7 +170,8 @@ impl SaeManifoldTerm {
         let state = &out.term.state;
         out.loss = factored.system.lin.loss;
         let Factored { system, factor: stiffened, .. } = factored;
-        let found = Factored::from_system(problem, state, rho, elimination, Curvature::Evidence, system)
+        let whitening = self.whitening.clone();
+        let found = Factored::from_system(problem, state, rho, elimination, Curvature::Evidence, system, whitening)
             .and_then(|factored| Evidence::new(problem, state, rho, &factored).map(|evidence| (factored, evidence)));
         let Some((factored, evidence)) = found else {
             out.status = Status::Infeasible;
@@ -172,6 +179,12 @@ impl SaeManifoldTerm {
         };
         out.parts = evidence.parts;
         out.value = evidence.value;
+        let estimate = factored.estimated();
+        out.standard_error = estimate.map(|estimate| 0.5 * estimate.standard_error());
+        if options.gradient || options.traces {
+            out.term.whitening = estimate.map(|estimate| estimate.whitening().clone());
+        }
+        let state = &out.term.state;
         if (options.gradient || options.traces) && inner.status != Status::Interrupted {
             let (explicit, adjoint) = explicit_gradient(problem, state, rho, &factored, &evidence);
             out.traces = Traces::new(problem, state, rho, &factored, &adjoint);
@@ -252,6 +265,11 @@ impl SaeManifoldTerm {
     /// Gamma of chapter 2.4 at this state: `tr(H^-1 dH/dtheta)`.
     pub fn logdet_theta_adjoint(&self, rho: &SaeManifoldRho) -> Result<Step, ShapeError> {
         let (factored, evidence) = self.factored_here(rho)?;
+        if factored.estimated().is_some() {
+            return Err(ShapeError::value(
+                "the determinant is estimated here: its adjoint in the inner variables is not",
+            ));
+        }
         Ok(log_det_adjoint(&self.problem, &self.state, rho, &factored, &evidence))
     }
 
@@ -260,7 +278,7 @@ impl SaeManifoldTerm {
         let (factored, evidence) = self.factored_here(rho)?;
         // residuals in the norm of H say little of the exact Hessian's where a coordinate has hardly any curvature in H
         let (elimination, curvature) = (self.plan(None).elimination, Curvature::Stiffened);
-        let stiffened = Factor::new(&self.problem, &self.state, rho, elimination, curvature, &factored.system)
+        let stiffened = Factor::new(&self.problem, &self.state, rho, elimination, curvature, &factored.system, None)
             .ok_or_else(not_positive_definite)?;
         let (explicit, adjoint) = explicit_gradient(&self.problem, &self.state, rho, &factored, &evidence);
         let factors = (&factored, &stiffened);

@@ -59,6 +59,11 @@ impl Evaluation {
     fn value(&self) -> f64 {
         self.core.value
     }
+    /// Standard error of V in nats where its determinant is an estimate, else None.
+    #[getter]
+    fn standard_error(&self) -> Option<f64> {
+        self.core.standard_error
+    }
     #[getter]
     fn gradient<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f64>> {
         to_py1(py, &self.core.gradient)

@@ -26,8 +26,9 @@ fn elimination(name: &str) -> PyResult<Option<Elimination>> {
         "primal" => Ok(Some(Elimination::Primal)),
         "dual" => Ok(Some(Elimination::Dual)),
         "complement" => Ok(Some(Elimination::Complement)),
+        "stochastic" => Ok(Some(Elimination::Stochastic)),
         other => Err(PyValueError::new_err(format!(
-            "elimination must be \"auto\", \"primal\", \"dual\" or \"complement\", got {other:?}"
+            "elimination must be \"auto\", \"primal\", \"dual\", \"complement\" or \"stochastic\", got {other:?}"
         ))),
     }
 }
@@ -35,7 +36,8 @@ fn elimination(name: &str) -> PyResult<Option<Elimination>> {
 fn planned(py: Python<'_>, plan: Plan) -> PyResult<Bound<'_, PyDict>> {
     let out = PyDict::new(py);
     out.set_item("elimination", plan.elimination.name())?;
-    out.set_item("method", "dense")?;
+    let method = if plan.elimination == Elimination::Stochastic { "stochastic" } else { "dense" };
+    out.set_item("method", method)?;
     out.set_item("dense_size", plan.dense_size)?;
     out.set_item("keep_rows", plan.keeps_rows)?;
     out.set_item("chunk_rows", CHUNK_ROWS)?;

@@ -1,6 +1,7 @@
 //! One factorisation of `H + UU'`, by whichever elimination.
 
 use super::decoders_first::DecodersFirst;
+use super::estimated::{Estimated, Whitening};
 use super::exact::ExactFactor;
 use super::rows_first::RowsFirst;
 use super::spectral::Nulls;
@@ -10,6 +11,7 @@ use crate::rho::SaeManifoldRho;
 use crate::row::{Chunk, RowView};
 use crate::state::State;
 use ndarray::Array2;
+use std::sync::Arc;
 
 /// Which variables go first, and in which channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub enum Elimination {
     Complement,
     /// Decoders first.
     Dual,
+    /// Rows first, with a border of all p channels whose determinant is estimated from products with it.
+    Stochastic,
 }
 
 impl Elimination {
@@ -28,13 +32,14 @@ impl Elimination {
             Self::Primal => "primal",
             Self::Complement => "complement",
             Self::Dual => "dual",
+            Self::Stochastic => "stochastic",
         }
     }
 
     /// The channels it works in.
     pub fn frame(self, problem: &Problem, state: &State) -> Frame {
         match self {
-            Self::Primal => Frame::full(problem, &state.decoders),
+            Self::Primal | Self::Stochastic => Frame::full(problem, &state.decoders),
             Self::Complement => Frame::span(problem, state, true),
             Self::Dual => Frame::span(problem, state, false),
         }
@@ -91,6 +96,8 @@ pub struct RowTraces {
 pub enum Factor {
     RowsFirst(RowsFirst),
     DecodersFirst(DecodersFirst),
+    /// Of the evidence's curvature, with an estimate of its determinant.
+    Estimated(Estimated),
     /// Of the exact Hessian, to step and to precondition with; it has no determinant.
     Exact(ExactFactor),
 }
@@ -104,10 +111,14 @@ impl Factor {
         elimination: Elimination,
         curvature: Curvature,
         system: &System,
+        whitening: Option<Arc<Whitening>>,
     ) -> Option<Self> {
         let nulls = Nulls::new(problem, state, system, curvature);
         Some(match elimination {
-            Elimination::Primal | Elimination::Complement => {
+            Elimination::Stochastic if curvature == Curvature::Evidence => {
+                Self::Estimated(Estimated::new(problem, state, rho, nulls, system, whitening)?)
+            }
+            Elimination::Primal | Elimination::Complement | Elimination::Stochastic => {
                 Self::RowsFirst(RowsFirst::new(problem, state, rho, curvature, nulls, system)?)
             }
             Elimination::Dual => {
@@ -121,6 +132,7 @@ impl Factor {
         match self {
             Self::RowsFirst(f) => &f.nulls,
             Self::DecodersFirst(f) => &f.nulls,
+            Self::Estimated(f) => &f.nulls,
             Self::Exact(f) => f.nulls(),
         }
     }
@@ -129,6 +141,7 @@ impl Factor {
         match self {
             Self::RowsFirst(f) => f.log_det,
             Self::DecodersFirst(f) => f.log_det,
+            Self::Estimated(f) => f.log_det,
             Self::Exact(_) => unreachable!("determinants are taken of the evidence's curvature"),
         }
     }
@@ -149,6 +162,7 @@ impl Factor {
         match self {
             Self::RowsFirst(f) => f.solve(problem, state, rho, system, rhs),
             Self::DecodersFirst(f) => f.solve(problem, state, rho, system, rhs),
+            Self::Estimated(f) => f.solve(problem, state, rho, system, rhs),
             Self::Exact(f) => f.solve(problem, state, rho, system, rhs),
         }
     }
@@ -173,18 +187,23 @@ impl Factored {
         curvature: Curvature,
     ) -> Option<Self> {
         let system = System::new(problem, state, rho, elimination.frame(problem, state))?;
-        Self::from_system(problem, state, rho, elimination, curvature, system)
+        Self::from_system(problem, state, rho, elimination, curvature, system, None)
     }
 
+    /// Where the determinant is estimated, by a given whitening of the border or by a new one.
     pub fn from_system(
         problem: &Problem,
         state: &State,
         rho: &SaeManifoldRho,
         elimination: Elimination,
         curvature: Curvature,
-        system: System,
+        mut system: System,
+        whitening: Option<Arc<Whitening>>,
     ) -> Option<Self> {
-        let factor = Factor::new(problem, state, rho, elimination, curvature, &system)?;
+        if let Some(whitening) = &whitening {
+            whitening.rescale(&mut system.gauge);
+        }
+        let factor = Factor::new(problem, state, rho, elimination, curvature, &system, whitening)?;
         let coupled = curvature == Curvature::Evidence && !system.lin.columns.terms.is_empty();
         let coupling = if coupled {
             Some(Coupling::new(problem, state, &system, |b| factor.solve(problem, state, rho, &system, b))?)
@@ -209,7 +228,15 @@ impl Factored {
                 return Some(Self { system, factor: Factor::Exact(factor), coupling: None });
             }
         }
-        Self::from_system(problem, state, rho, elimination, Curvature::Stiffened, system)
+        Self::from_system(problem, state, rho, elimination, Curvature::Stiffened, system, None)
+    }
+
+    /// The factor whose determinant is an estimate, if it is one.
+    pub fn estimated(&self) -> Option<&Estimated> {
+        match &self.factor {
+            Factor::Estimated(f) => Some(f),
+            _ => None,
+        }
     }
 
     /// Whether steps are made with the exact Hessian.
@@ -236,6 +263,10 @@ impl Factored {
         match &self.factor {
             Factor::RowsFirst(f) => SelectedInverse::RowsFirst(f.inverse(problem, &self.system)),
             Factor::DecodersFirst(f) => SelectedInverse::DecodersFirst(f.inverse(problem, state, rho, &self.system)),
+            Factor::Estimated(_) => {
+                let m = problem.width();
+                SelectedInverse::Estimated(Array2::zeros((m, m)))
+            }
             Factor::Exact(_) => unreachable!("traces are taken of the evidence's curvature"),
         }
     }
@@ -245,6 +276,8 @@ impl Factored {
 pub enum SelectedInverse {
     RowsFirst(super::rows_first::BorderInverse),
     DecodersFirst(super::decoders_first::FullInverse),
+    /// Nothing over the border: what is known of it are the estimate's directions, a low-rank term like others.
+    Estimated(Array2<f64>),
 }
 
 impl SelectedInverse {
@@ -253,6 +286,7 @@ impl SelectedInverse {
         match self {
             Self::RowsFirst(x) => &x.trace,
             Self::DecodersFirst(x) => &x.trace,
+            Self::Estimated(trace) => trace,
         }
     }
 
@@ -271,7 +305,10 @@ impl SelectedInverse {
                 x.visit_rows(problem, state, rho, &factored.system, f, chunk, visit);
             }
             (Self::DecodersFirst(x), _) => x.visit_rows(problem, state, rho, &factored.system, chunk, visit),
-            (Self::RowsFirst(_), Factor::DecodersFirst(_) | Factor::Exact(_)) => {
+            (Self::Estimated(_), Factor::Estimated(f)) => {
+                f.visit_rows(problem, state, &factored.system, chunk, visit);
+            }
+            (Self::RowsFirst(_) | Self::Estimated(_), _) => {
                 unreachable!("a selected inverse belongs to the factor that made it")
             }
         }

@@ -11,6 +11,11 @@ const VECTORS: usize = 9;
 /// Arrays of a chunk's rows in all channels that are alive at once.
 const CHUNK_BUFFERS: usize = 3;
 
+/// Border vectors that an estimate of the determinant holds: recurrences of a few dozen steps, and what is kept of all.
+const STOCHASTIC_BORDERS: usize = 400;
+/// A dense system of more variables is not formed: its determinant is estimated.
+const EXACT_TO: usize = 8192;
+
 /// What the cost of a fit depends on. Counts of rows' atoms, coordinates and basis columns are totals over the rows' supports.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Shape {
@@ -69,17 +74,24 @@ impl Shape {
                 (false, false) => Elimination::Primal,
             });
         let square = |size: usize| size.saturating_mul(size);
-        let (size, entries) = match elimination {
+        let dense = |elimination| match elimination {
             Elimination::Primal => (width * p, 3 * square(width * p)),
             Elimination::Complement => {
                 let sizes = self.group_widths.iter().map(|w| w * rank);
                 (sizes.clone().max().unwrap_or(0), sizes.map(|s| square(s).saturating_mul(3)).sum())
             }
+            // products with the border, a few recurrences at a time
+            Elimination::Stochastic => (width * p, STOCHASTIC_BORDERS * width * p + 3 * square(width)),
             Elimination::Dual => {
                 let across = coupled.saturating_mul(width * width.min(p));
                 (coupled, square(coupled).saturating_mul(5).saturating_add(across.saturating_mul(2)))
             }
         };
+        let (size, entries) = dense(elimination);
+        if self.forced.is_none() && size > EXACT_TO {
+            let (size, entries) = dense(Elimination::Stochastic);
+            return (Elimination::Stochastic, size, entries);
+        }
         (elimination, size, entries)
     }
 

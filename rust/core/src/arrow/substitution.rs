@@ -103,7 +103,7 @@ impl Substitution<'_> {
     }
 
     /// `x - A^-1 C y` over all local variables, for border columns y in the frame.
-    fn backward(
+    pub(super) fn backward(
         &self,
         problem: &Problem,
         state: &State,

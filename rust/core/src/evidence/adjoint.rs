@@ -7,12 +7,12 @@
 
 use super::columns::add_column_traces;
 use super::compact::{add_second_terms, for_each_compact, SecondSums};
-use super::gauge_terms::{add_gauge_terms, add_orbit_roughness, add_velocity_terms};
+use super::gauge_terms::{add_gauge_terms, add_orbit_roughness, add_velocity_terms, Orbit};
 use super::orbit::tangent_rows;
 use super::scale::add_scales;
 use super::sparse::SparseStep;
 use super::value::Evidence;
-use crate::arrow::{Factored, GaugeColumn, RowTraces, Step};
+use crate::arrow::{Direction, Factored, GaugeColumn, RowTraces, Step};
 use crate::gates::GatePrior;
 use crate::linalg::{axpy, dot, product, Op};
 use crate::priors::coordinate_priors;
@@ -20,7 +20,7 @@ use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{row_program, Chunk, PackedJets, RowView};
 use crate::state::State;
-use ndarray::{s, Array2, ArrayView2};
+use ndarray::{s, Array1, Array2, ArrayView2};
 use std::borrow::Cow;
 
 /// Derivatives of E.
@@ -57,21 +57,40 @@ pub(super) struct Inverse<'a> {
 }
 
 impl<'a> Inverse<'a> {
-    fn new(factored: &'a Factored, columns: &'a [SparseStep], theta: &Array2<f64>, compact: bool) -> Self {
+    fn new(
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        factored: &'a Factored,
+        columns: &'a [SparseStep],
+        theta: &Array2<f64>,
+    ) -> Self {
         let mut columns: Vec<Cow<'a, SparseStep>> = columns.iter().map(Cow::Borrowed).collect();
         let mut theta = theta.clone();
         if let Some(coupling) = &factored.coupling {
             // the columns that couple all rows correct the inverse in the same form
-            let (j, more) = (columns.len(), coupling.solved.len());
             columns.extend(coupling.solved.iter().map(|y| Cow::Owned(SparseStep::from(y))));
-            let mut wider = Array2::zeros((j + more, j + more));
-            wider.slice_mut(s![..j, ..j]).assign(&theta);
-            wider.slice_mut(s![j.., j..]).assign(&-&coupling.core);
-            theta = wider;
+            theta = beside(&theta, &-&coupling.core);
+        }
+        if let Some(estimate) = factored.estimated() {
+            let directions = estimate.directions();
+            let followed =
+                |d: &Direction| SparseStep::from(&estimate.followed(problem, state, rho, &factored.system, &d.border));
+            columns.extend(directions.iter().map(|d| Cow::Owned(followed(d))));
+            theta = beside(&theta, &Array2::from_diag(&directions.iter().map(|d| d.weight).collect::<Array1<f64>>()));
         }
         let border = columns.iter().map(|y| factored.system.lin.frame.split(&y.border).0).collect();
-        Self { columns, theta, border, compact }
+        Self { columns, theta, border, compact: false }
     }
+}
+
+/// A block diagonal matrix.
+fn beside(a: &Array2<f64>, b: &Array2<f64>) -> Array2<f64> {
+    let (j, more) = (a.nrows(), b.nrows());
+    let mut out = Array2::zeros((j + more, j + more));
+    out.slice_mut(s![..j, ..j]).assign(a);
+    out.slice_mut(s![j.., j..]).assign(b);
+    out
 }
 
 /// Half the traces of X against the derivatives of H.
@@ -95,7 +114,7 @@ pub fn log_det_adjoint(
 ) -> Step {
     let mut columns = tangents(problem, state, factored);
     columns.iter_mut().zip(&evidence.solved).for_each(|(g, y)| *g = g.minus(y));
-    let inverse = Inverse::new(factored, &columns, &evidence.theta, false);
+    let inverse = Inverse::new(problem, state, rho, factored, &columns, &evidence.theta);
     let mut theta = half_traces(problem, state, rho, factored, &inverse).theta;
     theta.scale(2.0);
     state.frames.project(problem, &mut theta.border);
@@ -120,12 +139,14 @@ pub fn evidence_adjoint(
     factored: &Factored,
     evidence: &Evidence,
 ) -> Adjoint {
-    let inverse = Inverse::new(factored, &evidence.solved, &evidence.theta, problem.is_proper());
+    let inverse = Inverse::new(problem, state, rho, factored, &evidence.solved, &evidence.theta);
+    let inverse = Inverse { compact: problem.is_proper(), ..inverse };
     let traces = half_traces(problem, state, rho, factored, &inverse);
     let HalfTraces { mut theta, rho: mut by_rho, data, mut roughness } = traces;
-    add_gauge_terms(problem, state, rho, factored, evidence, &mut theta.border);
+    let orbit = Orbit::new(problem, factored, evidence);
+    add_gauge_terms(problem, factored, evidence, &orbit, &mut theta.border);
     add_velocity_terms(problem, state, rho, factored, evidence, &mut theta.local);
-    add_orbit_roughness(problem, factored, evidence, &mut roughness);
+    add_orbit_roughness(problem, factored, &orbit, &mut roughness);
     add_scales(problem, state, rho, factored, &evidence.scales, &mut theta, &mut by_rho, &mut roughness);
     state.frames.project(problem, &mut theta.border);
     for (k, trace) in roughness.iter().enumerate() {
@@ -334,6 +355,9 @@ impl RowWork<'_> {
             of_border.fill(0.0);
             for &h in &reaching {
                 let t = theta[[g, h]];
+                if t == 0.0 {
+                    continue;
+                }
                 (0..q).for_each(|v| of_local[v] += t * y(h, v));
                 axpy(t, moved(h), &mut of_border);
             }
@@ -455,7 +479,7 @@ fn roughness_traces(
 ) -> Vec<f64> {
     let mut trace = border_trace.clone();
     for (a, ya) in inverse.border.iter().enumerate() {
-        for (b, yb) in inverse.border.iter().enumerate() {
+        for (b, yb) in inverse.border.iter().enumerate().filter(|(b, _)| inverse.theta[[a, *b]] != 0.0) {
             trace.scaled_add(inverse.theta[[a, b]], &ya.dot(&yb.t()));
         }
     }

@@ -3,7 +3,7 @@
 use super::orbit::{for_each_velocity, tangent_rows};
 use super::sparse::SparseStep;
 use super::value::Evidence;
-use crate::arrow::{Factored, GaugeColumn, Step};
+use crate::arrow::{Factored, GaugeColumn};
 use crate::linalg::axpy;
 use crate::priors::coordinate_priors;
 use crate::problem::Problem;
@@ -11,37 +11,94 @@ use crate::rho::SaeManifoldRho;
 use crate::state::State;
 use ndarray::{s, Array2};
 
+/// What the derivatives of the orbit's terms are made of, for all motions g with tangent G_g and `E = HG`, T = G'E.
+pub(super) struct Orbit {
+    /// `Psi = Theta - T^-1`, which is `T^-1 E'XE T^-1`.
+    psi: Array2<f64>,
+    /// The decoder rows, over the motion's own atom, of `X E T^-1`, which is `sum_h Theta_gh Y_h`.
+    pulled: Vec<Array2<f64>>,
+    /// Those of `X U`: with `XU (U'G) = G` they are `sum_h (U'G)^-1_hg G_h`, unless X is an estimate.
+    pinned: Vec<Array2<f64>>,
+}
+
+impl Orbit {
+    pub(super) fn new(problem: &Problem, factored: &Factored, evidence: &Evidence) -> Self {
+        let columns = &factored.system.gauge.columns;
+        let rows = |g: usize| s![problem.rows_of(columns[g].atom), ..];
+        let mut psi = &evidence.theta - &evidence.orbit_inverse;
+        let mut pulled: Vec<Array2<f64>> = columns.iter().map(|column| Array2::zeros(column.border.dim())).collect();
+        for (g, pulled) in pulled.iter_mut().enumerate() {
+            for (h, y) in evidence.solved.iter().enumerate() {
+                pulled.scaled_add(evidence.theta[[g, h]], &y.border.slice(rows(g)));
+            }
+        }
+        let pinned = match factored.estimated() {
+            None => (0..columns.len()).map(|g| pinned(columns, evidence, g)).collect(),
+            Some(estimate) => {
+                estimate.for_each_absorbed(|from, own, own_psi| {
+                    let to = from + own.len();
+                    let mut block = psi.slice_mut(s![from..to, from..to]);
+                    block += &own_psi;
+                    own.iter().zip(&mut pulled[from..to]).for_each(|(own, pulled)| *pulled += own);
+                });
+                (0..columns.len()).map(|g| estimate_pinned(problem, factored, evidence, g)).collect()
+            }
+        };
+        Self { psi, pulled, pinned }
+    }
+}
+
+/// `X U_g` over the motion's own decoder rows.
+fn pinned(columns: &[GaugeColumn], evidence: &Evidence, g: usize) -> Array2<f64> {
+    let mut out = Array2::zeros(columns[g].border.dim());
+    for (h, other) in partners(columns, &columns[g]) {
+        out.scaled_add(evidence.border_inverse[[h, g]] / columns[g].scale, &other.border);
+    }
+    out
+}
+
+/// The same by the X whose traces are the estimate's derivative.
+fn estimate_pinned(problem: &Problem, factored: &Factored, evidence: &Evidence, g: usize) -> Array2<f64> {
+    let column = &factored.system.gauge.columns[g];
+    let rows = s![problem.rows_of(column.atom), ..];
+    let mut out = Array2::zeros(column.border.dim());
+    for direction in factored.estimated().map_or(&[][..], |estimate| estimate.directions()) {
+        let seen = direction.weight * column.dot_border(problem, &direction.border);
+        out.scaled_add(seen, &direction.border.slice(rows));
+    }
+    // the coupling of columns and the motions that are solved for correct it as they do X
+    if let Some(coupling) = &factored.coupling {
+        let against: Vec<f64> = coupling.solved.iter().map(|z| column.dot_border(problem, &z.border)).collect();
+        for (a, z) in coupling.solved.iter().enumerate() {
+            let t: f64 = against.iter().enumerate().map(|(b, v)| coupling.core[[a, b]] * v).sum();
+            out.scaled_add(-t, &z.border.slice(rows));
+        }
+    }
+    let against: Vec<f64> = evidence.solved.iter().map(|y| column.dot_border(problem, &y.border)).collect();
+    for (a, y) in evidence.solved.iter().enumerate() {
+        let t: f64 = against.iter().enumerate().map(|(b, v)| evidence.theta[[a, b]] * v).sum();
+        out.scaled_add(t, &y.border.slice(rows));
+    }
+    out
+}
+
 /// Terms of the decoders' gauge tangents G_k = -J_k B_k: `tr(U'X dU) - d ln det(U'G)` and the motion of E and of G'E.
 pub(super) fn add_gauge_terms(
     problem: &Problem,
-    state: &State,
-    rho: &SaeManifoldRho,
     factored: &Factored,
     evidence: &Evidence,
+    orbit: &Orbit,
     border: &mut Array2<f64>,
 ) {
     let system = &factored.system;
     for (g, column) in system.gauge.columns.iter().enumerate() {
-        let rows = s![problem.rows_of(column.atom), ..];
-        let mut u = Step { local: vec![0.0; state.layout_of_rows().len()], border: Array2::zeros(border.dim()) };
-        column.add_border(problem, 1.0, &mut u.border);
-        let against: Vec<f64> = evidence.solved.iter().map(|y| y.dot_border(&u.border)).collect();
-        let mut xu = factored.solve(problem, state, rho, &u).border;
-        for (a, y) in evidence.solved.iter().enumerate() {
-            let t: f64 = against.iter().enumerate().map(|(b, v)| evidence.theta[[a, b]] * v).sum();
-            xu.scaled_add(t, &y.border);
-        }
-        let mut by_tangent = xu.slice(rows).to_owned() * column.scale;
+        let mut by_tangent = &orbit.pinned[g] * column.scale;
         for (h, other) in partners(&system.gauge.columns, column) {
             by_tangent.scaled_add(-2.0 * evidence.border_inverse[[g, h]], &other.border);
-            by_tangent.scaled_add(evidence.theta[[g, h]] - evidence.orbit_inverse[[g, h]], &evidence.stiff[h]);
+            by_tangent.scaled_add(orbit.psi[[g, h]], &evidence.stiff[h]);
         }
-        let mut pulled = Array2::zeros(column.border.dim());
-        for (h, y) in evidence.solved.iter().enumerate() {
-            pulled.scaled_add(evidence.theta[[g, h]], &y.border.slice(rows));
-        }
-        by_tangent -= &system.lin.prior.precision[column.atom].dot(&pulled);
-        let mut out = border.slice_mut(rows);
+        by_tangent -= &system.lin.prior.precision[column.atom].dot(&orbit.pulled[g]);
+        let mut out = border.slice_mut(s![problem.rows_of(column.atom), ..]);
         out -= &column.basis_map.t().dot(&by_tangent);
     }
 }
@@ -89,17 +146,15 @@ pub(super) fn add_velocity_terms(
 }
 
 /// The orbit's share of the derivative in each ln lambda_k: the motion of E and of G'E with R_k.
-pub(super) fn add_orbit_roughness(problem: &Problem, factored: &Factored, evidence: &Evidence, out: &mut [f64]) {
-    for (g, column) in factored.system.gauge.columns.iter().enumerate() {
+pub(super) fn add_orbit_roughness(problem: &Problem, factored: &Factored, orbit: &Orbit, out: &mut [f64]) {
+    debug_assert_eq!(out.len(), problem.n_atoms());
+    let columns = &factored.system.gauge.columns;
+    for (g, column) in columns.iter().enumerate() {
         let rough = factored.system.lin.prior.roughness[column.atom].dot(&column.border);
-        let inner = |a: ndarray::ArrayView2<'_, f64>| a.iter().zip(&rough).map(|(x, y)| x * y).sum::<f64>();
-        for (h, other) in partners(&factored.system.gauge.columns, column) {
-            let weight = evidence.theta[[g, h]] - evidence.orbit_inverse[[g, h]];
-            out[column.atom] += 0.5 * weight * inner(other.border.view());
+        let inner = |a: &Array2<f64>| a.iter().zip(&rough).map(|(x, y)| x * y).sum::<f64>();
+        for (h, other) in partners(columns, column) {
+            out[column.atom] += 0.5 * orbit.psi[[g, h]] * inner(&other.border);
         }
-        for (h, y) in evidence.solved.iter().enumerate() {
-            let rows = s![problem.rows_of(column.atom), ..];
-            out[column.atom] -= evidence.theta[[g, h]] * inner(y.border.slice(rows));
-        }
+        out[column.atom] -= inner(&orbit.pulled[g]);
     }
 }

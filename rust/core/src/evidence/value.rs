@@ -92,8 +92,13 @@ impl Evidence {
         let (t_factor, inner_factor) = (Cholesky::new(t.view())?, Cholesky::new(inner.view())?);
         let ln_w = inner_factor.log_det() + columns.iter().map(|c| c.scale.ln()).sum::<f64>();
         let len = state.layout_of_rows().len();
-        let solve = |e: &SparseStep| SparseStep::from(&factored.solve(problem, state, rho, &e.dense(len)));
-        let solved: Vec<SparseStep> = e.iter().map(solve).collect();
+        // motions that an estimated determinant has without them leave nothing to solve for
+        let absorbed = |g: usize| factored.estimated().is_some_and(|estimate| estimate.absorbs(g));
+        let solve = |(g, e): (usize, &SparseStep)| match absorbed(g) {
+            true => SparseStep::new(std::iter::empty(), Array2::zeros(e.border.dim())),
+            false => SparseStep::from(&factored.solve(problem, state, rho, &e.dense(len))),
+        };
+        let solved: Vec<SparseStep> = e.iter().enumerate().map(solve).collect();
         let mut reduced = Array2::zeros((j, j));
         for a in 0..j {
             for b in 0..j {

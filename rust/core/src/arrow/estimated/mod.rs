@@ -1,0 +1,347 @@
+//! The determinant of a Schur complement that is too large to form, estimated from products with it.
+//!
+//! `ln|S| = ln|P| + tr ln(R^-1 S R'^-1)` with `P = RR'` near S (`whitening`), and the trace is the mean of `z' ln(.) z` over
+//! random signs z (Hutchinson), each by Lanczos' recurrence (`lanczos`). P and the signs stay the same while a search moves the
+//! strengths, so that the estimate is a smooth function of them and its exact derivative is `tr(X dS)` with X of low rank, made
+//! of the same recurrences: `X = sum_j weight_j y_j y_j'`.
+//!
+//! Motions of an atom that only its decoder's prior sees, `E = HG` with no part over the rows, are taken from H with the
+//! determinant: `ln|H + UU'| + ln det(G'E - E'(H + UU')^-1 E) - ln det(G'E) = ln|H + UU' - E (G'E)^-1 E'|`, which needs no
+//! solve.
+
+mod lanczos;
+mod schur;
+mod whitening;
+
+use super::factor::{Curvature, RowTraces};
+use super::spectral::{ln_held, Nulls};
+use super::substitution::{solve_block, Substitution};
+use super::{Step, System};
+use crate::atoms::ChartFactor;
+use crate::linalg::{small_cholesky, Cholesky};
+use crate::problem::Problem;
+use crate::rho::SaeManifoldRho;
+use crate::row::{Chunk, RowView};
+use crate::state::State;
+use lanczos::Run;
+use ndarray::{s, Array2};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use schur::Schur;
+use std::ops::Range;
+use std::sync::Arc;
+pub use whitening::Whitening;
+
+/// Vectors of random signs.
+pub const PROBES: usize = 16;
+/// How many of them share a pass over the rows, whose Krylov bases are alive at once.
+const TOGETHER: usize = 4;
+/// Bound on the steps of a recurrence; a few dozen are enough where P is near S.
+const MAX_STEPS: usize = 256;
+/// Relative residual of solves.
+const SOLVED: f64 = 1e-13;
+/// Bound on their iterations.
+const MAX_SOLVE: usize = 1000;
+
+/// The rows' factors, and what is known of the border.
+#[derive(Debug)]
+pub struct Estimated {
+    /// Cholesky factors of the rows' blocks, laid end to end per chunk.
+    blocks: Vec<Vec<f64>>,
+    pub(super) nulls: Nulls,
+    whitening: Arc<Whitening>,
+    absorbed: Vec<Absorbed>,
+    pub(super) log_det: f64,
+    /// Standard error of the determinant's logarithm.
+    standard_error: f64,
+    directions: Vec<Direction>,
+}
+
+/// A term `weight y y'` of X over the border, y stacked decoders (M x p).
+#[derive(Debug)]
+pub struct Direction {
+    pub weight: f64,
+    pub border: Array2<f64>,
+}
+
+/// Motions of one atom that are taken from H with the determinant.
+#[derive(Debug)]
+pub(super) struct Absorbed {
+    /// The atom's stacked rows.
+    rows: Range<usize>,
+    /// Their places among all motions.
+    columns: Range<usize>,
+    /// `P_k G_k`, each M_k x p.
+    stiff: Vec<Array2<f64>>,
+    /// `T^-1`, T = G'E.
+    inverse: Array2<f64>,
+    /// L with `LL' = T`.
+    lower: Array2<f64>,
+}
+
+impl Absorbed {
+    /// Those of all atoms. `None` where the orbit's curvature is not positive in floating point.
+    fn all(problem: &Problem, system: &System) -> Option<Vec<Self>> {
+        let all = &system.gauge.columns;
+        let mut out: Vec<Self> = Vec::new();
+        let mut from = 0;
+        while from < all.len() {
+            let atom = all[from].atom;
+            let columns = from..from + all[from..].iter().take_while(|column| column.atom == atom).count();
+            from = columns.end;
+            // the prior of a coordinate on a line sees motions along it
+            if problem.atoms()[atom].factors().contains(&ChartFactor::Line) {
+                continue;
+            }
+            let precision = &system.lin.prior.precision[atom];
+            let stiff: Vec<Array2<f64>> = all[columns.clone()].iter().map(|c| precision.dot(&c.border)).collect();
+            let entry = |(g, h): (usize, usize)| inner(&all[columns.start + g].border, &stiff[h]);
+            let factor = Cholesky::new(Array2::from_shape_fn((stiff.len(), stiff.len()), entry).view())?;
+            let (inverse, lower) = (factor.inverse(), factor.lower());
+            out.push(Self { rows: problem.rows_of(atom), columns, stiff, inverse, lower });
+        }
+        Some(out)
+    }
+
+    /// Columns V with `VV' = E T^-1 E'`.
+    fn whitened(&self) -> Vec<Array2<f64>> {
+        let mut out: Vec<Array2<f64>> = Vec::with_capacity(self.stiff.len());
+        for g in 0..self.stiff.len() {
+            let mut column = self.stiff[g].clone();
+            out.iter().enumerate().for_each(|(h, own)| column.scaled_add(-self.lower[[g, h]], own));
+            out.push(column / self.lower[[g, g]]);
+        }
+        out
+    }
+}
+
+fn inner(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+impl Estimated {
+    /// With P as it was where a search began, or made anew. `None` when the curvature is not positive definite in floating
+    /// point.
+    pub(super) fn new(
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        nulls: Nulls,
+        system: &System,
+        whitening: Option<Arc<Whitening>>,
+    ) -> Option<Self> {
+        let (blocks, mut log_det) = eliminated(problem, state, &nulls, system)?;
+        log_det +=
+            super::rows_first::decoupled_logits(problem, state, |row| nulls.logits(problem, system, row), ln_held);
+        let absorbed = Absorbed::all(problem, system)?;
+        let whitening = match whitening {
+            Some(whitening) => whitening,
+            None => Arc::new(Whitening::new(problem, state, rho, system, &blocks, &absorbed)?),
+        };
+        let schur = Schur { problem, state, rho, system, blocks: &blocks, absorbed: &absorbed };
+        let (found, directions) = estimate(&schur, &whitening)?;
+        let n = found.len() as f64;
+        let mean = found.iter().sum::<f64>() / n;
+        let variance = found.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        log_det += whitening.log_det + mean;
+        let standard_error = (variance / n).sqrt();
+        let made = Self { blocks, nulls, whitening, absorbed, log_det, standard_error, directions };
+        log_det.is_finite().then_some(made)
+    }
+
+    pub fn whitening(&self) -> &Arc<Whitening> {
+        &self.whitening
+    }
+
+    pub fn standard_error(&self) -> f64 {
+        self.standard_error
+    }
+
+    /// Terms of X over the border.
+    pub fn directions(&self) -> &[Direction] {
+        &self.directions
+    }
+
+    /// Whether a motion is taken from H with the determinant.
+    pub fn absorbs(&self, column: usize) -> bool {
+        self.absorbed.iter().any(|own| own.columns.contains(&column))
+    }
+
+    /// `X E T^-1` of an atom's motions, over its own decoder rows (M_k x p each), with `T^-1 E'X E T^-1`; `visit` gets the place
+    /// of the first of them among all motions.
+    pub fn for_each_absorbed(&self, mut visit: impl FnMut(usize, Vec<Array2<f64>>, Array2<f64>)) {
+        for own in &self.absorbed {
+            let j = own.stiff.len();
+            let mut pulled: Vec<Array2<f64>> = own.stiff.iter().map(|e| Array2::zeros(e.dim())).collect();
+            for direction in &self.directions {
+                let y = direction.border.slice(s![own.rows.clone(), ..]);
+                let seen: Vec<f64> = own.stiff.iter().map(|e| e.iter().zip(y).map(|(a, b)| a * b).sum()).collect();
+                for (g, pulled) in pulled.iter_mut().enumerate() {
+                    let factor: f64 = (0..j).map(|h| seen[h] * own.inverse[[h, g]]).sum();
+                    pulled.scaled_add(direction.weight * factor, &y);
+                }
+            }
+            let seen = Array2::from_shape_fn((j, j), |(g, h)| inner(&own.stiff[g], &pulled[h]));
+            visit(own.columns.start, pulled, own.inverse.dot(&seen));
+        }
+    }
+
+    pub(super) fn solve(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        system: &System,
+        rhs: &Step,
+    ) -> Step {
+        let rows = Substitution { factors: &self.blocks, exact: &[], nulls: &self.nulls };
+        let schur = Schur { problem, state, rho, system, blocks: &self.blocks, absorbed: &[] };
+        let reduce = |inside: &mut Array2<f64>| *inside = self.solve_border(&schur, inside);
+        rows.solve(problem, state, rho, system, rhs, (std::iter::empty(), reduce))
+    }
+
+    /// The whole of a border vector's motion: rows follow by `-A^-1 C y`.
+    pub fn followed(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        system: &System,
+        border: &Array2<f64>,
+    ) -> Step {
+        let rows = Substitution { factors: &self.blocks, exact: &[], nulls: &self.nulls };
+        let zero = vec![0.0; state.layout_of_rows().len()];
+        let local = rows.backward(problem, state, rho, system, &zero, border);
+        Step { local, border: border.clone() }
+    }
+
+    /// Conjugate gradients in the whitened border.
+    fn solve_border(&self, schur: &Schur<'_>, rhs: &Array2<f64>) -> Array2<f64> {
+        let mut residual = rhs.clone();
+        self.whitening.whiten(&mut residual);
+        let mut x = Array2::zeros(rhs.dim());
+        let mut direction = residual.clone();
+        let mut square = inner(&residual, &residual);
+        let target = SOLVED * SOLVED * square;
+        for _ in 0..MAX_SOLVE {
+            if square.is_nan() || square <= target {
+                break;
+            }
+            let product = self.whitened_product(schur, direction.clone());
+            let step = square / inner(&direction, &product);
+            x.scaled_add(step, &direction);
+            residual.scaled_add(-step, &product);
+            let next = inner(&residual, &residual);
+            direction *= next / square;
+            direction += &residual;
+            square = next;
+        }
+        self.whitening.color(&mut x);
+        x
+    }
+
+    fn whitened_product(&self, schur: &Schur<'_>, x: Array2<f64>) -> Array2<f64> {
+        whitened_product(schur, &self.whitening, x)
+    }
+
+    /// Calls `visit` for every row of a chunk with the part of its traces that its own block has.
+    pub(super) fn visit_rows(
+        &self,
+        problem: &Problem,
+        state: &State,
+        system: &System,
+        chunk: &Chunk,
+        mut visit: impl FnMut(usize, &RowView<'_>, &RowTraces),
+    ) {
+        let r = system.lin.frame.rank();
+        let mut traces = RowTraces { border: vec![0.0; problem.width()], ..RowTraces::default() };
+        let (factors, mut at) = (&self.blocks[chunk.index], 0);
+        for (index, view, _) in System::rows_of(problem, state, chunk) {
+            let q = view.q;
+            traces.local.clear();
+            traces.local.resize(q * q, 0.0);
+            (0..q).for_each(|u| traces.local[u * q + u] = 1.0);
+            solve_block(&factors[at..at + q * q], q, &mut traces.local, q);
+            traces.against_phi.clear();
+            traces.against_phi.resize(q * r, 0.0);
+            at += q * q;
+            visit(index, &view, &traces);
+        }
+    }
+}
+
+/// `R^-1 S R'^-1 x`.
+fn whitened_product(schur: &Schur<'_>, whitening: &Whitening, mut x: Array2<f64>) -> Array2<f64> {
+    whitening.color(&mut x);
+    let mut out = schur.apply(&x);
+    whitening.whiten(&mut out);
+    out
+}
+
+/// The rows' factors, and the logarithm of their determinants.
+fn eliminated(problem: &Problem, state: &State, nulls: &Nulls, system: &System) -> Option<(Vec<Vec<f64>>, f64)> {
+    let parts = system.lin.plan.map(|chunks| {
+        let (mut blocks, mut ln) = (Vec::with_capacity(chunks.len()), 0.0);
+        for c in chunks {
+            let chunk = system.lin.chunk(problem, state, c);
+            let mut factors = Vec::new();
+            for (_, view, _) in System::rows_of(problem, state, &chunk) {
+                let at = factors.len();
+                factors.extend(Curvature::Evidence.block(problem, &view, nulls));
+                let l = &mut factors[at..];
+                small_cholesky(l, view.q).then_some(())?;
+                ln += 2.0 * (0..view.q).map(|u| l[u * view.q + u].ln()).sum::<f64>();
+            }
+            blocks.push(factors);
+        }
+        Some((blocks, ln))
+    });
+    let (mut blocks, mut log_det) = (Vec::new(), 0.0);
+    for part in parts {
+        let (own, ln) = part?;
+        blocks.extend(own);
+        log_det += ln;
+    }
+    Some((blocks, log_det))
+}
+
+/// `z' ln(R^-1 S R'^-1) z` for every probe, and the derivative of their mean in S.
+fn estimate(schur: &Schur<'_>, whitening: &Whitening) -> Option<(Vec<f64>, Vec<Direction>)> {
+    let (m, p) = schur.state.decoders.dim();
+    let (mut values, mut directions) = (Vec::with_capacity(PROBES), Vec::new());
+    for first in (0..PROBES).step_by(TOGETHER) {
+        let mut runs: Vec<Run> =
+            (first..PROBES.min(first + TOGETHER)).map(|probe| Run::new(signs(m * p, probe))).collect();
+        for _ in 0..MAX_STEPS {
+            let active: Vec<usize> = (0..runs.len()).filter(|&j| !runs[j].done).collect();
+            if active.is_empty() {
+                break;
+            }
+            let mut x = Array2::zeros((m, p * active.len()));
+            for (place, &j) in active.iter().enumerate() {
+                let own = ndarray::ArrayView2::from_shape((m, p), runs[j].next()).expect("stacked decoders");
+                x.slice_mut(s![.., place * p..(place + 1) * p]).assign(&own);
+            }
+            let found = whitened_product(schur, whitening, x);
+            for (place, &j) in active.iter().enumerate() {
+                runs[j].step(found.slice(s![.., place * p..(place + 1) * p]).iter().copied().collect())?;
+            }
+        }
+        for run in runs {
+            let quadrature = run.finish();
+            values.push(quadrature.value);
+            for (weight, y) in quadrature.derivative {
+                let mut border = Array2::from_shape_vec((m, p), y).expect("stacked decoders");
+                whitening.color(&mut border);
+                directions.push(Direction { weight: weight / PROBES as f64, border });
+            }
+        }
+    }
+    Some((values, directions))
+}
+
+/// Random signs, the same in every evaluation.
+fn signs(len: usize, probe: usize) -> Vec<f64> {
+    let mut rng = ChaCha8Rng::seed_from_u64(probe as u64);
+    (0..len).map(|_| if rng.random::<bool>() { 1.0 } else { -1.0 }).collect()
+}

@@ -1,0 +1,65 @@
+//! Products with the Schur complement: `S x = (G (x) I) x - sum_i phi_i (x) K_i (x' phi_i) + UU'x - E T^-1 E'x`.
+
+use super::whitening::taken_by_row;
+use super::Absorbed;
+use crate::arrow::System;
+use crate::linalg::{gemm, product, Op};
+use crate::problem::Problem;
+use crate::rho::SaeManifoldRho;
+use crate::state::State;
+use ndarray::{s, Array2};
+
+/// What such a product needs.
+pub(super) struct Schur<'a> {
+    pub(super) problem: &'a Problem,
+    pub(super) state: &'a State,
+    pub(super) rho: &'a SaeManifoldRho,
+    pub(super) system: &'a System,
+    /// Cholesky factors of the rows' blocks, per chunk.
+    pub(super) blocks: &'a [Vec<f64>],
+    pub(super) absorbed: &'a [Absorbed],
+}
+
+impl Schur<'_> {
+    /// For stacked columns side by side (M x p b).
+    pub(super) fn apply(&self, x: &Array2<f64>) -> Array2<f64> {
+        let (problem, state, system) = (self.problem, self.state, self.system);
+        let inverse = 1.0 / self.rho.dispersion();
+        let (_, taken) = system.map_rows(problem, state, x.dim(), |chunk, _, sum| {
+            let mut seen = product((chunk.phi.view(), Op::Plain), (x.view(), Op::Plain));
+            let (factors, mut at) = (&self.blocks[chunk.index], 0);
+            for (index, view, _) in System::rows_of(problem, state, chunk) {
+                let l = &factors[at..at + view.q * view.q];
+                at += view.q * view.q;
+                let factor = problem.weight(view.row) * inverse;
+                let mut row = seen.row_mut(index);
+                let row = row.as_slice_mut().expect("standard layout");
+                if view.q == 0 {
+                    row.fill(0.0);
+                    continue;
+                }
+                taken_by_row(l, view.q, view.jacobian, factor, row);
+            }
+            gemm(&mut sum.view_mut(), true, 1.0, (chunk.phi.view(), Op::Transposed), (seen.view(), Op::Plain));
+        });
+        let gram = system.lin.border_gram(problem);
+        let mut out = product((gram.view(), Op::Plain), (x.view(), Op::Plain));
+        out -= &taken;
+        let p = problem.n_outputs();
+        for from in (0..x.ncols()).step_by(p) {
+            for column in &system.gauge.columns {
+                let rows = s![problem.rows_of(column.atom), from..from + p];
+                let seen: f64 = column.border.iter().zip(x.slice(rows)).map(|(a, b)| a * b).sum();
+                out.slice_mut(rows).scaled_add(column.scale * column.scale * seen, &column.border);
+            }
+            for own in self.absorbed {
+                let rows = s![own.rows.clone(), from..from + p];
+                for column in own.whitened() {
+                    let seen: f64 = column.iter().zip(x.slice(rows)).map(|(a, b)| a * b).sum();
+                    out.slice_mut(rows).scaled_add(-seen, &column);
+                }
+            }
+        }
+        out
+    }
+}

@@ -278,7 +278,7 @@ impl SaeManifoldTerm {
         let (factored, evidence) = self.factored_here(rho)?;
         // residuals in the norm of H say little of the exact Hessian's where a coordinate has hardly any curvature in H
         let (elimination, curvature) = (self.plan(None).elimination, Curvature::Stiffened);
-        let stiffened = Factor::new(&self.problem, &self.state, rho, elimination, curvature, &factored.system, None)
+        let stiffened = Factor::new(&self.problem, &self.state, rho, elimination, curvature, &factored.system)
             .ok_or_else(not_positive_definite)?;
         let (explicit, adjoint) = explicit_gradient(&self.problem, &self.state, rho, &factored, &evidence);
         let factors = (&factored, &stiffened);

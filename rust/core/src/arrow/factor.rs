@@ -111,13 +111,9 @@ impl Factor {
         elimination: Elimination,
         curvature: Curvature,
         system: &System,
-        whitening: Option<Arc<Whitening>>,
     ) -> Option<Self> {
         let nulls = Nulls::new(problem, state, system, curvature);
         Some(match elimination {
-            Elimination::Stochastic if curvature == Curvature::Evidence => {
-                Self::Estimated(Estimated::new(problem, state, rho, nulls, system, whitening)?)
-            }
             Elimination::Primal | Elimination::Complement | Elimination::Stochastic => {
                 Self::RowsFirst(RowsFirst::new(problem, state, rho, curvature, nulls, system)?)
             }
@@ -200,10 +196,13 @@ impl Factored {
         mut system: System,
         whitening: Option<Arc<Whitening>>,
     ) -> Option<Self> {
-        if let Some(whitening) = &whitening {
-            whitening.rescale(&mut system.gauge);
-        }
-        let factor = Factor::new(problem, state, rho, elimination, curvature, &system, whitening)?;
+        let factor = match (elimination, curvature) {
+            (Elimination::Stochastic, Curvature::Evidence) => {
+                let nulls = Nulls::new(problem, state, &system, curvature);
+                Factor::Estimated(Estimated::new(problem, state, rho, nulls, &mut system, whitening)?)
+            }
+            _ => Factor::new(problem, state, rho, elimination, curvature, &system)?,
+        };
         let coupled = curvature == Curvature::Evidence && !system.lin.columns.terms.is_empty();
         let coupling = if coupled {
             Some(Coupling::new(problem, state, &system, |b| factor.solve(problem, state, rho, &system, b))?)

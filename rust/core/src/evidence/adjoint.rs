@@ -22,6 +22,7 @@ use crate::row::{row_program, Chunk, PackedJets, RowView};
 use crate::state::State;
 use ndarray::{s, Array1, Array2, ArrayView2};
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Derivatives of E.
 pub struct Adjoint {
@@ -50,6 +51,8 @@ struct Sums {
 pub(super) struct Inverse<'a> {
     pub(super) columns: Vec<Cow<'a, SparseStep>>,
     pub(super) theta: Array2<f64>,
+    /// How many of the columns come from solves; the others are an estimate's directions.
+    pub(super) solved: usize,
     /// The columns' border parts, in the frame.
     border: Vec<Array2<f64>>,
     /// Whether the compact terms' 2 c'(h) is added to its diagonal.
@@ -72,6 +75,7 @@ impl<'a> Inverse<'a> {
             columns.extend(coupling.solved.iter().map(|y| Cow::Owned(SparseStep::from(y))));
             theta = beside(&theta, &-&coupling.core);
         }
+        let solved = columns.len();
         if let Some(estimate) = factored.estimated() {
             let directions = estimate.directions();
             let followed =
@@ -80,7 +84,22 @@ impl<'a> Inverse<'a> {
             theta = beside(&theta, &Array2::from_diag(&directions.iter().map(|d| d.weight).collect::<Array1<f64>>()));
         }
         let border = columns.iter().map(|y| factored.system.lin.frame.split(&y.border).0).collect();
-        Self { columns, theta, border, compact: false }
+        Self { columns, theta, solved, border, compact: false }
+    }
+}
+
+impl Inverse<'_> {
+    /// The low-rank part of X between some stacked rows, against a vector over them: all of X over the border where its
+    /// determinant is an estimate.
+    pub(super) fn over(&self, rows: Range<usize>, x: &Array2<f64>) -> Array2<f64> {
+        let own = |y: usize| self.border[y].slice(s![rows.clone(), ..]);
+        let seen: Array1<f64> =
+            (0..self.border.len()).map(|y| own(y).iter().zip(x).map(|(a, b)| a * b).sum::<f64>()).collect();
+        let mut out = Array2::zeros(x.dim());
+        for (y, factor) in self.theta.dot(&seen).iter().enumerate() {
+            out.scaled_add(*factor, &own(y));
+        }
+        out
     }
 }
 
@@ -143,7 +162,7 @@ pub fn evidence_adjoint(
     let inverse = Inverse { compact: problem.is_proper(), ..inverse };
     let traces = half_traces(problem, state, rho, factored, &inverse);
     let HalfTraces { mut theta, rho: mut by_rho, data, mut roughness } = traces;
-    let orbit = Orbit::new(problem, factored, evidence);
+    let orbit = Orbit::new(problem, factored, evidence, &inverse);
     add_gauge_terms(problem, factored, evidence, &orbit, &mut theta.border);
     add_velocity_terms(problem, state, rho, factored, evidence, &mut theta.local);
     add_orbit_roughness(problem, factored, &orbit, &mut roughness);

@@ -20,6 +20,8 @@ pub(super) fn add_column_traces(
     by_strength: &mut f64,
 ) {
     let Some(coupling) = &factored.coupling else { return };
+    // solves with these columns see all of H: an estimate's directions stand for no more than its trace
+    let solved = &inverse.columns[..inverse.solved];
     let (layout, free) = (state.layout_of_rows(), problem.n_free());
     // where each local variable of a row lies among the free logits of all rows
     let mut place = vec![0; local.len()];
@@ -29,13 +31,12 @@ pub(super) fn add_column_traces(
     for (c, column) in coupling.columns.iter().enumerate() {
         let term = factored.system.lin.columns.terms[coupling.atoms[c]];
         // X W_k on the column's logits
-        let seen: Vec<f64> =
-            inverse.columns.iter().map(|y| column.iter().map(|e| e.z[1] * y.local(e.at)).sum()).collect();
+        let seen: Vec<f64> = solved.iter().map(|y| column.iter().map(|e| e.z[1] * y.local(e.at)).sum()).collect();
         let weights: Vec<f64> =
             (0..seen.len()).map(|g| seen.iter().enumerate().map(|(h, s)| inverse.theta[[g, h]] * s).sum()).collect();
         let through = |at: usize| {
             let base = coupling.solved[c].local[at];
-            base + inverse.columns.iter().zip(&weights).map(|(y, w)| w * y.local(at)).sum::<f64>()
+            base + solved.iter().zip(&weights).map(|(y, w)| w * y.local(at)).sum::<f64>()
         };
         let reach: Vec<f64> = column.iter().map(|e| through(e.at)).collect();
         let quadratic: f64 = column.iter().zip(&reach).map(|(e, v)| e.z[1] * v).sum();

@@ -1,5 +1,6 @@
 //! What the motion of the gauge tangents adds to the derivatives of E.
 
+use super::adjoint::Inverse;
 use super::orbit::{for_each_velocity, tangent_rows};
 use super::sparse::SparseStep;
 use super::value::Evidence;
@@ -22,7 +23,7 @@ pub(super) struct Orbit {
 }
 
 impl Orbit {
-    pub(super) fn new(problem: &Problem, factored: &Factored, evidence: &Evidence) -> Self {
+    pub(super) fn new(problem: &Problem, factored: &Factored, evidence: &Evidence, inverse: &Inverse<'_>) -> Self {
         let columns = &factored.system.gauge.columns;
         let rows = |g: usize| s![problem.rows_of(columns[g].atom), ..];
         let mut psi = &evidence.theta - &evidence.orbit_inverse;
@@ -35,13 +36,16 @@ impl Orbit {
         let pinned = match factored.estimated() {
             None => (0..columns.len()).map(|g| pinned(columns, evidence, g)).collect(),
             Some(estimate) => {
-                estimate.for_each_absorbed(|from, own, own_psi| {
-                    let to = from + own.len();
-                    let mut block = psi.slice_mut(s![from..to, from..to]);
-                    block += &own_psi;
-                    own.iter().zip(&mut pulled[from..to]).for_each(|(own, pulled)| *pulled += own);
-                });
-                (0..columns.len()).map(|g| estimate_pinned(problem, factored, evidence, g)).collect()
+                estimate.for_each_absorbed(
+                    |rows, e| inverse.over(rows, e),
+                    |from, own, own_psi| {
+                        let to = from + own.len();
+                        let mut block = psi.slice_mut(s![from..to, from..to]);
+                        block += &own_psi;
+                        own.iter().zip(&mut pulled[from..to]).for_each(|(own, pulled)| *pulled += own);
+                    },
+                );
+                columns.iter().map(|c| inverse.over(problem.rows_of(c.atom), &(&c.border * c.scale))).collect()
             }
         };
         Self { psi, pulled, pinned }
@@ -53,31 +57,6 @@ fn pinned(columns: &[GaugeColumn], evidence: &Evidence, g: usize) -> Array2<f64>
     let mut out = Array2::zeros(columns[g].border.dim());
     for (h, other) in partners(columns, &columns[g]) {
         out.scaled_add(evidence.border_inverse[[h, g]] / columns[g].scale, &other.border);
-    }
-    out
-}
-
-/// The same by the X whose traces are the estimate's derivative.
-fn estimate_pinned(problem: &Problem, factored: &Factored, evidence: &Evidence, g: usize) -> Array2<f64> {
-    let column = &factored.system.gauge.columns[g];
-    let rows = s![problem.rows_of(column.atom), ..];
-    let mut out = Array2::zeros(column.border.dim());
-    for direction in factored.estimated().map_or(&[][..], |estimate| estimate.directions()) {
-        let seen = direction.weight * column.dot_border(problem, &direction.border);
-        out.scaled_add(seen, &direction.border.slice(rows));
-    }
-    // the coupling of columns and the motions that are solved for correct it as they do X
-    if let Some(coupling) = &factored.coupling {
-        let against: Vec<f64> = coupling.solved.iter().map(|z| column.dot_border(problem, &z.border)).collect();
-        for (a, z) in coupling.solved.iter().enumerate() {
-            let t: f64 = against.iter().enumerate().map(|(b, v)| coupling.core[[a, b]] * v).sum();
-            out.scaled_add(-t, &z.border.slice(rows));
-        }
-    }
-    let against: Vec<f64> = evidence.solved.iter().map(|y| column.dot_border(problem, &y.border)).collect();
-    for (a, y) in evidence.solved.iter().enumerate() {
-        let t: f64 = against.iter().enumerate().map(|(b, v)| evidence.theta[[a, b]] * v).sum();
-        out.scaled_add(t, &y.border.slice(rows));
     }
     out
 }

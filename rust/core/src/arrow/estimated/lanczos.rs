@@ -9,7 +9,7 @@ use crate::linalg::{axpy, dot, symmetric_eigen};
 use ndarray::Array2;
 
 /// Relative change of the quadratic form over some steps at which it has converged.
-const CONVERGED: f64 = 1e-12;
+const CONVERGED: f64 = 1e-11;
 /// Steps between two looks.
 const LOOK: usize = 4;
 /// Eigenvalues of F below this part of the largest are rounding.

@@ -33,9 +33,9 @@ use std::sync::Arc;
 pub use whitening::Whitening;
 
 /// Vectors of random signs.
-pub const PROBES: usize = 16;
+const PROBES: usize = 8;
 /// How many of them share a pass over the rows, whose Krylov bases are alive at once.
-const TOGETHER: usize = 4;
+const TOGETHER: usize = 8;
 /// Bound on the steps of a recurrence; a few dozen are enough where P is near S.
 const MAX_STEPS: usize = 256;
 /// Relative residual of solves.
@@ -127,17 +127,18 @@ impl Estimated {
         state: &State,
         rho: &SaeManifoldRho,
         nulls: Nulls,
-        system: &System,
+        system: &mut System,
         whitening: Option<Arc<Whitening>>,
     ) -> Option<Self> {
         let (blocks, mut log_det) = eliminated(problem, state, &nulls, system)?;
         log_det +=
             super::rows_first::decoupled_logits(problem, state, |row| nulls.logits(problem, system, row), ln_held);
-        let absorbed = Absorbed::all(problem, system)?;
         let whitening = match whitening {
             Some(whitening) => whitening,
-            None => Arc::new(Whitening::new(problem, state, rho, system, &blocks, &absorbed)?),
+            None => Arc::new(Whitening::new(problem, state, rho, system, &blocks)?),
         };
+        whitening.rescale(&mut system.gauge);
+        let absorbed = Absorbed::all(problem, system)?;
         let schur = Schur { problem, state, rho, system, blocks: &blocks, absorbed: &absorbed };
         let (found, directions) = estimate(&schur, &whitening)?;
         let n = found.len() as f64;
@@ -167,19 +168,19 @@ impl Estimated {
         self.absorbed.iter().any(|own| own.columns.contains(&column))
     }
 
-    /// `X E T^-1` of an atom's motions, over its own decoder rows (M_k x p each), with `T^-1 E'X E T^-1`; `visit` gets the place
-    /// of the first of them among all motions.
-    pub fn for_each_absorbed(&self, mut visit: impl FnMut(usize, Vec<Array2<f64>>, Array2<f64>)) {
+    /// `X E T^-1` of an atom's motions, over its own decoder rows (M_k x p each), with `T^-1 E'X E T^-1`; `inverse` is X over
+    /// some stacked rows and `visit` gets the place of the first motion among all.
+    pub fn for_each_absorbed(
+        &self,
+        inverse: impl Fn(Range<usize>, &Array2<f64>) -> Array2<f64>,
+        mut visit: impl FnMut(usize, Vec<Array2<f64>>, Array2<f64>),
+    ) {
         for own in &self.absorbed {
             let j = own.stiff.len();
+            let solved: Vec<Array2<f64>> = own.stiff.iter().map(|e| inverse(own.rows.clone(), e)).collect();
             let mut pulled: Vec<Array2<f64>> = own.stiff.iter().map(|e| Array2::zeros(e.dim())).collect();
-            for direction in &self.directions {
-                let y = direction.border.slice(s![own.rows.clone(), ..]);
-                let seen: Vec<f64> = own.stiff.iter().map(|e| e.iter().zip(y).map(|(a, b)| a * b).sum()).collect();
-                for (g, pulled) in pulled.iter_mut().enumerate() {
-                    let factor: f64 = (0..j).map(|h| seen[h] * own.inverse[[h, g]]).sum();
-                    pulled.scaled_add(direction.weight * factor, &y);
-                }
+            for (g, pulled) in pulled.iter_mut().enumerate() {
+                solved.iter().enumerate().for_each(|(h, x)| pulled.scaled_add(own.inverse[[h, g]], x));
             }
             let seen = Array2::from_shape_fn((j, j), |(g, h)| inner(&own.stiff[g], &pulled[h]));
             visit(own.columns.start, pulled, own.inverse.dot(&seen));
@@ -195,7 +196,7 @@ impl Estimated {
         rhs: &Step,
     ) -> Step {
         let rows = Substitution { factors: &self.blocks, exact: &[], nulls: &self.nulls };
-        let schur = Schur { problem, state, rho, system, blocks: &self.blocks, absorbed: &[] };
+        let schur = Schur { problem, state, rho, system, blocks: &self.blocks, absorbed: &self.absorbed };
         let reduce = |inside: &mut Array2<f64>| *inside = self.solve_border(&schur, inside);
         rows.solve(problem, state, rho, system, rhs, (std::iter::empty(), reduce))
     }

@@ -1,9 +1,9 @@
 //! Products with the Schur complement: `S x = (G (x) I) x - sum_i phi_i (x) K_i (x' phi_i) + UU'x - E T^-1 E'x`.
 
-use super::whitening::taken_by_row;
 use super::Absorbed;
+use crate::arrow::substitution::solve_block;
 use crate::arrow::System;
-use crate::linalg::{gemm, product, Op};
+use crate::linalg::{axpy, dot, gemm, product, Op};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
@@ -61,5 +61,24 @@ impl Schur<'_> {
             }
         }
         out
+    }
+}
+
+/// A row's `(w/phi)^2 J'A^-1 J` against what it sees of some columns, in place (channels of all columns side by side).
+fn taken_by_row(l: &[f64], q: usize, jacobian: &[f64], factor: f64, seen: &mut [f64]) {
+    let p = jacobian.len() / q;
+    let b = seen.len() / p;
+    let mut x = vec![0.0; q * b];
+    for (u, jacobian) in jacobian.chunks_exact(p).enumerate() {
+        for (j, seen) in seen.chunks_exact(p).enumerate() {
+            x[u * b + j] = factor * factor * dot(jacobian, seen);
+        }
+    }
+    solve_block(l, q, &mut x, b);
+    seen.fill(0.0);
+    for (u, jacobian) in jacobian.chunks_exact(p).enumerate() {
+        for (j, out) in seen.chunks_exact_mut(p).enumerate() {
+            axpy(x[u * b + j], jacobian, out);
+        }
     }
 }

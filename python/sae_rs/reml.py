@@ -63,7 +63,9 @@ class Certificate:
     at_bounds : tuple of str
         Entries of ρ that ended at a bound, such as "log_lambda_sparse" at the least sparsity that the supports allow.
     log_det : str
-        How log-determinants were computed.
+        How log-determinants were computed: "exact", or "stochastic" where the Schur complement is too large to form.
+    standard_error : float or None
+        Of V in nats, where a log-determinant was estimated.
     elimination : str
         Which variables were eliminated first.
     """
@@ -79,6 +81,7 @@ class Certificate:
     at_bounds: tuple[str, ...]
     log_det: str
     elimination: str
+    standard_error: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,8 +303,9 @@ def result_of(fit: Search, status: str) -> FitResult:
         n_rounds=fit.n_rounds,
         support_changes=fit.support_changes,
         at_bounds=fit.at_bounds(point),
-        log_det="exact",
+        log_det="exact" if evaluation.standard_error is None else "stochastic",
         elimination=evaluation.elimination,
+        standard_error=evaluation.standard_error,
     )
     return FitResult(
         term=evaluation.term,

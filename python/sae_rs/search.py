@@ -44,6 +44,8 @@ MAX_LINE_SEARCH = 8
 MAX_ROUNDS = 16
 # Refreshes at one ρ between two searches.
 MAX_REFRESHES = 8
+# Of an estimated V, descent below this part of its standard error is not looked for.
+RESOLVED = 1e-3
 # A search has stalled when an iteration lowers V by less than this part of the tolerance.
 STALLED = 1e-2
 
@@ -114,6 +116,8 @@ class Search:
         self.outer, self.max_outer, self.max_inner, self.tol = outer, max_outer, max_inner, tol
         self.threads, self.progress = threads, progress
         self.inner_tol = FINE_TOL
+        # nats that V cannot tell, where a determinant is estimated
+        self.resolution = 0.0
         self.max_rounds, self.max_refreshes = MAX_ROUNDS, MAX_REFRESHES
         self.n_evaluations = 0
         # those made at earlier temperatures, which do not count against the budget
@@ -230,9 +234,14 @@ class Search:
         return float(np.sqrt(np.sum(self.projected_gradient(point) ** 2 / self.curvature(point.rho))))
 
     @property
+    def tolerance(self) -> float:
+        """Nats of descent that a search may leave: `tol`, or what an estimated V cannot tell."""
+        return max(self.tol, self.resolution)
+
+    @property
     def gradient_bound(self) -> float:
-        """Scaled gradient norm at which about `tol` nats of descent are left."""
-        return float(np.sqrt(2.0 * self.tol))
+        """Scaled gradient norm at which about so many nats of descent are left."""
+        return float(np.sqrt(2.0 * self.tolerance))
 
     # Evaluations -----------------------------------------------------------------------------------------------------
 
@@ -264,6 +273,7 @@ class Search:
 
     def _counted(self, stage: str, point: Point) -> Point:
         self.n_evaluations += 1
+        self.resolution = RESOLVED * (point.evaluation.standard_error or 0.0)
         value = float(point.evaluation.value)
         if value < self._bar:
             self.stand(point)
@@ -423,7 +433,7 @@ class Search:
                 "maxfun": max(EVALUATIONS_PER_ITERATION * self.max_outer + self.n_before - self.n_evaluations, 1),
                 # the projected gradient decides; this only ends a search that no longer gets anywhere
                 "maxls": MAX_LINE_SEARCH,
-                "ftol": STALLED * self.tol / max(abs(float(start.evaluation.value)), sigma),
+                "ftol": STALLED * self.tolerance / max(abs(float(start.evaluation.value)), sigma),
                 "gtol": self.gradient_bound / np.sqrt(sigma * len(flat)),
             },
         )

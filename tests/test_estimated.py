@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 import numpy as np
 import pytest
 
-from sae_rs import IBP, Circle, Line, Patch, Softmax, Sphere, ThresholdGate, _core
+from sae_rs import IBP, Circle, Line, ManifoldSAE, Patch, Softmax, Sphere, ThresholdGate, _core
 from sae_rs.atoms import Atom
 from sae_rs.gates import Gate
 
@@ -127,3 +128,22 @@ def test_the_adjoint_in_the_inner_variables_is_refused() -> None:
     assert term.plan()["method"] == "stochastic"
     with pytest.raises(ValueError, match="the determinant is estimated"):
         term.logdet_theta_adjoint(rho)
+
+
+@pytest.mark.skipif(os.environ.get("SAE_RS_SLOW") != "1", reason="takes minutes; SAE_RS_SLOW=1 runs it")
+def test_many_overlapping_circles_are_found() -> None:
+    """Planes within 0.1 rad; five of 24 circles on a row, a border of 10,080 variables."""
+    rng = np.random.default_rng(0)
+    n, k, p = 1500, 24, 60
+    planes = np.linalg.qr(rng.standard_normal((p, 2 * k)))[0].T.reshape(k, 2, p)
+    radius = rng.uniform(0.85, 1.15, (n, k)) * (rng.random((n, k)) < 0.2)
+    angle = rng.uniform(0.0, 2.0 * np.pi, (n, k))
+    clean = radius * np.cos(angle) @ planes[:, 0] + radius * np.sin(angle) @ planes[:, 1]
+    model = ManifoldSAE(k, "circle", gate=ThresholdGate()).fit(clean + 0.04 * rng.standard_normal((n, p)))
+    assert model.converged_
+    assert model.certificate_.log_det == "stochastic"
+    assert model.certificate_.standard_error is not None
+    spans = [np.linalg.svd(decoder[1:], full_matrices=False)[2][:2] for decoder in model.decoders_]
+    for plane in planes:
+        cosines = [np.linalg.svd(plane @ span.T, compute_uv=False).min() for span in spans]
+        assert np.arccos(min(max(cosines), 1.0)) < 0.1

@@ -13,13 +13,21 @@ pub(super) struct Kronecker {
     gram: Cholesky,
     /// Z columns, each m x r.
     pub(super) solved_gauge: Vec<Array2<f64>>,
-    /// U columns.
-    gauge: Vec<Array2<f64>>,
+    /// U columns: the place of their first row that is not zero, and the rows from there to the last.
+    gauge: Vec<(usize, Array2<f64>)>,
     pub(super) core: Cholesky,
 }
 
-fn inner(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
-    a.iter().zip(b).map(|(x, y)| x * y).sum()
+fn inner((from, u): &(usize, Array2<f64>), b: &Array2<f64>) -> f64 {
+    u.iter().zip(b.slice(s![*from..from + u.nrows(), ..])).map(|(x, y)| x * y).sum()
+}
+
+/// A column moves the decoder of one atom.
+fn trimmed(u: &Array2<f64>) -> (usize, Array2<f64>) {
+    let moved = |row: &usize| u.row(*row).iter().any(|v| *v != 0.0);
+    let from = (0..u.nrows()).find(moved).unwrap_or(0);
+    let to = (from..u.nrows()).rev().find(moved).map_or(from, |last| last + 1);
+    (from, u.slice(s![from..to, ..]).to_owned())
 }
 
 impl Kronecker {
@@ -32,6 +40,7 @@ impl Kronecker {
         };
         let solved_gauge: Vec<Array2<f64>> = gauge.iter().map(solved).collect();
         let j = gauge.len();
+        let gauge: Vec<_> = gauge.iter().map(trimmed).collect();
         let entry = |(a, b)| f64::from(u8::from(a == b)) + inner(&gauge[a], &solved_gauge[b]);
         let core = Cholesky::new(Array2::from_shape_fn((j, j), entry).view())?;
         Some(Self { gram, solved_gauge, gauge, core })

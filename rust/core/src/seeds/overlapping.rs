@@ -12,6 +12,7 @@
 
 use super::fixed_point::components_alone;
 use super::radii::{radial_contrast, separate_radii};
+use crate::linalg::{product, Op};
 use ndarray::{Array1, Array2, ArrayView2};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -135,33 +136,37 @@ fn gaussian(d: usize) -> f64 {
 
 /// Components in an order that puts those whose squares go together into one group.
 fn grouped(y: Vec<Vec<f64>>, sizes: &[usize]) -> Vec<Vec<f64>> {
-    let n = y[0].len() as f64;
-    let together = |a: &[f64], b: &[f64]| -> f64 {
-        let square = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>() / n;
-        a.iter().zip(b).map(|(u, v)| u * u * v * v).sum::<f64>() / n - square(a) * square(b)
-    };
-    let mut left = y;
+    let (n, d) = (y[0].len(), y.len());
+    // covariances of squares
+    let mut squares = Array2::from_shape_fn((d, n), |(c, i)| y[c][i] * y[c][i]);
+    for mut row in squares.rows_mut() {
+        let mean = row.sum() / n as f64;
+        row.mapv_inplace(|v| v - mean);
+    }
+    let together = product((squares.view(), Op::Plain), (squares.view(), Op::Transposed));
+    let mut left: Vec<usize> = (0..d).collect();
     // large groups first: what they leave is told apart by less
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     order.sort_by_key(|&g| std::cmp::Reverse(sizes[g]));
-    let mut of_group: Vec<Vec<Vec<f64>>> = vec![Vec::new(); sizes.len()];
+    let mut of_group: Vec<Vec<usize>> = vec![Vec::new(); sizes.len()];
     for g in order {
         let strongest = |c: usize| {
-            let others = (0..left.len()).filter(|&o| o != c).map(|o| together(&left[c], &left[o]));
+            let others = (0..left.len()).filter(|&o| o != c).map(|o| together[[left[c], left[o]]]);
             others.fold(f64::NEG_INFINITY, f64::max)
         };
         let first =
             (0..left.len()).max_by(|&a, &b| strongest(a).total_cmp(&strongest(b))).expect("components are left");
         let mut own = vec![left.swap_remove(first)];
         while own.len() < sizes[g] {
-            let affinity = |c: usize| own.iter().map(|o| together(o, &left[c])).sum::<f64>();
+            let affinity = |c: usize| own.iter().map(|&o| together[[o, left[c]]]).sum::<f64>();
             let next =
                 (0..left.len()).max_by(|&a, &b| affinity(a).total_cmp(&affinity(b))).expect("components are left");
             own.push(left.swap_remove(next));
         }
         of_group[g] = own;
     }
-    of_group.into_iter().flatten().collect()
+    let mut y: Vec<Option<Vec<f64>>> = y.into_iter().map(Some).collect();
+    of_group.into_iter().flatten().map(|c| y[c].take().expect("each component is in one group")).collect()
 }
 
 /// Sweeps of plane rotations between groups until they settle.

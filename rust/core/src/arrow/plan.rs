@@ -13,6 +13,8 @@ const CHUNK_BUFFERS: usize = 3;
 
 /// Border vectors that an estimate of the determinant holds: recurrences of a few dozen steps, and what is kept of all.
 const STOCHASTIC_BORDERS: usize = 400;
+/// Matrices over all atoms in each channel: the whitening, and the sums it is made of.
+const WHITENINGS: usize = 2;
 /// A dense system of more variables is not formed: its determinant is estimated.
 const EXACT_TO: usize = 8192;
 
@@ -80,8 +82,11 @@ impl Shape {
                 let sizes = self.group_widths.iter().map(|w| w * rank);
                 (sizes.clone().max().unwrap_or(0), sizes.map(|s| square(s).saturating_mul(3)).sum())
             }
-            // products with the border, a few recurrences at a time
-            Elimination::Stochastic => (width * p, STOCHASTIC_BORDERS * width * p + 3 * square(width)),
+            // products with the border, a few recurrences at a time, whitened in each channel by a matrix over all atoms
+            Elimination::Stochastic => {
+                let whitening = square(width).saturating_mul(WHITENINGS * width.min(p) + 3);
+                (width * p, (STOCHASTIC_BORDERS * width * p).saturating_add(whitening))
+            }
             Elimination::Dual => {
                 let across = coupled.saturating_mul(width * width.min(p));
                 (coupled, square(coupled).saturating_mul(5).saturating_add(across.saturating_mul(2)))
@@ -178,5 +183,20 @@ mod tests {
         assert!((bytes(2_000_000, 8) / bytes(1_000_000, 8) - 2.0).abs() < 0.01);
         let together = Shape { group_widths: vec![56], ..one_hot(1000, 8) };
         assert!(together.plan(None).bytes > one_hot(1000, 8).plan(None).bytes);
+    }
+
+    #[test]
+    fn borders_too_large_to_form_are_estimated_unless_told_otherwise() {
+        let tied = |k: usize| Shape {
+            coupled_logits: 20_000,
+            active_coords: 20_000,
+            group_widths: vec![7 * k],
+            ..one_hot(4000, k)
+        };
+        assert_eq!(tied(8).plan(None).elimination, Elimination::Complement);
+        let large = tied(64).plan(None);
+        assert_eq!((large.elimination, large.dense_size), (Elimination::Stochastic, 64 * 7 * 64));
+        let forced = Shape { forced: Some(Elimination::Complement), ..tied(64) }.plan(None);
+        assert!(forced.elimination == Elimination::Complement && forced.bytes > 5 * large.bytes);
     }
 }

@@ -17,7 +17,6 @@ use super::factor::{Curvature, RowTraces};
 use super::spectral::{ln_held, Nulls};
 use super::substitution::{solve_block, Substitution};
 use super::{Step, System};
-use crate::atoms::ChartFactor;
 use crate::linalg::{small_cholesky, Cholesky};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
@@ -89,8 +88,8 @@ impl Absorbed {
             let atom = all[from].atom;
             let columns = from..from + all[from..].iter().take_while(|column| column.atom == atom).count();
             from = columns.end;
-            // the prior of a coordinate on a line sees motions along it
-            if problem.atoms()[atom].factors().contains(&ChartFactor::Line) {
+            // the prior of a coordinate without bounds sees motions along it
+            if problem.atoms()[atom].factors().iter().any(|factor| factor.ln_volume().is_none()) {
                 continue;
             }
             let precision = &system.lin.prior.precision[atom];
@@ -327,6 +326,10 @@ fn estimate(schur: &Schur<'_>, whitening: &Whitening) -> Option<(Vec<f64>, Vec<D
             for (place, &j) in active.iter().enumerate() {
                 runs[j].step(found.slice(s![.., place * p..(place + 1) * p]).iter().copied().collect())?;
             }
+        }
+        // far from where P was made: such strengths have no estimate
+        if runs.iter().any(|run| !run.done) {
+            return None;
         }
         for run in runs {
             let quadrature = run.finish();

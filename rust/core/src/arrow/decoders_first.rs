@@ -45,7 +45,8 @@ fn stack(problem: &Problem, state: &State, rho: &SaeManifoldRho, system: &System
         for (index, view, _) in System::rows_of(problem, state, &chunk) {
             let factor = problem.weight(view.row) / rho.dispersion();
             jacobian.extend(view.jacobian.iter().map(|v| factor * v));
-            (0..view.q).for_each(|_| phi.extend(chunk.phi.row(index)));
+            let row = chunk.phi.row(index);
+            (0..view.q).for_each(|_| phi.extend_from_slice(&row));
             starts.push(starts[starts.len() - 1] + view.q);
         }
     }
@@ -220,7 +221,7 @@ impl FullInverse {
         mut visit: impl FnMut(usize, &RowView<'_>, &RowTraces),
     ) {
         let r = system.lin.frame.rank();
-        let diagonal = product((chunk.phi.view(), Op::Plain), (self.trace.view(), Op::Plain));
+        let diagonal = chunk.phi.times(&self.trace);
         let mut traces = RowTraces::default();
         for (index, view, _) in System::rows_of(problem, state, chunk) {
             let (at, q) = (self.starts[view.row], view.q);
@@ -231,12 +232,13 @@ impl FullInverse {
             traces.against_phi.resize(q * r, 0.0);
             traces.border.clear();
             traces.border.extend(diagonal.row(index));
+            let phi = chunk.phi.row(index);
             for u in 0..q {
                 let cross = self.cross.row(at + u);
                 let cross = cross.as_slice().expect("standard layout");
                 let jacobian = &view.jacobian[u * r..(u + 1) * r];
                 for (i, block) in cross.chunks_exact(r).enumerate() {
-                    axpy(chunk.phi[[index, i]], block, &mut traces.against_phi[u * r..(u + 1) * r]);
+                    axpy(phi[i], block, &mut traces.against_phi[u * r..(u + 1) * r]);
                     traces.border[i] += dot(jacobian, block);
                 }
             }

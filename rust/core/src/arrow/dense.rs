@@ -61,7 +61,8 @@ impl ArrowSchur {
         }
         if let Some(metric) = problem.metric() {
             for chunk in lin.chunks(problem, state) {
-                for (phi, row) in chunk.phi.rows().into_iter().zip(chunk.rows.clone()) {
+                for (index, row) in chunk.rows.clone().enumerate() {
+                    let phi = chunk.phi.row(index);
                     let factor = problem.weight(row) / rho.dispersion();
                     for c in 0..p {
                         let mut column = vec![0.0; p];

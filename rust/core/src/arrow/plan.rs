@@ -1,7 +1,7 @@
 //! Which elimination, what is kept, and how much memory that takes, from the problem's shape alone.
 
 use super::Elimination;
-use crate::row::CHUNK_ROWS;
+use crate::row::{held_whole, CHUNK_ROWS};
 
 /// States that are alive at once: where a step starts, its trial, and the points that the outer search keeps.
 const STATES: usize = 6;
@@ -107,8 +107,12 @@ impl Shape {
         let basis = self.active_basis + self.active_basis * self.active_coords / self.active_atoms.max(1);
         let gates = self.active_atoms + self.active_atoms * self.coupled_logits / n;
         let blocks = 2 * coupled.saturating_mul(coupled) / n;
+        let stacked = match held_whole(n, self.width(), self.active_basis) {
+            true => n * self.width(),
+            false => self.active_basis + 2 * self.active_atoms,
+        };
         // the stacked basis row, its parts, gates, blocks, Jacobians, the residual in the frame, and where they lie
-        n * (self.width() + self.rank() + 4) + basis + gates + blocks + coupled * self.rank()
+        stacked + n * (self.rank() + 4) + basis + gates + blocks + coupled * self.rank()
     }
 
     /// Entries that a fit holds however rows are treated.

@@ -287,7 +287,7 @@ fn eliminate_chunk(
         let mut outer = Array2::<f64>::zeros((rows.len(), packed_len(m)));
         let mut of_group = Array2::<f64>::zeros((rows.len(), packed_len(r)));
         for (i, &index) in rows.iter().enumerate() {
-            let phi: Vec<f64> = columns.iter().map(|&a| chunk.phi[[index, a]]).collect();
+            let phi = chunk.phi.own(index);
             let mut outer = outer.row_mut(i);
             let outer = outer.as_slice_mut().expect("standard layout");
             for a in 0..m {
@@ -390,12 +390,13 @@ impl BorderInverse {
                 let batch = (BATCH_ENTRIES / (r * m * r).max(1)).max(1);
                 let same = |i: &usize| state.support(chunk.rows.start + i) == view.support;
                 let end = (index..chunk.len().min(index + batch)).take_while(same).last().unwrap_or(index) + 1;
-                let phi = Array2::from_shape_fn((end - index, m), |(i, a)| chunk.phi[[index + i, own.columns[a]]]);
+                let phi = (index..end).flat_map(|i| chunk.phi.own(i)).collect();
+                let phi = Array2::from_shape_vec((end - index, m), phi).expect("rows of one support");
                 gathered = (index..end, product((phi.view(), Op::Plain), (own.wide.view(), Op::Plain)));
             }
             let seen = gathered.1.row(index - gathered.0.start);
             let seen = seen.as_slice().expect("standard layout");
-            let phi: Vec<f64> = own.columns.iter().map(|&a| chunk.phi[[index, a]]).collect();
+            let phi = chunk.phi.own(index);
             let q = view.q;
             let l = &factors[at..at + q * q];
             at += q * q;

@@ -3,7 +3,7 @@
 use super::border::Border;
 use super::spectral::Nulls;
 use super::{Step, System};
-use crate::linalg::{axpy, dot, gemm, product, small_backward, small_forward, Op};
+use crate::linalg::{axpy, dot, small_backward, small_forward};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::Chunk;
@@ -70,7 +70,7 @@ impl Substitution<'_> {
             let origin = layout.block(chunk.rows.start).start;
             let mut pulled = Array2::<f64>::zeros((chunk.len(), r));
             let exact = self.exact_rows(chunk);
-            let mut pushed = Array2::<f64>::zeros((exact.len(), problem.width()));
+            let mut pushed = (!exact.is_empty()).then(|| chunk.phi.zeros_like());
             let (mut at, mut x) = (0, Vec::new());
             for (index, view, block) in System::rows_of(problem, state, chunk) {
                 let rhs = &b[origin + block.start..origin + block.end];
@@ -90,15 +90,15 @@ impl Substitution<'_> {
                     out[view.position(u)] = *v;
                     axpy(factor * v, &view.jacobian[u * r..(u + 1) * r], row);
                 }
-                if exact.get(index) == Some(&true) {
-                    view.push(&x, 1.0, pushed.row_mut(index).as_slice_mut().expect("standard layout"));
+                if let Some(pushed) = pushed.as_mut().filter(|_| exact[index]) {
+                    view.push(&x, 1.0, pushed, index);
                 }
                 at += view.q * view.q;
             }
-            if !exact.is_empty() {
-                chunk.add_against_residual(&pushed, sum);
+            if let Some(pushed) = &pushed {
+                chunk.add_against_residual(pushed, sum);
             }
-            gemm(&mut sum.view_mut(), true, 1.0, (chunk.phi.view(), Op::Transposed), (pulled.view(), Op::Plain));
+            chunk.phi.add_transposed(pulled.view(), sum.view_mut());
         })
     }
 
@@ -118,7 +118,7 @@ impl Substitution<'_> {
             let factors = &self.factors[chunk.index];
             let origin = layout.block(chunk.rows.start).start;
             out.copy_from_slice(&x[origin..origin + out.len()]);
-            let seen = product((chunk.phi.view(), Op::Plain), (y.view(), Op::Plain));
+            let seen = chunk.phi.times(y);
             let exact = self.exact_rows(chunk);
             let against = (!exact.is_empty()).then(|| chunk.residual_against(y));
             let (mut at, mut moved) = (0, Vec::new());
@@ -129,7 +129,7 @@ impl Substitution<'_> {
                 moved.clear();
                 moved.extend(view.jacobian.chunks_exact(r).map(|l| factor * dot(l, seen)));
                 if let Some(against) = against.as_ref().filter(|_| exact[index]) {
-                    view.pull(against.row(index).to_slice().expect("standard layout"), 1.0, &mut moved);
+                    view.pull(against, index, 1.0, &mut moved);
                 }
                 solve_block(&factors[at..at + view.q * view.q], view.q, &mut moved, 1);
                 let out = &mut out[block];

@@ -134,7 +134,7 @@ impl System {
     ) -> Vec<f64> {
         let (r, inverse) = (self.lin.frame.rank(), 1.0 / rho.dispersion());
         let (local, _) = self.map_rows(problem, state, (0, 0), |chunk, out, _| {
-            let seen = product((chunk.phi.view(), Op::Plain), (border.view(), Op::Plain));
+            let seen = chunk.phi.times(border);
             for (index, view, block) in Self::rows_of(problem, state, chunk) {
                 let factor = problem.weight(view.row) * inverse;
                 let seen = &slice(&seen)[index * r..(index + 1) * r];
@@ -168,7 +168,7 @@ impl System {
                     axpy(value, &view.jacobian[u * r..(u + 1) * r], row);
                 }
             }
-            gemm(&mut sum.view_mut(), true, 1.0, (chunk.phi.view(), Op::Transposed), (pulled.view(), Op::Plain));
+            chunk.phi.add_transposed(pulled.view(), sum.view_mut());
         });
         border
     }
@@ -180,29 +180,31 @@ impl System {
     /// `G V + (sum phi_i E_i' + E_i phi_i') B w/phi - sum E_i z_i' w/phi`. Two products with the data in all.
     pub fn apply_exact(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, x: &Step) -> Step {
         let (m, p) = state.decoders.dim();
+        // rows against Q cost 3M a column of theirs, in the channels 5p; the classic mode's pins are in G alone
+        if problem.metric().is_some() || (problem.is_proper() && 3 * m > 5 * p) {
+            return self.apply_exact_in_channels(problem, state, rho, x);
+        }
         let b = &state.decoders;
         let q = product((b.view(), Op::Plain), (b.view(), Op::Transposed));
         let bv = product((b.view(), Op::Plain), (x.border.view(), Op::Transposed));
         let mixed = &bv + &bv.t();
         let inverse = 1.0 / rho.dispersion();
         let layout = state.layout_of_rows();
-        if problem.metric().is_some() {
-            return self.apply_exact_in_metric(problem, state, rho, x);
-        }
         let (mut local, sums) = self.map_rows(problem, state, (m, m + p), |chunk, out, sum| {
             let origin = layout.block(chunk.rows.start).start;
-            let mut moved = Array2::<f64>::zeros((chunk.len(), m));
+            let mut moved = chunk.phi.zeros_like();
             let mut v = Vec::new();
             for (index, view, block) in Self::rows_of(problem, state, chunk) {
                 let block = &x.local[origin + block.start..origin + block.end];
                 v.clear();
                 v.extend((0..view.q).map(|u| block[view.position(u)]));
-                view.push(&v, 1.0, moved.row_mut(index).as_slice_mut().expect("standard layout"));
+                view.push(&v, 1.0, &mut moved, index);
             }
             let z = problem.rows(chunk.rows.clone());
-            let mut against = product((chunk.phi.view(), Op::Plain), (mixed.view(), Op::Plain));
-            gemm(&mut against.view_mut(), true, 1.0, (moved.view(), Op::Plain), (q.view(), Op::Plain));
-            gemm(&mut against.view_mut(), true, -1.0, (z.view(), Op::Plain), (x.border.view(), Op::Transposed));
+            let mut against = chunk.phi.zeros_like();
+            against.add_times(&chunk.phi, &mixed);
+            against.add_times(&moved, &q);
+            against.add_meeting(-1.0, z.view(), &x.border);
             let mut pulled = Vec::new();
             for (index, view, at) in Self::rows_of(problem, state, chunk) {
                 let factor = problem.weight(view.row) * inverse;
@@ -212,23 +214,23 @@ impl System {
                 v.extend((0..view.q).map(|u| block[view.position(u)]));
                 pulled.clear();
                 pulled.resize(view.q, 0.0);
-                view.pull(against.row(index).as_slice().expect("standard layout"), factor, &mut pulled);
+                view.pull(&against, index, factor, &mut pulled);
                 for u in 0..view.q {
                     out[view.position(u)] = pulled[u] + dot(&view.second[u * view.q..(u + 1) * view.q], &v);
                 }
                 apply_row_priors(problem, state, rho, &self.lin.columns, &view, block, out);
-                moved.row_mut(index).mapv_inplace(|e| factor * e);
+                moved.scale_row(index, factor);
             }
             // the two border sums side by side: sum phi E' and sum E z'
-            let mut crossed = product((chunk.phi.view(), Op::Transposed), (moved.view(), Op::Plain));
-            let data = product((moved.view(), Op::Transposed), (z.view(), Op::Plain));
-            crossed = &crossed + &crossed.t();
-            let mut left = sum.slice_mut(ndarray::s![.., ..m]);
+            let (mut crossed, mut data) = (Array2::zeros((m, m)), Array2::zeros((m, p)));
+            chunk.phi.add_crossed(&moved, crossed.view_mut());
+            moved.add_transposed(z.view(), data.view_mut());
+            let (mut left, mut right) = sum.view_mut().split_at(ndarray::Axis(1), m);
             left += &crossed;
-            let mut right = sum.slice_mut(ndarray::s![.., m..]);
             right += &data;
         });
-        let crossed = sums.slice(ndarray::s![.., ..m]).to_owned();
+        let crossed = sums.slice(ndarray::s![.., ..m]);
+        let crossed = &crossed + &crossed.t();
         let mut border = product((self.lin.gram.view(), Op::Plain), (x.border.view(), Op::Plain));
         gemm(&mut border.view_mut(), true, 1.0, (crossed.view(), Op::Plain), (b.view(), Op::Plain));
         border -= &sums.slice(ndarray::s![.., m..]);
@@ -238,32 +240,32 @@ impl System {
         Step { local, border }
     }
 
-    /// The same product where rows have a metric: with `y_i = P_i (V' phi_i + B' E_i) w/phi` and the residual's
+    /// The same product in the output channels, where rows have a metric or atoms are many: with `y_i = P_i (V' phi_i + B' E_i) w/phi` and the residual's
     /// `rho_i = P_i r_i w/phi`, rows get `D_i (B y_i + V rho_i)` and the border `phi_i y_i' + E_i rho_i'`.
-    fn apply_exact_in_metric(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, x: &Step) -> Step {
+    fn apply_exact_in_channels(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, x: &Step) -> Step {
         let (m, p) = state.decoders.dim();
         let b = &state.decoders;
         let inverse = 1.0 / rho.dispersion();
         let layout = state.layout_of_rows();
         let (mut local, mut border) = self.map_rows(problem, state, (m, p), |chunk, out, sum| {
             let origin = layout.block(chunk.rows.start).start;
-            let mut moved = Array2::<f64>::zeros((chunk.len(), m));
+            let mut moved = chunk.phi.zeros_like();
             let mut v = Vec::new();
             for (index, view, block) in Self::rows_of(problem, state, chunk) {
                 let block = &x.local[origin + block.start..origin + block.end];
                 v.clear();
                 v.extend((0..view.q).map(|u| block[view.position(u)]));
-                view.push(&v, 1.0, moved.row_mut(index).as_slice_mut().expect("standard layout"));
+                view.push(&v, 1.0, &mut moved, index);
             }
-            let mut y = product((chunk.phi.view(), Op::Plain), (x.border.view(), Op::Plain));
-            gemm(&mut y.view_mut(), true, 1.0, (moved.view(), Op::Plain), (b.view(), Op::Plain));
-            let mut residual = product((chunk.phi.view(), Op::Plain), (b.view(), Op::Plain));
+            let mut y = chunk.phi.times(&x.border);
+            y += &moved.times(b);
+            let mut residual = chunk.phi.times(b);
             residual -= &problem.rows(chunk.rows.clone());
             for rows in [&mut y, &mut residual] {
                 problem.weigh(chunk.rows.clone(), inverse, rows);
             }
-            let mut against = product((y.view(), Op::Plain), (b.view(), Op::Transposed));
-            gemm(&mut against.view_mut(), true, 1.0, (residual.view(), Op::Plain), (x.border.view(), Op::Transposed));
+            let mut against = chunk.phi.meeting(&y, b);
+            against.add_meeting(1.0, residual.view(), &x.border);
             let mut pulled = Vec::new();
             for (index, view, at) in Self::rows_of(problem, state, chunk) {
                 let block = &x.local[origin + at.start..origin + at.end];
@@ -272,14 +274,14 @@ impl System {
                 v.extend((0..view.q).map(|u| block[view.position(u)]));
                 pulled.clear();
                 pulled.resize(view.q, 0.0);
-                view.pull(against.row(index).as_slice().expect("standard layout"), 1.0, &mut pulled);
+                view.pull(&against, index, 1.0, &mut pulled);
                 for u in 0..view.q {
                     out[view.position(u)] = pulled[u] + dot(&view.second[u * view.q..(u + 1) * view.q], &v);
                 }
                 apply_row_priors(problem, state, rho, &self.lin.columns, &view, block, out);
             }
-            gemm(&mut sum.view_mut(), true, 1.0, (chunk.phi.view(), Op::Transposed), (y.view(), Op::Plain));
-            gemm(&mut sum.view_mut(), true, 1.0, (moved.view(), Op::Transposed), (residual.view(), Op::Plain));
+            chunk.phi.add_transposed(y.view(), sum.view_mut());
+            moved.add_transposed(residual.view(), sum.view_mut());
         });
         border += &self.lin.prior.apply(problem, &x.border);
         self.pins.apply(problem, &x.border, &mut border);

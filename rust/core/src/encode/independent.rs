@@ -7,26 +7,6 @@ use crate::row::{RowState, Target};
 use crate::state::SUPPORT_CUTOFF;
 
 impl Encoder {
-    /// Logits of a row that uses no atom: they feel their prior alone.
-    pub(super) fn settle_rest(&self) -> Vec<f64> {
-        /// Where they start: below zero, on the side to which every gate's prior pulls.
-        const START: f64 = -1.0;
-        let n = self.rows.atoms.len();
-        let free = self.rows.n_free();
-        if free == 0 {
-            return vec![0.0; n];
-        }
-        let target = Target { against: vec![0.0; self.rows.offsets[n]], length: 0.0, weight: 0.0 };
-        let start = RowState {
-            logits: vec![START; n],
-            coords: self.rows.origins(),
-            support: Vec::new(),
-            objective: f64::INFINITY,
-            converged: false,
-        };
-        self.rows.polish(&target, start, true).logits
-    }
-
     /// The best candidate of one row: the state it is in, what grows from nothing, and what is left of everything.
     pub(super) fn best_independent(&self, target: &Target, current: Option<RowState>) -> RowState {
         let mut found = None;
@@ -56,8 +36,8 @@ impl Encoder {
     fn full(&self, target: &Target) -> RowState {
         let mut row = self.empty();
         for k in (0..self.rows.atoms.len()).filter(|&k| !self.rows.gate.always_on(k)) {
-            let fitted = self.weighted(&row);
-            self.point_at(target, &fitted, k, &mut row.coords);
+            let left = self.left(target, &row.support, &self.weighted(&row));
+            self.point_at(&left, k, &mut row.coords);
             row.logits[k] = self.logit_inside(k, 0.5);
             row.support.push(k as u32);
             row.support.sort_unstable();
@@ -79,7 +59,7 @@ impl Encoder {
     fn empty(&self) -> RowState {
         let always = (0..self.rows.atoms.len() as u32).filter(|&k| self.rows.gate.always_on(k as usize));
         RowState {
-            logits: self.rest.clone(),
+            logits: self.rows.rest.clone(),
             coords: self.rows.origins(),
             support: always.collect(),
             objective: f64::INFINITY,
@@ -104,7 +84,7 @@ impl Encoder {
     /// The row with some of its atoms dropped, polished.
     fn without(&self, target: &Target, mut row: RowState, atoms: &[u32]) -> RowState {
         for &k in atoms {
-            row.logits[k as usize] = self.rest[k as usize];
+            row.logits[k as usize] = self.rows.rest[k as usize];
         }
         row.support.retain(|k| !atoms.contains(k));
         self.rows.polish(target, row, false)
@@ -143,15 +123,15 @@ impl Encoder {
     /// form.
     fn with_one_more(&self, target: &Target, row: &RowState) -> Option<RowState> {
         let factor = target.weight * self.rows.inverse_dispersion;
-        let fitted = self.weighted(row);
+        let left = self.left(target, &row.support, &self.weighted(row));
         let lambda = self.rows.rho.lambda_sparse();
         let mut best: Option<(f64, usize, usize, f64)> = None;
         for k in (0..self.rows.atoms.len()).filter(|&k| !row.support.contains(&(k as u32))) {
-            let left = self.left(target, &fitted, k);
+            let left = &left[self.rows.offsets[k]..self.rows.offsets[k + 1]];
             let (least, most) = self.rows.gate.range(lambda, k);
             let grid = &self.grids[k];
             for g in 0..grid.lengths.len() {
-                let along = dot(grid.basis.row(g).as_slice().expect("standard layout"), &left);
+                let along = dot(grid.basis.row(g).as_slice().expect("standard layout"), left);
                 let value = (along / grid.lengths[g].max(f64::MIN_POSITIVE)).clamp(least, most);
                 let gain = factor * value * (along - 0.5 * value * grid.lengths[g]) - grid.energies[g];
                 if best.is_none_or(|b| gain > b.0) {
@@ -177,8 +157,8 @@ impl Encoder {
         for k in row.support.clone() {
             let mut others = row.clone();
             others.support.retain(|&o| o != k);
-            let fitted = self.weighted(&others);
-            self.point_at(target, &fitted, k as usize, &mut row.coords);
+            let left = self.left(target, &others.support, &self.weighted(&others));
+            self.point_at(&left, k as usize, &mut row.coords);
         }
         self.rows.polish(target, row, false)
     }

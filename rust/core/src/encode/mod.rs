@@ -75,8 +75,6 @@ pub struct Encoder {
     grids: Vec<Grid>,
     /// Shares: per atom, a row that uses it alone.
     alone: Vec<Alone>,
-    /// Independent gates: logits of a row that uses no atom, at their prior's optimum.
-    rest: Vec<f64>,
 }
 
 impl Encoder {
@@ -90,11 +88,9 @@ impl Encoder {
     ) -> Result<Self, ShapeError> {
         let rows = RowSolver::new(atoms, gate, rho, scores, decoders)?;
         let grids = (0..rows.atoms.len()).map(|k| Grid::new(&rows, k)).collect();
-        let mut out = Self { rows, grids, alone: Vec::new(), rest: Vec::new() };
+        let mut out = Self { rows, grids, alone: Vec::new() };
         if out.rows.gate.shares() {
             out.alone = (0..out.rows.atoms.len()).map(|k| out.settle_alone(k)).collect();
-        } else {
-            out.rest = out.settle_rest();
         }
         Ok(out)
     }
@@ -106,7 +102,7 @@ impl Encoder {
         }
         let all: Vec<u32> = (0..marked.len() as u32).collect();
         let mut open = Vec::new();
-        self.rows.gate.significant(&self.rest, &all, SUPPORT_CUTOFF, &mut open);
+        self.rows.gate.significant(&self.rows.rest, &all, SUPPORT_CUTOFF, &mut open);
         !open.iter().any(|&k| marked[k as usize] && !self.rows.gate.always_on(k as usize))
     }
 
@@ -192,21 +188,20 @@ impl Encoder {
         }
     }
 
-    /// Sets atom k's coordinate to the grid point whose direction best explains what `fitted` leaves.
-    fn point_at(&self, target: &Target, fitted: &[f64], k: usize, coords: &mut [f64]) {
-        let against = self.left(target, fitted, k);
+    /// Sets atom k's coordinate to the grid point whose direction best explains what is left (see [`Self::left`]).
+    fn point_at(&self, left: &[f64], k: usize, coords: &mut [f64]) {
+        let against = &left[self.rows.offsets[k]..self.rows.offsets[k + 1]];
         let grid = &self.grids[k];
-        let gain = |g: usize| dot(grid.basis.row(g).as_slice().expect("standard layout"), &against);
+        let gain = |g: usize| dot(grid.basis.row(g).as_slice().expect("standard layout"), against);
         let best = (0..grid.lengths.len()).max_by(|&a, &b| gain(a).total_cmp(&gain(b))).expect("a grid has points");
         coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]]
             .copy_from_slice(grid.points.row(best).as_slice().expect("standard layout"));
     }
 
-    /// Atom k's decoder against what `fitted` (a stacked basis row) leaves of the data.
-    fn left(&self, target: &Target, fitted: &[f64], k: usize) -> Vec<f64> {
-        (self.rows.offsets[k]..self.rows.offsets[k + 1])
-            .map(|m| target.against[m] - dot(self.rows.gram.row(m).as_slice().expect("standard layout"), fitted))
-            .collect()
+    /// All decoders against what `fitted`, a stacked basis row that is zero off a support, leaves of the data.
+    fn left(&self, target: &Target, support: &[u32], fitted: &[f64]) -> Vec<f64> {
+        let explained = self.rows.gram_of(support, fitted);
+        target.against.iter().zip(&explained).map(|(data, fit)| data - fit).collect()
     }
 
     /// The row's reconstruction as a stacked basis row.

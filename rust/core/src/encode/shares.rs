@@ -137,9 +137,10 @@ impl Encoder {
 
     /// Puts every atom of the support but the main one where it best explains what the main one leaves.
     fn placed(&self, target: &Target, mut row: RowState, main: usize) -> RowState {
-        let fitted = self.rows.stacked(&row, &[main as u32]);
-        for k in row.support.clone().into_iter().filter(|&k| k as usize != main) {
-            self.point_at(target, &fitted, k as usize, &mut row.coords);
+        let main = main as u32;
+        let left = self.left(target, &[main], &self.rows.stacked(&row, &[main]));
+        for k in row.support.clone().into_iter().filter(|&k| k != main) {
+            self.point_at(&left, k as usize, &mut row.coords);
         }
         row
     }
@@ -204,9 +205,9 @@ impl Encoder {
             self.rows.gate.significant(&row.logits, &row.support, SUPPORT_CUTOFF, &mut wanted);
             let entering: Vec<u32> = wanted.iter().copied().filter(|k| !row.support.contains(k)).collect();
             if !entering.is_empty() {
-                let fitted = self.weighted(&row);
+                let left = self.left(target, &row.support, &self.weighted(&row));
                 for &k in &entering {
-                    self.point_at(target, &fitted, k as usize, &mut row.coords);
+                    self.point_at(&left, k as usize, &mut row.coords);
                 }
                 row.support.extend(entering);
                 row.support.sort_unstable();

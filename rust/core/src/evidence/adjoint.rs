@@ -14,11 +14,11 @@ use super::sparse::SparseStep;
 use super::value::Evidence;
 use crate::arrow::{Direction, Factored, GaugeColumn, RowTraces, Step};
 use crate::gates::GatePrior;
-use crate::linalg::{axpy, dot, product, Op};
+use crate::linalg::{axpy, dot};
 use crate::priors::coordinate_priors;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::{row_program, Chunk, PackedJets, RowView};
+use crate::row::{row_program, AtomView, Chunk, PackedJets, RowView};
 use crate::state::State;
 use ndarray::{s, Array1, Array2, ArrayView2};
 use std::borrow::Cow;
@@ -203,7 +203,7 @@ fn half_traces(
         for c in chunks {
             let chunk = &*system.lin.chunk(problem, state, c);
             let seen = |y: &Array2<f64>| {
-                let mut seen = product((chunk.phi.view(), Op::Plain), (y.view(), Op::Plain));
+                let mut seen = chunk.phi.times(y);
                 if let Some(metric) = problem.metric() {
                     for (mut row, i) in seen.rows_mut().into_iter().zip(chunk.rows.clone()) {
                         metric.apply(i, row.as_slice_mut().expect("standard layout"));
@@ -298,8 +298,6 @@ impl RowWork<'_> {
         let factor = self.problem.weight(view.row) * self.inverse_dispersion;
         self.effective_inverse(index, view, traces, r);
         let scratch = &mut self.scratch;
-        let phi = self.chunk.phi.row(index);
-        let phi = phi.as_slice().expect("standard layout");
         // K has the metric already
         scratch.plain.clear();
         match self.problem.metric() {
@@ -310,14 +308,17 @@ impl RowWork<'_> {
             }
         }
         let jacobian = &scratch.plain;
-        sums.data_trace += factor * (dot(&scratch.k, jacobian) + dot(&scratch.kappa, phi));
+        let phi = &self.chunk.phi;
+        let kappa = &scratch.kappa;
+        let seen = |(s, atom): (usize, AtomView<'_>)| dot(&kappa[atom.rows], phi.part(index, s));
+        sums.data_trace += factor * (dot(&scratch.k, jacobian) + view.atoms().enumerate().map(seen).sum::<f64>());
         if self.follows_strength {
             // every Jacobian column of an atom carries its gate's scale once
             let lambda = self.rho.lambda_sparse();
             for (s, atom) in view.atoms().enumerate() {
                 let own = |u: usize| dot(&scratch.k[u * r..(u + 1) * r], &jacobian[u * r..(u + 1) * r]);
                 let coordinates = atom.slot..atom.slot + self.problem.atoms()[atom.atom].dim();
-                let border = dot(&scratch.kappa[atom.rows.clone()], &phi[atom.rows.clone()]);
+                let border = dot(&kappa[atom.rows.clone()], phi.part(index, s));
                 let trace = border + own(s) + coordinates.map(own).sum::<f64>();
                 sums.rho[0] += self.problem.gate().value_slope(lambda, atom.atom) * factor * trace;
             }
@@ -325,7 +326,7 @@ impl RowWork<'_> {
 
         scratch.gradient.clear();
         scratch.gradient.resize(view.q, 0.0);
-        view.pull(&scratch.kappa, factor, &mut scratch.gradient);
+        view.pull_whole(&scratch.kappa, factor, &mut scratch.gradient);
         self.second_derivatives(view, factor, r);
         self.border(view, factor, r, &mut sums.border);
 

@@ -15,7 +15,7 @@
 
 use crate::arrow::Factored;
 use crate::atoms::BasisJet;
-use crate::linalg::{axpy, dot, gemm, product, Op};
+use crate::linalg::{axpy, dot};
 use crate::priors::{block_of, compact_parts, coordinate_priors, CompactPart, CompactTerm};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
@@ -94,17 +94,17 @@ pub(super) fn add_second_terms(
     let layout = state.layout_of_rows();
     let origin = layout.block(chunk.rows.start).start;
 
-    let mut residual = product((chunk.phi.view(), Op::Plain), (decoders.view(), Op::Plain));
+    let mut residual = chunk.phi.times(decoders);
     residual -= &problem.rows(chunk.rows.clone());
     let scaled = |mut rows: Array2<f64>| {
         problem.weigh(chunk.rows.clone(), inverse, &mut rows);
         rows
     };
     let residual = scaled(residual);
-    let against = product((residual.view(), Op::Plain), (decoders.view(), Op::Transposed));
+    let against = chunk.phi.meeting(&residual, decoders);
 
     // Psi, and what a row's own variables move at once
-    let mut bends = Array2::<f64>::zeros(chunk.phi.dim());
+    let mut bends = chunk.phi.zeros_like();
     let mut jet = BasisJet::new(0, 0);
     let mut third = Vec::new();
     for index in 0..chunk.len() {
@@ -121,8 +121,8 @@ pub(super) fn add_second_terms(
             third.clear();
             third.resize(dim * dim * dim * width, 0.0);
             kind.third(point, &mut third);
-            let against = against.slice(ndarray::s![index, atom.rows.clone()]);
-            let against = against.as_slice().expect("standard layout");
+            let place = view.support.binary_search(&(atom.atom as u32)).expect("an atom of the support");
+            let against = against.part(index, place);
             let (n, eta) = (part.axes.len(), &term.by_second);
             let mut bend = vec![0.0; width];
             let moves: Vec<usize> = (0..dim).filter(|c| view.pull_at(atom.slot + c).is_none()).collect();
@@ -176,32 +176,29 @@ pub(super) fn add_second_terms(
                     }
                 }
             });
-            let mut row = bends.slice_mut(ndarray::s![index, atom.rows.clone()]);
-            axpy(atom.gate, &bend, row.as_slice_mut().expect("standard layout"));
+            axpy(atom.gate, &bend, bends.part_mut(index, place));
         });
     }
 
     // the residual moves with everything
-    let carried = scaled(product((bends.view(), Op::Plain), (decoders.view(), Op::Plain)));
-    gemm(&mut border.view_mut(), true, 1.0, (bends.view(), Op::Transposed), (residual.view(), Op::Plain));
-    gemm(&mut border.view_mut(), true, 1.0, (chunk.phi.view(), Op::Transposed), (carried.view(), Op::Plain));
-    let pulled = product((carried.view(), Op::Plain), (decoders.view(), Op::Transposed));
+    let carried = scaled(bends.times(decoders));
+    bends.add_transposed(residual.view(), border.view_mut());
+    chunk.phi.add_transposed(carried.view(), border.view_mut());
+    let pulled = chunk.phi.meeting(&carried, decoders);
     let mut gradient = Vec::new();
     for index in 0..chunk.len() {
         let view = chunk.row(problem, state, index);
-        let pulled = pulled.row(index);
-        let pulled = pulled.as_slice().expect("standard layout");
         gradient.clear();
         gradient.resize(view.q, 0.0);
-        view.pull(pulled, 1.0, &mut gradient);
+        view.pull(&pulled, index, 1.0, &mut gradient);
         let start = layout.block(view.row).start - origin;
         for (u, g) in gradient.iter().enumerate() {
             local[start + view.position(u)] += g;
         }
-        for atom in view.atoms() {
+        for (s, atom) in view.atoms().enumerate() {
             let slope = problem.gate().value_slope(rho.lambda_sparse(), atom.atom);
             if slope != 0.0 {
-                by_rho[0] += slope * atom.gate * dot(atom.phi, &pulled[atom.rows.clone()]);
+                by_rho[0] += slope * atom.gate * dot(atom.phi, pulled.part(index, s));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Frozen routing: every gate keeps the value it was given.
 
 use super::formula::LogisticAtom;
-use super::{Gate, GatePrior, GateRow, RowFormula};
+use super::{Gate, GateRow, RowFormula};
 use std::sync::Arc;
 
 /// Which atoms a list names, as a mask that ends with the last of them.
@@ -63,14 +63,6 @@ impl Gate for FrozenRouting {
     fn logit_of_value(&self, _: f64, _: usize, value: f64) -> f64 {
         value
     }
-
-    fn prior(&self, _: &[f64], out: &mut GatePrior) {
-        out.clear();
-    }
-
-    fn prior_hessian_apply(&self, _: &[f64], _: f64, _: &[f64], _: &mut [f64]) {}
-
-    fn majoriser_adjoint(&self, _: &[f64], _: f64, _: &[f64], _: &mut [f64]) {}
 
     fn ln_normaliser(&self, _: f64, _: usize) -> (f64, f64) {
         (0.0, 0.0)

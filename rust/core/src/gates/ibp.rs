@@ -7,7 +7,7 @@
 
 use super::formula::LogisticAtom;
 use super::logistic::{independent_row, logistic};
-use super::{check_positive, ColumnEnergy, ColumnPrior, ColumnTerm, Gate, GatePrior, GateRow, RowFormula};
+use super::{check_positive, ColumnEnergy, ColumnPrior, ColumnTerm, Gate, GateRow, RowFormula};
 use crate::errors::ShapeError;
 use std::sync::Arc;
 
@@ -171,17 +171,6 @@ impl Gate for Ibp {
     fn logit_of_value(&self, lambda: f64, atom: usize, value: f64) -> f64 {
         self.logit_of_share(value / self.shrinkage(lambda, atom))
     }
-
-    /// The rows of a column share one prior; there is none on a row alone.
-    fn prior(&self, logits: &[f64], out: &mut GatePrior) {
-        out.clear();
-        out.gradient.resize(logits.len(), 0.0);
-        out.majoriser.resize(logits.len(), 0.0);
-    }
-
-    fn prior_hessian_apply(&self, _: &[f64], _: f64, _: &[f64], _: &mut [f64]) {}
-
-    fn majoriser_adjoint(&self, _: &[f64], _: f64, _: &[f64], _: &mut [f64]) {}
 
     /// The column energies are not normalised over logits: V then ranks strengths, not numbers of atoms.
     fn ln_normaliser(&self, _: f64, _: usize) -> (f64, f64) {

@@ -109,12 +109,35 @@ pub trait Gate: Send + Sync + std::fmt::Debug {
     /// Independent weights: the values that an open gate can take, and the logit of one of them.
     fn range(&self, lambda: f64, atom: usize) -> (f64, f64);
     fn logit_of_value(&self, lambda: f64, atom: usize, value: f64) -> f64;
-    /// Energy, gradient and majoriser at unit strength of a prior on all logits of a row.
-    fn prior(&self, logits: &[f64], out: &mut GatePrior);
+    /// Independent weights: the energy of one logit at unit strength, and its first three derivatives.
+    fn logit_energy(&self, _atom: usize, _logit: f64) -> [f64; 4] {
+        [0.0; 4]
+    }
+    /// Energy, gradient and majoriser at unit strength of the prior on all logits of a row.
+    fn prior(&self, logits: &[f64], out: &mut GatePrior) {
+        out.clear();
+        for (k, &l) in logits.iter().enumerate() {
+            let [energy, d1, d2, _] = self.logit_energy(k, l);
+            out.energy += energy;
+            out.gradient.push(d1);
+            out.majoriser.push(d2.max(0.0));
+        }
+    }
     /// `out += factor * Hessian * v` over the free logits, at unit strength.
-    fn prior_hessian_apply(&self, logits: &[f64], factor: f64, v: &[f64], out: &mut [f64]);
+    fn prior_hessian_apply(&self, logits: &[f64], factor: f64, v: &[f64], out: &mut [f64]) {
+        for (k, ((&l, v), out)) in logits.iter().zip(v).zip(out).enumerate() {
+            *out += factor * self.logit_energy(k, l)[2] * v;
+        }
+    }
     /// `out[w] += factor * sum_k weights[k] d majoriser[k] / d logit[w]`, at unit strength.
-    fn majoriser_adjoint(&self, logits: &[f64], factor: f64, weights: &[f64], out: &mut [f64]);
+    fn majoriser_adjoint(&self, logits: &[f64], factor: f64, weights: &[f64], out: &mut [f64]) {
+        for (k, ((&l, weight), out)) in logits.iter().zip(weights).zip(out).enumerate() {
+            let [_, _, d2, d3] = self.logit_energy(k, l);
+            if d2 > 0.0 {
+                *out += factor * weight * d3;
+            }
+        }
+    }
     /// Log-normaliser of one row's prior at strength `lambda` and its derivative in `ln lambda`.
     fn ln_normaliser(&self, lambda: f64, n_atoms: usize) -> (f64, f64);
     /// Precision of the proper Gaussian prior on each free logit; zero for an improper gate.

@@ -8,7 +8,7 @@
 
 use super::formula::LogisticAtom;
 use super::logistic::{independent_row, logistic};
-use super::{check_positive, Gate, GatePrior, GateRow, RowFormula};
+use super::{check_positive, Gate, GateRow, RowFormula};
 use crate::errors::ShapeError;
 use std::sync::Arc;
 
@@ -81,19 +81,6 @@ impl ThresholdGate {
     fn scaled(&self, logit: f64) -> f64 {
         (logit - self.threshold) * self.inverse_temperature
     }
-
-    /// Derivatives of one logit's energy, zero outside the band and for an atom without a gate.
-    fn jets(&self, atom: usize, logit: f64) -> [f64; 4] {
-        let x = self.scaled(logit);
-        if x <= BAND || self.always_on(atom) {
-            return [0.0; 4];
-        }
-        let (t, jets) = (self.inverse_temperature, logistic(x));
-        if self.held(atom, logit) {
-            return [jets[0], 0.0, 0.0, 0.0];
-        }
-        [jets[0], t * jets[1], t * t * jets[2], t * t * t * jets[3]]
-    }
 }
 
 impl Gate for ThresholdGate {
@@ -161,6 +148,19 @@ impl Gate for ThresholdGate {
         support.extend(current.iter().copied().filter(open));
     }
 
+    /// Zero outside the band and for an atom without a gate.
+    fn logit_energy(&self, atom: usize, logit: f64) -> [f64; 4] {
+        let x = self.scaled(logit);
+        if x <= BAND || self.always_on(atom) {
+            return [0.0; 4];
+        }
+        let (t, jets) = (self.inverse_temperature, logistic(x));
+        if self.held(atom, logit) {
+            return [jets[0], 0.0, 0.0, 0.0];
+        }
+        [jets[0], t * jets[1], t * t * jets[2], t * t * t * jets[3]]
+    }
+
     fn logit_of_share(&self, share: f64) -> f64 {
         (share / (1.0 - share)).ln() / self.inverse_temperature
     }
@@ -175,31 +175,6 @@ impl Gate for ThresholdGate {
 
     fn logit_of_value(&self, _: f64, _: usize, value: f64) -> f64 {
         self.threshold + self.logit_of_share(value)
-    }
-
-    fn prior(&self, logits: &[f64], out: &mut GatePrior) {
-        out.clear();
-        for (k, &l) in logits.iter().enumerate() {
-            let [s, d1, d2, _] = self.jets(k, l);
-            out.energy += s;
-            out.gradient.push(d1);
-            out.majoriser.push(d2.max(0.0));
-        }
-    }
-
-    fn prior_hessian_apply(&self, logits: &[f64], factor: f64, v: &[f64], out: &mut [f64]) {
-        for (k, &l) in logits.iter().enumerate() {
-            out[k] += factor * self.jets(k, l)[2] * v[k];
-        }
-    }
-
-    fn majoriser_adjoint(&self, logits: &[f64], factor: f64, weights: &[f64], out: &mut [f64]) {
-        for (k, &l) in logits.iter().enumerate() {
-            let [_, _, d2, d3] = self.jets(k, l);
-            if d2 > 0.0 {
-                out[k] += factor * weights[k] * d3;
-            }
-        }
     }
 
     /// Every gated logit on its own, by quadrature over its Gaussian.

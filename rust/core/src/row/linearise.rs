@@ -3,11 +3,12 @@
 use super::columns::Columns;
 use super::priors::{add_normalisers, drop_coordinate_constants, pin_unseen, prior_terms, LossParts};
 use super::second::{add_second, SecondAtom};
+use super::stacked::Stacked;
 use super::tape::{Chunk, Chunks, HeldAxis};
 use crate::arrow::{steps_exactly, Frame};
 use crate::atoms::{hold_axis, walls, BasisJet};
 use crate::gates::{GatePrior, GateRow};
-use crate::linalg::{axpy, dot, gemm, Op};
+use crate::linalg::{axpy, dot};
 use crate::priors::{coordinate_priors, DecoderPrior, Pull};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
@@ -149,6 +150,8 @@ struct HeldJet {
     /// Position of its row in the chunk.
     index: usize,
     atom: usize,
+    /// Of the atom in the row's support.
+    place: usize,
     gate: f64,
     slot: usize,
     inward: f64,
@@ -220,14 +223,12 @@ fn linearise_chunk(
     sums: &mut Sums,
     scratch: &mut Scratch,
 ) -> Chunk {
-    let (m, p, len) = (problem.width(), problem.n_outputs(), rows.len());
     let phi_inverse = 1.0 / rho.dispersion();
-    let mut chunk = Chunk::new(index, rows.clone(), m);
+    let mut chunk = Chunk::new(problem, state, index, rows.clone());
     evaluate_bases(problem, state, rho, frame.rank(), &mut chunk, scratch);
 
     // residuals, their norms, and both contractions that touch the p channels
-    let mut residual = Array2::zeros((len, p));
-    gemm(&mut residual.view_mut(), false, 1.0, (chunk.phi.view(), Op::Plain), (state.decoders.view(), Op::Plain));
+    let mut residual = chunk.phi.times(&state.decoders);
     residual -= &problem.rows(rows.clone());
     let mut scaled_phi = chunk.phi.clone();
     for (index, row) in rows.clone().enumerate() {
@@ -238,32 +239,20 @@ fn linearise_chunk(
             Some(metric) => metric.apply(row, r.as_slice_mut().expect("standard layout")),
         };
         r *= w * phi_inverse;
-        scaled_phi.row_mut(index).mapv_inplace(|v| v * w * phi_inverse);
+        scaled_phi.scale_row(index, w * phi_inverse);
     }
     if steps_exactly(problem, state) {
         let supports: Vec<&[u32]> = rows.clone().map(|row| state.support(row)).collect();
         chunk.residual = frame.inside(&supports, &residual);
     }
-    let mut against = Array2::zeros((len, m));
-    gemm(&mut against.view_mut(), false, 1.0, (residual.view(), Op::Plain), (state.decoders.view(), Op::Transposed));
+    let against = chunk.phi.meeting(&residual, &state.decoders);
     if known.is_none() {
-        let phi = (chunk.phi.view(), Op::Transposed);
-        gemm(&mut sums.border_gradient.view_mut(), true, 1.0, phi, (residual.view(), Op::Plain));
-        gemm(&mut sums.gram.view_mut(), true, 1.0, phi, (scaled_phi.view(), Op::Plain));
+        chunk.phi.add_transposed(residual.view(), sums.border_gradient.view_mut());
+        chunk.phi.add_crossed(&scaled_phi, sums.gram.view_mut());
     }
 
     for (index, row) in rows.enumerate() {
-        let against = against.row(index);
-        sums.leaves |= row_terms(
-            problem,
-            state,
-            frame,
-            &mut chunk,
-            index,
-            phi_inverse,
-            against.as_slice().expect("contiguous"),
-            scratch,
-        );
+        sums.leaves |= row_terms(problem, state, frame, &mut chunk, index, phi_inverse, &against, scratch);
         let block = sums.local_gradient.len();
         sums.local_gradient.resize(block + state.layout_of_rows().row_q_active(row), 0.0);
         let view = chunk.row(problem, state, index);
@@ -326,13 +315,10 @@ fn evaluate_bases(
                 let (d1, d2) = (part(&jet.d1, wall.axis), part(&jet.d2, pair));
                 let slot = q + wall.axis;
                 let (gate, inward) = (gate.a[s], wall.inward);
-                scratch.held.push(HeldJet { index, atom: k, gate, slot, inward, d1, d2 });
+                scratch.held.push(HeldJet { index, atom: k, place: s, gate, slot, inward, d1, d2 });
                 hold_axis(&mut jet, wall.axis);
             }
-            let mut phi = chunk.phi.row_mut(index);
-            for (m, value) in problem.rows_of(k).zip(&jet.phi) {
-                phi[m] = gate.a[s] * value;
-            }
+            chunk.phi.part_mut(index, s).iter_mut().zip(&jet.phi).for_each(|(phi, value)| *phi = gate.a[s] * value);
             scratch.basis.extend_from_slice(&jet.phi);
             scratch.basis_d1.extend_from_slice(&jet.d1);
             scratch.second_basis.extend_from_slice(&jet.d2);
@@ -352,14 +338,14 @@ fn row_terms(
     chunk: &mut Chunk,
     index: usize,
     phi_inverse: f64,
-    against: &[f64],
+    against: &Stacked,
     scratch: &mut Scratch,
 ) -> bool {
     let view = chunk.row(problem, state, index);
     let (q, r) = (view.q, frame.rank());
     scratch.local.clear();
     scratch.local.resize(q, 0.0);
-    view.pull(against, 1.0, &mut scratch.local);
+    view.pull(against, index, 1.0, &mut scratch.local);
 
     scratch.jacobian.clear();
     scratch.jacobian.resize(q * r, 0.0);
@@ -388,11 +374,11 @@ fn row_terms(
     scratch.second.resize(q * q, 0.0);
     let mut from = scratch.second_start[index];
     let second_basis = &scratch.second_basis;
-    let atoms = view.atoms().map(|atom| {
+    let atoms = view.atoms().enumerate().map(|(s, atom)| {
         let len = atom.phi_d1.len() * (atom.phi_d1.len() / atom.phi.len());
         let d2 = &second_basis[from..from + len];
         from += len;
-        SecondAtom { phi: atom.phi, d1: atom.phi_d1, d2, against: &against[atom.rows.clone()], slot: atom.slot }
+        SecondAtom { phi: atom.phi, d1: atom.phi_d1, d2, against: against.part(index, s), slot: atom.slot }
     });
     add_second(&scratch.gates[index], |u| u, atoms, q, &mut scratch.second);
     let row = view.row;
@@ -407,7 +393,7 @@ fn push_held(
     chunk: &mut Chunk,
     (index, row): (usize, usize),
     factor: f64,
-    against: &[f64],
+    against: &Stacked,
     held: &[HeldJet],
 ) -> bool {
     let r = frame.rank();
@@ -424,7 +410,7 @@ fn push_held(
             None => dot(&tangent, &tangent),
             Some(metric) => metric.apply(row, &mut tangent),
         };
-        let (gate, against) = (held.gate, &against[rows]);
+        let (gate, against) = (held.gate, against.part(index, held.place));
         let pull = Pull {
             slope: gate * dot(&held.d1, against),
             curvature: factor * gate * gate * length,

@@ -15,6 +15,7 @@ mod production;
 mod program;
 mod second;
 mod solver;
+mod stacked;
 mod tape;
 
 pub use columns::Columns;
@@ -23,4 +24,5 @@ pub use priors::{held, held_curvature, LossParts};
 pub use production::row_program;
 pub use program::{PackedBatch4, PackedJets, RowAtom, RowDecoder, RowSlots, SaeReconstructionRowProgram};
 pub use solver::{RowSolver, RowState, Target};
+pub use stacked::held_whole;
 pub use tape::{AtomView, Chunk, Chunks, RowView, CHUNK_ROWS};

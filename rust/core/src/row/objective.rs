@@ -9,8 +9,9 @@ use crate::atoms::{hold, BasisJet};
 use crate::gates::{GatePrior, GateRow};
 use crate::linalg::{axpy, dot};
 use crate::priors::coordinate_priors;
+use std::ops::Range;
 
-/// Value, gradient and curvature over the row's free logits and the coordinates of its support.
+/// Value, gradient and curvature over the logits that move and the coordinates of the support.
 #[derive(Debug, Default)]
 pub(super) struct Expansion {
     pub(super) value: f64,
@@ -26,6 +27,9 @@ pub(super) struct RowObjective<'a> {
     solver: &'a RowSolver,
     target: &'a Target,
     support: Vec<u32>,
+    /// The logits that are variables, and the energy of the others' priors.
+    logits: Vec<usize>,
+    idle: f64,
     /// Where each atom's columns begin among those of the support.
     starts: Vec<usize>,
     /// Q and b over the support's columns.
@@ -43,15 +47,20 @@ pub(super) struct RowObjective<'a> {
     d: Vec<f64>,
     through: Vec<f64>,
     seen: Vec<usize>,
+    /// The columns of the basis row that each of them moves.
+    reach: Vec<Range<usize>>,
     prior: GatePrior,
+    /// Work over all free logits, where gates share a row.
     unit: Vec<f64>,
     column: Vec<f64>,
 }
 
 impl<'a> RowObjective<'a> {
-    pub(super) fn new(solver: &'a RowSolver, target: &'a Target, support: &[u32]) -> Self {
+    /// Of a row whose other logits stay where they are: their priors' energy is a constant.
+    pub(super) fn new(solver: &'a RowSolver, target: &'a Target, row: &RowState, logits: Vec<usize>) -> Self {
         let (mut starts, mut columns, mut jets) = (vec![0], Vec::new(), Vec::new());
-        let mut q = solver.n_free();
+        let support = &row.support[..];
+        let mut q = logits.len();
         for &k in support {
             let k = k as usize;
             columns.extend(solver.offsets[k]..solver.offsets[k + 1]);
@@ -67,10 +76,15 @@ impl<'a> RowObjective<'a> {
         }
         let against: Vec<f64> = columns.iter().map(|&a| target.against[a]).collect();
         let zeros = vec![0.0; columns.len()];
+        let still = (0..solver.n_free()).filter(|k| logits.binary_search(k).is_err());
+        let idle = still.map(|k| solver.logit_energy(k, row.logits[k])).sum();
+        let shared = if solver.gate.shares() { solver.n_free() } else { 0 };
         Self {
             solver,
             target,
             support: support.to_vec(),
+            logits,
+            idle,
             starts,
             gram,
             against,
@@ -83,10 +97,21 @@ impl<'a> RowObjective<'a> {
             d: Vec::new(),
             through: Vec::new(),
             seen: Vec::new(),
+            reach: Vec::new(),
             prior: GatePrior::default(),
-            unit: vec![0.0; solver.n_free()],
-            column: vec![0.0; solver.n_free()],
+            unit: vec![0.0; shared],
+            column: vec![0.0; shared],
         }
+    }
+
+    /// The logits that are variables, in their order.
+    pub(super) fn logits(&self) -> &[usize] {
+        &self.logits
+    }
+
+    /// Where the logit of an atom of the support stands among the variables.
+    pub(super) fn place(&self, atom: u32) -> usize {
+        place(&self.logits, atom)
     }
 
     /// How large the data's share may be: what its rounding is measured by.
@@ -109,14 +134,18 @@ impl<'a> RowObjective<'a> {
             values.resize(len, 0.0);
         }
         self.through.resize(self.d.len(), 0.0);
-        for (d, through) in self.d.chunks_exact(m.max(1)).zip(self.through.chunks_exact_mut(m.max(1))) {
-            multiply(&self.gram, d, through);
+        for (i, reach) in self.reach.iter().enumerate() {
+            let d = &self.d[i * m..][reach.clone()];
+            for (row, through) in self.gram.chunks_exact(m).zip(&mut self.through[i * m..(i + 1) * m]) {
+                *through = dot(&row[reach.clone()], d);
+            }
         }
         for (i, &u) in self.seen.iter().enumerate() {
-            let d = &self.d[i * m..(i + 1) * m];
-            out.gradient[u] = dot(d, &self.slope);
+            let reach = self.reach[i].clone();
+            let d = &self.d[i * m..][reach.clone()];
+            out.gradient[u] = dot(d, &self.slope[reach.clone()]);
             for (j, &v) in self.seen[..=i].iter().enumerate() {
-                let inner = factor * dot(d, &self.through[j * m..(j + 1) * m]);
+                let inner = factor * dot(d, &self.through[j * m..][reach.clone()]);
                 out.hessian[u * q + v] = inner;
                 out.hessian[v * q + u] = inner;
             }
@@ -131,12 +160,14 @@ impl<'a> RowObjective<'a> {
         let solver = self.solver;
         solver.gate.row(solver.rho.lambda_sparse(), &row.logits, &row.support, &mut self.gate);
         let (free, m) = (self.gate.free, self.phi.len());
-        // free logits of the support have their place among all free logits
         self.seen.clear();
-        self.seen.extend(self.support[..free].iter().map(|&k| k as usize));
-        self.seen.extend(solver.n_free()..self.q);
+        self.seen.extend(self.support[..free].iter().map(|&k| place(&self.logits, k)));
+        self.seen.extend(self.logits.len()..self.q);
         self.d.clear();
         self.d.resize(self.seen.len() * m, 0.0);
+        self.reach.clear();
+        let shares = solver.gate.shares();
+        self.reach.extend((0..free).map(|s| if shares { 0..m } else { self.starts[s]..self.starts[s + 1] }));
         let mut slot = free;
         for (s, &k) in self.support.iter().enumerate() {
             let k = k as usize;
@@ -151,6 +182,7 @@ impl<'a> RowObjective<'a> {
             }
             for d1 in jet.d1.chunks_exact(own.len().max(1)) {
                 axpy(a, d1, &mut self.d[slot * m + own.start..slot * m + own.end]);
+                self.reach.push(own.clone());
                 slot += 1;
             }
         }
@@ -158,51 +190,65 @@ impl<'a> RowObjective<'a> {
 
     /// Second derivatives of the basis row against the slope.
     fn add_second(&self, out: &mut Expansion) {
-        let mut slot = self.solver.n_free();
+        let mut slot = self.logits.len();
         let atoms = self.support.iter().zip(&self.jets).enumerate().map(|(s, (&k, jet))| {
             let against = &self.slope[self.starts[s]..self.starts[s + 1]];
             let atom = SecondAtom { phi: &jet.phi, d1: &jet.d1, d2: &jet.d2, against, slot };
             slot += self.solver.atoms[k as usize].dim();
             atom
         });
-        add_second(&self.gate, |a| self.support[a] as usize, atoms, self.q, &mut out.hessian);
+        add_second(&self.gate, |a| place(&self.logits, self.support[a]), atoms, self.q, &mut out.hessian);
     }
 
     /// Adds the gradient and curvature of the gates' priors; returns their energy.
     fn add_logit_priors(&mut self, row: &RowState, out: &mut Expansion) -> f64 {
-        let (q, free, solver) = (self.q, self.solver.n_free(), self.solver);
-        if free == 0 {
-            return 0.0;
-        }
+        let (q, solver) = (self.q, self.solver);
         let (lambda, precision) = (solver.rho.lambda_sparse(), solver.gate.logit_precision());
-        solver.gate.prior(&row.logits, &mut self.prior);
-        let mut energy = lambda * self.prior.energy;
-        for u in 0..free {
-            let l = row.logits[u];
+        let mut energy = self.idle;
+        let shares = solver.gate.shares();
+        if shares {
+            solver.gate.prior(&row.logits, &mut self.prior);
+            energy += lambda * self.prior.energy;
+        }
+        for (u, &k) in self.logits.iter().enumerate() {
+            let l = row.logits[k];
             energy += 0.5 * precision * l * l;
-            if solver.gate.held(u, l) && self.support.contains(&(u as u32)) {
+            let [own, slope, bend] = match shares {
+                true => [0.0, self.prior.gradient[k], self.prior.majoriser[k]],
+                false => {
+                    let [own, slope, bend, _] = solver.gate.logit_energy(k, l);
+                    [own, slope, bend]
+                }
+            };
+            energy += lambda * own;
+            out.scale[u] += precision;
+            if solver.gate.held(k, l) && self.support.contains(&(k as u32)) {
                 out.hessian[u * (q + 1)] += precision;
-                out.scale[u] += precision;
                 continue;
             }
-            out.gradient[u] += lambda * self.prior.gradient[u] + precision * l;
-            out.scale[u] += lambda * self.prior.majoriser[u] + precision;
-            self.unit[u] = 1.0;
+            out.gradient[u] += lambda * slope + precision * l;
+            out.scale[u] += lambda * bend.max(0.0);
+            out.hessian[u * (q + 1)] += precision;
+            if !shares {
+                out.hessian[u * (q + 1)] += lambda * bend;
+                continue;
+            }
+            // all free logits are variables here, in their order
+            self.unit[k] = 1.0;
             self.column.fill(0.0);
             solver.gate.prior_hessian_apply(&row.logits, lambda, &self.unit, &mut self.column);
-            self.unit[u] = 0.0;
-            self.column[u] += precision;
-            (0..free).for_each(|v| out.hessian[v * q + u] += self.column[v]);
+            self.unit[k] = 0.0;
+            self.column.iter().enumerate().for_each(|(v, h)| out.hessian[v * q + u] += h);
         }
         if let Some(prior) = solver.gate.columns() {
             // one row moves its columns' masses by little: their prices stay
             for &k in &self.support {
-                let k = k as usize;
+                let (u, k) = (place(&self.logits, k), k as usize);
                 let (score, z) = (solver.scores[k], prior.indicator(row.logits[k]));
                 energy += score * z[0];
-                out.gradient[k] += score * z[1];
-                out.hessian[k * (q + 1)] += score * z[2];
-                out.scale[k] += (score * z[2]).max(0.0);
+                out.gradient[u] += score * z[1];
+                out.hessian[u * (q + 1)] += score * z[2];
+                out.scale[u] += (score * z[2]).max(0.0);
             }
         }
         energy
@@ -212,7 +258,7 @@ impl<'a> RowObjective<'a> {
     /// integrates to one and has none.
     fn add_coordinate_priors(&self, row: &RowState, out: &mut Expansion) -> f64 {
         let (q, solver) = (self.q, self.solver);
-        let (mut energy, mut slot) = (0.0, solver.n_free());
+        let (mut energy, mut slot) = (0.0, self.logits.len());
         for &k in &self.support {
             let k = k as usize;
             let atom = &*solver.atoms[k];
@@ -228,6 +274,11 @@ impl<'a> RowObjective<'a> {
         }
         energy
     }
+}
+
+/// Where an atom's logit stands among those that are variables.
+fn place(logits: &[usize], atom: u32) -> usize {
+    logits.binary_search(&(atom as usize)).expect("logits of a support are variables")
 }
 
 /// `out = A x` for a square row-major A.

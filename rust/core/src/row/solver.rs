@@ -56,6 +56,8 @@ pub struct RowSolver {
     pub offsets: Vec<usize>,
     /// Stored coordinates of each atom in a row's coordinates.
     pub coord_offsets: Vec<usize>,
+    /// Independent gates: the logit of every closed gate, at its prior's optimum; empty where gates share a row.
+    pub rest: Vec<f64>,
 }
 
 impl RowSolver {
@@ -83,7 +85,7 @@ impl RowSolver {
         }
         let decoders = decoders.as_standard_layout().into_owned();
         let gram = product((decoders.view(), Op::Plain), (decoders.view(), Op::Transposed));
-        Ok(Self {
+        let mut out = Self {
             atoms,
             gate,
             inverse_dispersion: 1.0 / rho.dispersion(),
@@ -93,7 +95,37 @@ impl RowSolver {
             gram,
             offsets,
             coord_offsets,
-        })
+            rest: Vec::new(),
+        };
+        if !out.gate.shares() {
+            out.rest = out.settle_rest();
+        }
+        Ok(out)
+    }
+
+    /// Logits of a row that uses no atom: they feel their prior alone, each its own.
+    fn settle_rest(&self) -> Vec<f64> {
+        /// Where they start: below zero, on the side to which every gate's prior pulls.
+        const START: f64 = -1.0;
+        let n = self.atoms.len();
+        let target = Target { against: vec![0.0; self.offsets[n]], length: 0.0, weight: 0.0 };
+        let mut row = RowState {
+            logits: vec![if self.n_free() == 0 { 0.0 } else { START }; n],
+            coords: self.origins(),
+            support: Vec::new(),
+            objective: f64::INFINITY,
+            converged: false,
+        };
+        for k in 0..self.n_free() {
+            row = self.settled(&target, row, vec![k], true);
+        }
+        row.logits
+    }
+
+    /// Energy of an independent logit's prior.
+    pub(super) fn logit_energy(&self, k: usize, logit: f64) -> f64 {
+        let of_gate = self.rho.lambda_sparse() * self.gate.logit_energy(k, logit)[0];
+        of_gate + 0.5 * self.gate.logit_precision() * logit * logit
     }
 
     pub fn n_free(&self) -> usize {
@@ -212,9 +244,25 @@ impl RowSolver {
         coords
     }
 
-    /// Damped Newton on the row's objective, its support held. `logits_only` leaves coordinates alone.
-    pub fn polish(&self, target: &Target, row: RowState, logits_only: bool) -> RowState {
-        let mut objective = RowObjective::new(self, target, &row.support);
+    /// Damped Newton on the row's objective, its support held. `logits_only` leaves coordinates alone. Closed independent
+    /// gates, which no data see, come to rest.
+    pub fn polish(&self, target: &Target, mut row: RowState, logits_only: bool) -> RowState {
+        let logits = if self.gate.shares() {
+            (0..self.n_free()).collect()
+        } else if self.n_free() == 0 {
+            Vec::new()
+        } else {
+            let mut closed = self.rest.clone();
+            row.support.iter().for_each(|&k| closed[k as usize] = row.logits[k as usize]);
+            row.logits = closed;
+            row.support.iter().map(|&k| k as usize).collect()
+        };
+        self.settled(target, row, logits, logits_only)
+    }
+
+    /// Damped Newton on some of the row's logits, in their order, and the coordinates of its support.
+    fn settled(&self, target: &Target, row: RowState, logits: Vec<usize>, logits_only: bool) -> RowState {
+        let mut objective = RowObjective::new(self, target, &row, logits);
         let (mut here, mut there) = (Expansion::default(), Expansion::default());
         let mut row = self.descend(&mut objective, (&mut here, &mut there), row, logits_only);
         // what is held at a wall and would rather leave it is let go, and may come back once
@@ -240,7 +288,7 @@ impl RowSolver {
         logits_only: bool,
     ) -> Option<RowState> {
         let held = |k: &&u32| self.gate.held(**k as usize, row.logits[**k as usize]);
-        let ends = if logits_only { Vec::new() } else { self.ends(row) };
+        let ends = if logits_only { Vec::new() } else { self.ends(row, objective.logits().len()) };
         if ends.is_empty() && !row.support.iter().any(|k| held(&k)) {
             return None;
         }
@@ -254,7 +302,7 @@ impl RowSolver {
         let slopes = &there.gradient;
         let mut out = row.clone();
         let mut any = false;
-        for &k in row.support.iter().filter(held).filter(|&&k| slopes[k as usize] < 0.0) {
+        for &k in row.support.iter().filter(held).filter(|&&k| slopes[objective.place(k)] < 0.0) {
             out.logits[k as usize] = inside.logits[k as usize];
             any = true;
         }
@@ -265,9 +313,9 @@ impl RowSolver {
         any.then_some(out)
     }
 
-    /// Coordinates of the support at an end of their interval: the variable, where it is stored, and which way is inside.
-    fn ends(&self, row: &RowState) -> Vec<(usize, usize, f64)> {
-        let mut slot = self.n_free();
+    /// Coordinates of the support, from variable `slot` on, at an end of their interval: the variable, where it is stored, and
+    /// which way is inside.
+    fn ends(&self, row: &RowState, mut slot: usize) -> Vec<(usize, usize, f64)> {
         let mut out = Vec::new();
         for &k in &row.support {
             let (atom, at) = (&self.atoms[k as usize], self.coord_offsets[k as usize]);
@@ -287,7 +335,7 @@ impl RowSolver {
     ) -> RowState {
         objective.expand(&row, here);
         let n = here.gradient.len();
-        let q = if logits_only { self.n_free() } else { n };
+        let q = if logits_only { objective.logits().len() } else { n };
         let (mut step, mut matrix, mut next) = (Vec::new(), Vec::new(), row.clone());
         let mut damping = 0.0f64;
         row.converged = false;
@@ -318,7 +366,7 @@ impl RowSolver {
                 row.converged = true;
                 break;
             }
-            self.step(&row, &step, &mut next);
+            self.step(&row, objective.logits(), &step, &mut next);
             objective.expand(&next, there);
             let rounding = 64.0 * f64::EPSILON * (1.0 + here.value.abs() + objective.size());
             if there.value < here.value || (decrement < rounding && there.value <= here.value + rounding) {
@@ -343,17 +391,16 @@ impl RowSolver {
     }
 
     /// The row after a step, in place of `next`, which has its support.
-    fn step(&self, row: &RowState, step: &[f64], next: &mut RowState) {
-        let free = self.n_free();
+    fn step(&self, row: &RowState, logits: &[usize], step: &[f64], next: &mut RowState) {
         next.logits.copy_from_slice(&row.logits);
         next.coords.copy_from_slice(&row.coords);
-        next.logits[..free].iter_mut().zip(step).for_each(|(l, d)| *l += d);
+        logits.iter().zip(step).for_each(|(&k, d)| next.logits[k] += d);
         for &k in &row.support {
             if let Some(wall) = self.gate.wall(k as usize) {
                 next.logits[k as usize] = next.logits[k as usize].max(wall);
             }
         }
-        let mut u = free;
+        let mut u = logits.len();
         for &k in &row.support {
             let k = k as usize;
             let dim = self.atoms[k].dim();

@@ -1,7 +1,7 @@
 //! What is kept of each row between linearising it and solving with it.
 
+use super::stacked::Stacked;
 use crate::gates::GateRow;
-use crate::linalg::{gemm, product, Op};
 use crate::priors::Pull;
 use crate::problem::Problem;
 use crate::state::State;
@@ -56,7 +56,7 @@ pub struct Chunk {
     pub index: usize,
     pub rows: Range<usize>,
     /// Stacked basis rows phi_i (rows x M), zero off the support.
-    pub phi: Array2<f64>,
+    pub phi: Stacked,
     /// Residuals times w/phi in the frame's channels (rows x r), where steps are exact; without columns elsewhere.
     pub(super) residual: Array2<f64>,
     tapes: Vec<RowTape>,
@@ -131,12 +131,14 @@ pub struct RowView<'a> {
 }
 
 impl Chunk {
-    pub(super) fn new(index: usize, rows: Range<usize>, width: usize) -> Self {
+    pub(super) fn new(problem: &Problem, state: &State, index: usize, rows: Range<usize>) -> Self {
         let len = rows.len();
+        let supports = rows.clone().map(|row| state.support(row));
+        let phi = Stacked::zeros(problem.width(), supports, |k| problem.rows_of(k));
         Self {
             index,
             rows,
-            phi: Array2::zeros((len, width)),
+            phi,
             residual: Array2::zeros((len, 0)),
             tapes: Vec::with_capacity(len),
             basis: Vec::new(),
@@ -209,14 +211,14 @@ impl Chunk {
         self.rows.is_empty()
     }
 
-    /// `sum_i x_i rho_i'` added to a border in the frame (M x r), for stacked vectors x (rows x M).
-    pub fn add_against_residual(&self, x: &Array2<f64>, border: &mut Array2<f64>) {
-        gemm(&mut border.view_mut(), true, 1.0, (x.view(), Op::Transposed), (self.residual.view(), Op::Plain));
+    /// `sum_i x_i rho_i'` added to a border in the frame (M x r), for stacked vectors x.
+    pub fn add_against_residual(&self, x: &Stacked, border: &mut Array2<f64>) {
+        x.add_transposed(self.residual.view(), border.view_mut());
     }
 
-    /// `y rho_i` for every row (rows x M), for a border y in the frame (M x r).
-    pub fn residual_against(&self, y: &Array2<f64>) -> Array2<f64> {
-        product((self.residual.view(), Op::Plain), (y.view(), Op::Transposed))
+    /// `y rho_i` for the atoms of every row, for a border y in the frame (M x r).
+    pub fn residual_against(&self, y: &Array2<f64>) -> Stacked {
+        self.phi.meeting(&self.residual, y)
     }
 
     /// The linearised row at position `index` of the chunk.
@@ -315,10 +317,19 @@ impl<'a> RowView<'a> {
         unreachable!("coupled variables are the free logits and the coordinates of the support")
     }
 
-    /// `out[u] += factor * D_u . x` for a stacked vector x of length M: local derivatives against it.
-    pub fn pull(&self, x: &[f64], factor: f64, out: &mut [f64]) {
-        for atom in self.atoms() {
-            let x = &x[atom.rows.clone()];
+    /// `out[u] += factor * D_u . x` for a row x of stacked vectors: local derivatives against it.
+    pub fn pull(&self, x: &Stacked, index: usize, factor: f64, out: &mut [f64]) {
+        self.pull_parts(|s, _| x.part(index, s), factor, out);
+    }
+
+    /// The same for a vector over all columns.
+    pub fn pull_whole(&self, x: &[f64], factor: f64, out: &mut [f64]) {
+        self.pull_parts(|_, rows| &x[rows], factor, out);
+    }
+
+    fn pull_parts<'b>(&self, part: impl Fn(usize, Range<usize>) -> &'b [f64], factor: f64, out: &mut [f64]) {
+        for (s, atom) in self.atoms().enumerate() {
+            let x = part(s, atom.rows.clone());
             let value = factor * crate::linalg::dot(atom.phi, x);
             for (o, da) in out.iter_mut().zip(atom.gate_d1) {
                 *o += da * value;
@@ -329,10 +340,10 @@ impl<'a> RowView<'a> {
         }
     }
 
-    /// `x += factor * sum_u v_u D_u`: the stacked basis row's motion under a local step.
-    pub fn push(&self, v: &[f64], factor: f64, x: &mut [f64]) {
-        for atom in self.atoms() {
-            let x = &mut x[atom.rows.clone()];
+    /// `x += factor * sum_u v_u D_u` for a row x of stacked vectors: the basis row's motion under a local step.
+    pub fn push(&self, v: &[f64], factor: f64, x: &mut Stacked, index: usize) {
+        for (s, atom) in self.atoms().enumerate() {
+            let x = x.part_mut(index, s);
             let gate = factor * crate::linalg::dot(atom.gate_d1, &v[..self.free]);
             crate::linalg::axpy(gate, atom.phi, x);
             for (j, d1) in atom.phi_d1.chunks_exact(x.len()).enumerate() {

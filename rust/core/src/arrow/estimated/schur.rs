@@ -3,7 +3,7 @@
 use super::Absorbed;
 use crate::arrow::substitution::solve_block;
 use crate::arrow::System;
-use crate::linalg::{axpy, dot, gemm, product, Op};
+use crate::linalg::{axpy, dot, product, Op};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
@@ -26,7 +26,7 @@ impl Schur<'_> {
         let (problem, state, system) = (self.problem, self.state, self.system);
         let inverse = 1.0 / self.rho.dispersion();
         let (_, taken) = system.map_rows(problem, state, x.dim(), |chunk, _, sum| {
-            let mut seen = product((chunk.phi.view(), Op::Plain), (x.view(), Op::Plain));
+            let mut seen = chunk.phi.times(x);
             let (factors, mut at) = (&self.blocks[chunk.index], 0);
             for (index, view, _) in System::rows_of(problem, state, chunk) {
                 let l = &factors[at..at + view.q * view.q];
@@ -40,7 +40,7 @@ impl Schur<'_> {
                 }
                 taken_by_row(l, view.q, view.jacobian, factor, row);
             }
-            gemm(&mut sum.view_mut(), true, 1.0, (chunk.phi.view(), Op::Transposed), (seen.view(), Op::Plain));
+            chunk.phi.add_transposed(seen.view(), sum.view_mut());
         });
         let gram = system.lin.border_gram(problem);
         let mut out = product((gram.view(), Op::Plain), (x.view(), Op::Plain));

@@ -192,9 +192,10 @@ fn taken(
                     share.iter_mut().zip(row).for_each(|(share, v)| *share += (factor * v).powi(2));
                 }
                 let columns: Vec<usize> = view.support.iter().flat_map(|&k| problem.rows_of(k as usize)).collect();
+                let phi = chunk.phi.own(index);
                 for (i, &a) in columns.iter().enumerate() {
-                    for &b in &columns[..=i] {
-                        let value = chunk.phi[[index, a]] * chunk.phi[[index, b]];
+                    for (j, &b) in columns[..=i].iter().enumerate() {
+                        let value = phi[i] * phi[j];
                         let mut row = total.row_mut(packed(a, b));
                         axpy(value, &share, row.as_slice_mut().expect("standard layout"));
                     }

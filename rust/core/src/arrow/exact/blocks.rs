@@ -136,8 +136,9 @@ impl Blocks {
                 met.map(|block| Stack { block, columns: columns(block), rows: Vec::new() }).collect()
             });
             let factor = problem.weight(view.row) / rho.dispersion();
+            let row = chunk.phi.row(index);
             for Stack { block, columns, rows } in stacks {
-                let phi: Vec<f64> = columns.iter().map(|&a| chunk.phi[[index, a]]).collect();
+                let phi: Vec<f64> = columns.iter().map(|&a| row[a]).collect();
                 self.push_whitened(*block, &view, &l, factor, &phi, are_exact[index], rows);
             }
             factors.extend(l);

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml pyproject.toml
 # Each is a command of its own; with real activations: benchmarks/quality.py --activations FILE.npy.
-BENCHMARKS := fits iterations scaling memory encode outer jets shapes quality robustness large
+BENCHMARKS := fits iterations scaling memory encode outer jets shapes quality resume robustness large
 CODE := $(wildcard python tests examples scripts benchmarks)
 DEVELOP := VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/maturin develop --release
 

@@ -29,9 +29,11 @@ SPARSITY_BOUNDS = (-6.0, 12.0)
 ARD_BOUNDS = (-12.0, 12.0)
 # The noise level stays within these factors (logarithms) of the data's mean column variance.
 DISPERSION_BOUNDS = (-60.0, 2.0)
-# Inner tolerances: while choosing among starts, and while following the gradient.
+# Inner tolerances: while choosing among starts, and while following the gradient. L is off by the square of what is
+# left of the decrement, but V by its first power, since V is at no minimum over the inner variables: an error of a
+# millionth of a nat hides the descent that the last line searches look for.
 COARSE_TOL = 1e-3
-FINE_TOL = 1e-9
+FINE_TOL = 1e-11
 # Half-width of the box in ρ that one run of the minimiser may cross: a factor of 20 in any strength.
 BOX = 3.0
 # Boxes of one search; an infeasible trial quarters the box.

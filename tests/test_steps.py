@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sae_rs import ConvergenceWarning, ManifoldSAE
+from sae_rs import Circle, ConvergenceWarning, ManifoldSAE, _core
+from sae_rs.gates import resolve_gate
 
 
 def circles(n_atoms: int, n_rows: int, n_outputs: int, *, mixed: float = 0.0) -> Any:
@@ -55,3 +56,15 @@ class TestExactSteps:
         assert exact.value == pytest.approx(other.value, rel=1e-10)
         scale = float(np.abs(other.gradient).max())
         np.testing.assert_allclose(exact.gradient, other.gradient, rtol=1e-7, atol=1e-8 * scale)
+
+
+class TestBentValleys:
+    @pytest.mark.parametrize(("gate", "n_atoms"), [("softmax", 1), ("threshold", 2), ("ibp", 2)])
+    def test_outliers_do_not_shorten_the_steps_of_all_rows(self, gate: str, n_atoms: int) -> None:
+        """Decoders follow the coordinates of a step, and a closely fitted row stays fitted: dozens of steps."""
+        X = circles(2, 80, 6)
+        X[:4] *= 1e4
+        atoms, settings = [Circle(3).spec()] * n_atoms, resolve_gate(gate).spec(n_atoms)
+        term, rho = _core.SaeManifoldTerm.seeds(X, atoms, settings, n_init=1, random_state=0)[0]
+        found = term.evaluate(rho, tol=1e-9, max_inner=150, gradient=False)
+        assert found.inner.status == "converged"

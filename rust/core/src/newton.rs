@@ -76,6 +76,13 @@ const ACCEPT: f64 = 1e-4;
 /// Decoders are solved again in closed form when that brings at least this part of what the step brought.
 const POLISH: f64 = 0.1;
 
+/// The decoders of a step that brings less than this part of what was predicted are solved again before it is judged.
+///
+/// Rows that the decoders fit closely, such as outliers, leave L a narrow bent valley: along it first changes of coordinates
+/// and of decoders cancel in the residual, and their product does not. A straight step climbs its wall, however well the
+/// valley descends; for the coordinates that the step leads to, the best decoders lie in the valley again.
+const CORRECT: f64 = 0.25;
+
 /// Below this decrement the exact Hessian is factored, until a step speaks against it.
 const NEAR: f64 = 1.0;
 
@@ -206,9 +213,9 @@ pub fn solve(
         // one linearisation at a time: a rejected step, which is rare, makes this one again
         drop(factored);
         let trial = inner.state.stepped(problem, &step.x.local, flat(&step.x), 1.0);
-        let system = solver.system(&trial);
+        let mut trial = solver.system(&trial).map(|system| (trial, system));
         if tiny || predicted <= rounding {
-            match solver.refined(trial, system, inner.decrement, near) {
+            match trial.and_then(|(state, system)| solver.refined(state, system, inner.decrement, near)) {
                 Some((state, factored)) => {
                     inner.state = state;
                     inner.factored = Some(factored);
@@ -221,7 +228,15 @@ pub fn solve(
                 }
             }
         }
-        let actual = system.as_ref().map_or(f64::NEG_INFINITY, |s| loss - s.lin.loss.total());
+        let brought = |trial: &Option<(State, System)>| {
+            trial.as_ref().map_or(f64::NEG_INFINITY, |(_, system)| loss - system.lin.loss.total())
+        };
+        let mut actual = brought(&trial);
+        if actual < CORRECT * predicted {
+            let least_gain = (ACCEPT * predicted - actual).max(POLISH * actual);
+            trial = trial.and_then(|(state, system)| solver.polished(state, system, least_gain));
+            actual = brought(&trial);
+        }
         let ratio = actual / predicted;
         if ratio > 0.75 && step.length > 0.99 * bound {
             // where L is what its expansion says, a region that started too small is left soon
@@ -235,10 +250,8 @@ pub fn solve(
         misled = !sound && (misled || refused == REFUSALS || step.ending == Ending::NegativeCurvature);
         near &= !misled;
         relax = ratio < 0.25 || step.ending == Ending::NegativeCurvature;
-        let accepted = match system.filter(|_| ratio > ACCEPT) {
-            Some(system) => solver.accept(trial, system, actual, near),
-            None => None,
-        };
+        let accepted =
+            trial.filter(|_| ratio > ACCEPT).and_then(|(state, system)| solver.accept(state, system, actual, near));
         match accepted {
             Some((state, factored)) => {
                 inner.state = state;
@@ -332,9 +345,9 @@ impl Solver<'_> {
     }
 
     /// A step too short for L to tell: taken when it at least halves the decrement.
-    fn refined(&self, trial: State, system: Option<System>, decrement: f64, near: bool) -> Option<(State, Factored)> {
+    fn refined(&self, trial: State, system: System, decrement: f64, near: bool) -> Option<(State, Factored)> {
         let &Self { problem, rho, .. } = self;
-        let factored = self.factor(&trial, system?, near)?;
+        let factored = self.factor(&trial, system, near)?;
         let gradient = factored.system.gradient();
         let next = gradient.dot(&factored.solve(problem, &trial, rho, &gradient)).max(0.0).sqrt();
         (next < 0.5 * decrement).then_some((trial, factored))

@@ -58,8 +58,9 @@ from sae_rs import (
 from sae_rs.atoms import Atom
 
 COUNT, QUICK = 1000, 25
-# A problem that computes for longer has hung as far as a user can tell; one that waits, after so many times as long.
-LIMIT, PATIENCE = 60.0, 4.0
+# A problem that computes for longer has hung as far as a user can tell, and so has one that computes nothing for as
+# long; what it waits for otherwise is a busy machine.
+LIMIT = 60.0
 SLOWEST = 10
 # Relative rounding that sums over a fit may show.
 ROUNDING = 1e-8
@@ -472,17 +473,21 @@ class Worker:
         self.process.start()
         theirs.close()
         self.seed, self.since, self.before = -1, 0.0, 0.0
+        # processor time so far, and when it last grew
+        self.used, self.awake = 0.0, 0.0
 
     def give(self, seed: int) -> None:
         self.seed, self.since = seed, time.monotonic()
-        self.before = processor_seconds(self.process.pid or 0)
+        self.before = self.used = processor_seconds(self.process.pid or 0)
+        self.awake = self.since
         self.pipe.send(seed)
 
-    @property
     def hung(self) -> bool:
-        """Whether the problem has had its time."""
-        used = processor_seconds(self.process.pid or 0) - self.before
-        return used > LIMIT or time.monotonic() - self.since > PATIENCE * LIMIT
+        """Whether the problem has had its time, or sleeps."""
+        used, now = processor_seconds(self.process.pid or 0), time.monotonic()
+        if used > self.used:
+            self.used, self.awake = used, now
+        return used - self.before > LIMIT or now - self.awake > LIMIT
 
     def end(self) -> None:
         self.process.kill()
@@ -514,7 +519,7 @@ def run(seeds: Iterator[int], n_workers: int) -> Iterator[Outcome]:
                     except EOFError:
                         worker.process.join()
                         found = Outcome(worker.seed, "bug", f"the process ended ({worker.process.exitcode})", taken)
-                elif worker.hung:
+                elif worker.hung():
                     found = Outcome(worker.seed, "bug", f"no end after {LIMIT:.0f} s", LIMIT)
                 if found is None:
                     continue

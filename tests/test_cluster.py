@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from planted import fitted_mean, fitted_two, one_circle, two_circles
 from sae_rs import Encoding, FrozenRouting, ManifoldSAE, NotFittedError, cluster
+from sae_rs.cluster import blocks
 from sae_rs.rows import FileRows, open_rows
 
 X = two_circles(n=301, seed=5)[0]
@@ -136,12 +137,12 @@ def test_the_score_keeps_its_digits_far_from_zero(client: Any) -> None:
 
 def test_workers_get_the_model_without_its_training_rows(client: Any) -> None:
     model = ManifoldSAE(n_atoms=0, callback=lambda _: False).fit(one_circle(n=5000)[0])
-    sent = cluster._for_workers(model)
+    sent = blocks._for_workers(model)
     assert sent.callback is None
     assert sent.n_jobs == 1
     assert len(sent.gates_) == len(sent.support_) == len(sent._logits) == 0
     assert len(model.gates_) == 5000
-    two = cluster._for_workers(fitted_two())
+    two = blocks._for_workers(fitted_two())
     assert [t.shape for t in two.coords_] == [(0, t.shape[1]) for t in fitted_two().coords_]
     assert len(fitted_two().coords_[0]) == 120
     assert len(cluster.encode(model, one_circle()[0], client)) == 60

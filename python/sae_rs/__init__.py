@@ -40,7 +40,7 @@ from .atoms import (
 from .diagnostics import GradientCheck, check_gradient
 from .dictionary import Curve
 from .encoding import Encoding
-from .exceptions import ConvergenceWarning, NotFittedError
+from .exceptions import ClusterError, ConvergenceWarning, NotFittedError
 from .gates import (
     IBP,
     FrozenRouting,
@@ -61,6 +61,7 @@ __all__ = [
     "IBP",
     "Certificate",
     "Circle",
+    "ClusterError",
     "ConvergenceWarning",
     "Curve",
     "Cylinder",

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 __all__ = [
     "ArrowSchur",
     "Evaluation",
+    "ExchangeError",
     "InnerReport",
     "Order1",
     "Order2",
@@ -222,6 +223,7 @@ class SaeManifoldTerm:
         arc_length: bool = ...,
         metric: _Floats | None = ...,
         keep_rows: bool = ...,
+        exchange: Any | None = ...,
     ) -> SaeManifoldTerm: ...
     @property
     def evidence(self) -> str: ...
@@ -260,6 +262,7 @@ class SaeManifoldTerm:
         random_state: int = ...,
         routing: _Floats | None = ...,
         threads: int | None = ...,
+        exchange: Any | None = ...,
     ) -> list[tuple[SaeManifoldTerm, SaeManifoldRho]]: ...
     def with_decoder_ranks(self, ranks: list[int | None]) -> SaeManifoldTerm: ...
     @property
@@ -371,6 +374,9 @@ class SaeReconstructionRowProgram:
     def beta_border_order1_packed_batch4(
         rows: Sequence[SaeReconstructionRowProgram], channels: Sequence[tuple[int, int]] | None = ...
     ) -> list[Order1]: ...
+
+class ExchangeError(RuntimeError):
+    """Processes that share a fit could not go on together."""
 
 def basis(atom: _Spec, t: _Floats) -> _Floats: ...
 def basis_jets(atom: _Spec, t: _Floats) -> tuple[_Floats, _Floats, _Floats, _Floats]: ...

@@ -103,6 +103,20 @@ def encode_with(
     return out
 
 
+def joined(parts: Sequence[Encoding]) -> Encoding:
+    """The rows of several encodings, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return Encoding(
+        np.concatenate([part.gates for part in parts]),
+        [np.concatenate(own) for own in zip(*(part.coords for part in parts), strict=True)],
+        np.concatenate([part.logits for part in parts]),
+        np.concatenate([part.support for part in parts]),
+        np.concatenate([part.objective for part in parts]),
+        np.concatenate([part.status for part in parts]),
+    )
+
+
 def check_code(
     gates: ArrayLike, coords: Sequence[ArrayLike], atoms: Sequence[Atom]
 ) -> tuple[FloatArray, list[FloatArray]]:

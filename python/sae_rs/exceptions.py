@@ -10,5 +10,9 @@ class NotFittedError(ValueError, AttributeError):
     """
 
 
+class ClusterError(RuntimeError):
+    """A fit on a cluster could not go on: a worker was lost, or workers have come to different numbers."""
+
+
 class ConvergenceWarning(UserWarning):
     """The fit stopped before it converged; the model holds the best state found and ``converged_`` is False."""

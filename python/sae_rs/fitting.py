@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from .atoms import Atom
 from .checkpoints import Checkpoints
+from .exchange import Exchange
 from .fit_data import FitData
 from .gates import Gate
 from .growth import GrowthRules, GrowthStep, grow
@@ -45,8 +46,16 @@ class Outcome:
         return replace(self, result=self.result.cut_off(status))
 
 
-def run(settings: FitSettings, data: FitData, marks: Checkpoints | None, listener: Listener | None) -> Outcome:
+def run(
+    settings: FitSettings,
+    data: FitData,
+    marks: Checkpoints | None,
+    listener: Listener | None,
+    exchange: Exchange | None = None,
+) -> Outcome:
     """Fit; Ctrl-C and the listener's True end it with its best state so far.
+
+    With an `exchange` this is one of the processes of a fit: each is given the same, and comes to the same end.
 
     Raises
     ------
@@ -54,7 +63,7 @@ def run(settings: FitSettings, data: FitData, marks: Checkpoints | None, listene
         At a Ctrl-C before there is such a state, and at a second one.
     """
     if settings.n_atoms is None:
-        return _grown(settings, data, listener)
+        return _grown(settings, data, listener, exchange)
     if not settings.atoms:
         fitted = data.fitted
         result = mean_only(
@@ -62,7 +71,7 @@ def run(settings: FitSettings, data: FitData, marks: Checkpoints | None, listene
         )
         return Outcome(result, (), settings.gate.settled)
     problem = replace(
-        _problem(settings, data, settings.atoms, settings.gate),
+        _problem(settings, data, settings.atoms, settings.gate, exchange),
         keep_rows=data.keep_rows,
         memory_budget=parse_memory_budget(settings.memory_budget),
     )
@@ -78,9 +87,9 @@ def run(settings: FitSettings, data: FitData, marks: Checkpoints | None, listene
     return Outcome(result, settings.atoms, settings.gate.settled)
 
 
-def _grown(settings: FitSettings, data: FitData, listener: Listener | None) -> Outcome:
+def _grown(settings: FitSettings, data: FitData, listener: Listener | None, exchange: Exchange | None) -> Outcome:
     """A dictionary whose number of atoms the evidence chooses."""
-    none = _problem(settings, data, (), settings.gate.sized(1))
+    none = _problem(settings, data, (), settings.gate.sized(1), exchange)
     rules = GrowthRules(
         gate=settings.gate,
         kinds=settings.atoms,
@@ -93,7 +102,9 @@ def _grown(settings: FitSettings, data: FitData, listener: Listener | None) -> O
     return Outcome(grown.result, grown.atoms, settings.gate.sized(len(grown.atoms)).settled, grown.path)
 
 
-def _problem(settings: FitSettings, data: FitData, atoms: tuple[Atom, ...], gate: Gate) -> Problem:
+def _problem(
+    settings: FitSettings, data: FitData, atoms: tuple[Atom, ...], gate: Gate, exchange: Exchange | None
+) -> Problem:
     return Problem(
         data.fitted.values,
         atoms,
@@ -104,6 +115,7 @@ def _problem(settings: FitSettings, data: FitData, atoms: tuple[Atom, ...], gate
         settings.arc_length,
         settings.decoder_rank,
         data.whitening,
+        exchange=exchange,
     )
 
 

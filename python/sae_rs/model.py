@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -241,11 +242,16 @@ class ManifoldSAE(FittedDictionary, Parameters):
         with listening(self.progress, self.callback) as listener:
             found = fitting.run(settings, data, marks, listener)
         # One update, after everything that can fail or be interrupted: the estimator is never half fitted.
-        self.__dict__.update(attributes(found, data, settings))
+        return self._take(attributes(found, data, settings))
+
+    def _take(self, found: Mapping[str, Any]) -> ManifoldSAE:
+        """Become what a fit has found; warn when it did not converge."""
+        self.__dict__.update(found)
         if not self.converged_:
             status = self.certificate_.status
             how = "was interrupted" if status == INTERRUPTED else f"did not converge (status {status!r})"
-            warnings.warn(f"the fit {how}; the model holds the best state found", ConvergenceWarning, stacklevel=2)
+            # of the caller of `fit`
+            warnings.warn(f"the fit {how}; the model holds the best state found", ConvergenceWarning, stacklevel=3)
         return self
 
     def fit_transform(self, X: Rows, y: object = None, *, weights: ArrayLike | None = None) -> FloatArray:

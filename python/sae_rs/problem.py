@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from . import _core
 from .atoms import Atom
-from .encoding import encode_with
+from .encoding import encode_with, joined
+from .exchange import Exchange, gathered, share
 from .gates import Gate
 from .metrics import whitened_squares
 from .rows import FileRows, blocks, column_mean, column_variance
@@ -44,6 +45,8 @@ class Problem:
     keep_rows: bool = True
     # bytes that a fit may use
     memory_budget: int | None = None
+    # the processes that share the rows out among them
+    exchange: Exchange | None = None
 
     @property
     def source(self) -> FloatArray | _core.RowFile:
@@ -98,6 +101,7 @@ class Problem:
             random_state=random_state,
             routing=self.gate.routing,
             threads=threads,
+            exchange=self.exchange,
         )
         if self.metric is None:
             return seeds
@@ -130,8 +134,9 @@ class Problem:
         self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho, threads: int | None
     ) -> _core.SaeManifoldTerm:
         """All rows, encoded by the decoders of a term that has seen some of them."""
-        found = encode_with(
-            self.X,
+        own = share(self.exchange, len(self.X))
+        part = encode_with(
+            self.X.part(own) if isinstance(self.X, FileRows) else self.X[own],
             np.asarray(term.mean),
             self.atoms,
             self.gate,
@@ -141,6 +146,7 @@ class Problem:
             self.evidence,
             threads,
         )
+        found = joined(gathered(self.exchange, part))
         return self.at_state(found.logits, found.coords, term.decoders, found.support)
 
     def carried(self, term: _core.SaeManifoldTerm, before: Gate) -> _core.SaeManifoldTerm:
@@ -170,6 +176,7 @@ class Problem:
             arc_length=self.arc_length,
             metric=self.metric,
             keep_rows=self.keep_rows,
+            exchange=self.exchange,
         )
 
 

@@ -43,6 +43,13 @@ class FileRows:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def part(self, rows: slice) -> FileRows:
+        """The rows of a slice of step 1, not read."""
+        start, stop, _ = rows.indices(len(self))
+        n_columns = self.shape[1]
+        offset = self.offset + start * n_columns * self.itemsize
+        return FileRows(self.path, offset, self.dtype, (max(stop - start, 0), n_columns))
+
     def loaded(self) -> NDArray[Any]:
         """All rows as an array of the file's own dtype."""
         return self.read(0, self.shape[0])

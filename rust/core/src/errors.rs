@@ -1,5 +1,6 @@
 //! Misuse: what a caller handed in that cannot be worked with. Numerical outcomes are not errors, see [`crate::Status`].
 
+use crate::wire::Wire;
 use thiserror::Error;
 
 /// A problem, state or layout that does not fit together.
@@ -21,6 +22,17 @@ pub enum ShapeError {
     IndexOutOfRange { what: String, index: usize, size: usize },
     #[error("{0}")]
     Value(String),
+}
+
+/// Of an error another process gets the message.
+impl Wire for ShapeError {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.to_string().put(out);
+    }
+
+    fn get(from: &mut &[u8]) -> Option<Self> {
+        String::get(from).map(Self::Value)
+    }
 }
 
 impl ShapeError {

@@ -8,6 +8,7 @@
 //! * `rho`: the outer vector of log-strengths. `layout`: which variables a row has. `problem`: what is fixed.
 //!   `state`: what moves.
 //! * `row`: the one place where a row is linearised.
+//! * `exchange`: how several processes share the rows; `wire`: what they send.
 //! * `arrow`: the system of rows and decoders, its eliminations, solves and traces.
 //! * `newton`: the inner solve. `evidence`: V and its exact gradient. `seeds` and `encode`: where a fit starts and what it
 //!   is for.
@@ -18,9 +19,11 @@
 
 mod arrow;
 mod atoms;
+mod chunks;
 mod encode;
 mod errors;
 mod evidence;
+mod exchange;
 mod frames;
 mod gates;
 mod interval;
@@ -38,18 +41,21 @@ mod source;
 mod special;
 mod state;
 mod term;
+mod wire;
 
 pub use arrow::{ArrowSchur, Curvature, Elimination, Ending, Factor, Factored, Frame, Plan, Shape, Step, System};
 pub use atoms::{
     places, Atom, BasisJet, ChartFactor, Circle, Cylinder, Duchon, FiniteSet, KleinBottle, Line, Mobius, Patch, Place,
     Poincare, Precomputed, ProjectivePlane, Segment, Sphere, Torus,
 };
+pub use chunks::CHUNK_ROWS;
 pub use encode::{refresh, sparsity_floor, Encoder, Encoding};
 pub use errors::ShapeError;
 pub use evidence::{
     evidence_adjoint, explicit_gradient, fellner_schall, gradient, log_det_adjoint, Adjoint, Evidence, EvidenceParts,
     Gradient, Traces,
 };
+pub use exchange::{Exchange, ExchangeError, Team};
 pub use gates::{
     ColumnEnergy, ColumnPrior, ColumnTerm, EntropyNodes, FrozenRouting, Gate, GatePrior, GateRow, Ibp, RowGate,
     SigmoidNodes, Softmax, ThresholdGate,
@@ -63,7 +69,7 @@ pub use problem::{EvidenceMode, Problem, COMPACT_RIDGE};
 pub use rho::{ArdSharing, SaeManifoldRho};
 pub use row::{
     AtomView, Chunk, Columns, Linearised, LossParts, PackedBatch4, PackedJets, RowAtom, RowDecoder, RowSlots,
-    RowSolver, RowState, RowView, SaeReconstructionRowProgram, CHUNK_ROWS,
+    RowSolver, RowState, RowView, SaeReconstructionRowProgram,
 };
 pub use seeds::{seeds, Seed};
 pub use source::{Element, RowFile, Source};

@@ -17,6 +17,7 @@ use crate::row::{Columns, RowSolver, RowState};
 use crate::state::State;
 use ndarray::ArrayView1;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// What numerical work can end in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -314,24 +315,26 @@ impl Solver<'_> {
         let polish = |solver: &RowSolver, z: ArrayView1<'_, f64>, i: usize| {
             solver.polish(&solver.target(z, problem.weight(i)), state.row(i), false)
         };
-        let rows = 0..problem.n_rows();
-        let rows: Vec<RowState> = match problem.metric() {
-            None => {
-                let solver = with(state.decoders.clone()).ok()?;
-                rows.into_par_iter().map(|i| polish(&solver, problem.rows(i..i + 1).row(0), i)).collect()
+        let polished = |rows: Range<usize>| -> Option<Vec<RowState>> {
+            let rows = rows.into_par_iter();
+            match problem.metric() {
+                None => {
+                    let solver = with(state.decoders.clone()).ok()?;
+                    Some(rows.map(|i| polish(&solver, problem.rows(i..i + 1).row(0), i)).collect())
+                }
+                // a row in a metric is a plain row of whitened decoders
+                Some(metric) => rows
+                    .map(|i| {
+                        let solver = with(metric.whiten(i, state.decoders.view())).ok()?;
+                        let z = metric.whiten(i, problem.rows(i..i + 1).view());
+                        Some(polish(&solver, z.row(0), i))
+                    })
+                    .collect(),
             }
-            // a row in a metric is a plain row of whitened decoders
-            Some(metric) => rows
-                .into_par_iter()
-                .map(|i| {
-                    let solver = with(metric.whiten(i, state.decoders.view())).ok()?;
-                    let z = metric.whiten(i, problem.rows(i..i + 1).view());
-                    Some(polish(&solver, z.row(0), i))
-                })
-                .collect::<Option<_>>()?,
         };
+        let rows: Vec<Vec<RowState>> = problem.shared_out(polished).into_iter().collect::<Option<_>>()?;
         let mut next = state.clone();
-        rows.iter().enumerate().for_each(|(i, row)| next.set_row(i, row));
+        rows.iter().flatten().enumerate().for_each(|(i, row)| next.set_row(i, row));
         let system = self.system(&next)?;
         let (next, system) = self.polished(next, system, 0.0)?;
         (system.lin.loss.total() < loss).then_some(())?;

@@ -1,11 +1,14 @@
 //! What is fixed during a fit: data, atoms, gate, weights.
 
 use crate::atoms::Atom;
+use crate::chunks::Chunks;
 use crate::errors::ShapeError;
+use crate::exchange::Team;
 use crate::gates::Gate;
 use crate::metric::RowMetric;
 use crate::rho::SaeManifoldRho;
 use crate::source::{passes, CentredRows, Source};
+use crate::wire::Wire;
 use ndarray::{Array1, Array2, Array3, CowArray, Ix2};
 use std::sync::Arc;
 
@@ -54,6 +57,7 @@ pub struct Problem {
     arc_length: bool,
     metric: Option<RowMetric>,
     keeps_rows: bool,
+    team: Option<Team>,
 }
 
 impl Problem {
@@ -101,6 +105,7 @@ impl Problem {
             arc_length,
             metric,
             keeps_rows,
+            team: None,
         })
     }
 
@@ -114,6 +119,30 @@ impl Problem {
     /// Whether linearised rows are kept between passes.
     pub fn keeps_rows(&self) -> bool {
         self.keeps_rows
+    }
+
+    /// The same problem with its rows shared out among several processes, of which each has to have all of it.
+    pub fn with_team(mut self, team: Option<Team>) -> Self {
+        self.team = team;
+        self
+    }
+
+    /// The division of the rows into chunks, for a pass whose segments have accumulators of so many bytes.
+    pub fn chunks(&self, accumulator_bytes: usize) -> Chunks {
+        Chunks::new(self.n_rows(), accumulator_bytes, self.team.as_ref())
+    }
+
+    /// What `work` makes of this process's rows, then of those of each other process; all rows are one range where there is
+    /// one process.
+    pub fn shared_out<T: Wire>(&self, work: impl FnOnce(std::ops::Range<usize>) -> T) -> Vec<T> {
+        match &self.team {
+            None => vec![work(0..self.n_rows())],
+            Some(team) => team.gather(work(team.share(self.n_rows()))),
+        }
+    }
+
+    pub fn team(&self) -> Option<&Team> {
+        self.team.as_ref()
     }
 
     /// The same problem with the roughness of curves measured along them, or in their coordinates.

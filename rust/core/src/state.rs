@@ -2,10 +2,12 @@
 
 use crate::atoms::{places, ChartFactor};
 use crate::errors::{check_finite, ShapeError};
+use crate::exchange::Digest;
 use crate::frames::DecoderFrames;
 use crate::layout::SaeRowLayout;
 use crate::priors::{arc_length_weights, weighted, weighted_null};
 use crate::problem::Problem;
+use crate::rho::SaeManifoldRho;
 use crate::row::RowState;
 use ndarray::{s, Array1, Array2};
 use std::sync::Arc;
@@ -90,6 +92,14 @@ impl State {
                 Arc::new((0..problem.n_atoms()).map(|k| arc_length_weights(problem, &self, k)).collect());
         }
         self
+    }
+
+    /// Ends a fit whose processes have come to different states or strengths.
+    pub fn agree(&self, problem: &Problem, rho: &SaeManifoldRho) {
+        if let Some(team) = problem.team() {
+            let values = self.coords.iter().flatten().chain(&self.logits).chain(&self.decoders);
+            team.agree(&Digest::default().numbers(&rho.to_flat()).numbers(values));
+        }
     }
 
     /// Weights of atom k's roughness.

@@ -141,6 +141,7 @@ impl SaeManifoldTerm {
     ) -> Result<Evaluation, ShapeError> {
         self.check(rho)?;
         let problem = &*self.problem;
+        self.state.agree(problem, rho);
         let elimination = self.plan(options.elimination).elimination;
         let inner_options = InnerOptions {
             tolerance: options.tolerance,
@@ -223,6 +224,7 @@ impl SaeManifoldTerm {
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Option<(Self, usize)>, ShapeError> {
         self.check(rho)?;
+        self.state.agree(&self.problem, rho);
         /// Relative change of a roughness weight that counts as one.
         const SAME_WEIGHT: f64 = 1e-3;
         let refreshed = crate::encode::refresh(&self.problem, &self.state, rho, interrupted)?;

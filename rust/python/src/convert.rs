@@ -3,7 +3,8 @@
 use numpy::{PyArray1, PyArray2, PyReadonlyArray2, PyReadonlyArrayDyn};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use sae_core::ShapeError;
+use sae_core::{ExchangeError, ShapeError};
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -59,17 +60,21 @@ pub fn detached<T: Send>(
             let (pool, stop) = (&pool, &stop);
             scope.spawn(move || {
                 let interrupted = || stop.load(Ordering::Relaxed);
-                let result = match pool {
+                let work = AssertUnwindSafe(|| match pool {
                     Some(pool) => pool.install(|| work(&interrupted)),
                     None => work(&interrupted),
-                };
+                });
+                let result = catch_unwind(work).or_else(|payload| match payload.downcast::<ExchangeError>() {
+                    Ok(error) => Err(crate::exchange::ExchangeError::new_err(error.0)),
+                    Err(payload) => resume_unwind(payload),
+                });
                 // the receiver waits until it has the result
                 let _ = sender.send(result);
             });
             let mut raised = None;
             loop {
                 match receiver.recv_timeout(POLL) {
-                    Ok(result) => return raised.map_or(Ok(result), Err),
+                    Ok(result) => return raised.map_or(result, Err),
                     Err(mpsc::RecvTimeoutError::Timeout) if raised.is_none() => {
                         if let Err(error) = Python::attach(|py| py.check_signals()) {
                             raised = Some(error);

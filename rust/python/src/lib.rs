@@ -5,6 +5,7 @@
 mod convert;
 mod encode;
 mod evaluation;
+mod exchange;
 mod jets;
 mod layout;
 mod rho;
@@ -21,6 +22,8 @@ mod _core {
     use crate::encode::{basis, basis_jets, encode_rows, roughness};
     #[pymodule_export]
     use crate::evaluation::{ArrowSchur, Evaluation, InnerReport};
+    #[pymodule_export]
+    use crate::exchange::ExchangeError;
     #[pymodule_export]
     use crate::jets::{Order1, Order2, Tower4};
     #[pymodule_export]

@@ -119,7 +119,7 @@ impl SaeManifoldTerm {
 #[pymethods]
 impl SaeManifoldTerm {
     #[new]
-    #[pyo3(signature = (X, atoms, gate, logits, coords, decoders, *, support=None, weights=None, center=true, evidence="laplace", arc_length=false, metric=None, keep_rows=true))]
+    #[pyo3(signature = (X, atoms, gate, logits, coords, decoders, *, support=None, weights=None, center=true, evidence="laplace", arc_length=false, metric=None, keep_rows=true, exchange=None))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn new(
         X: Rows<'_>,
@@ -135,6 +135,7 @@ impl SaeManifoldTerm {
         arc_length: bool,
         metric: Option<PyReadonlyArray3<'_, f64>>,
         keep_rows: bool,
+        exchange: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let mode = specs::evidence(evidence)?;
         let atoms = specs::atoms(&atoms)?;
@@ -156,7 +157,8 @@ impl SaeManifoldTerm {
         let problem =
             Problem::new(X.source()?, weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
         let problem = with_metric(problem.with_mode(mode).with_arc_length(arc_length), metric.as_ref())?
-            .with_rows_kept(keep_rows);
+            .with_rows_kept(keep_rows)
+            .with_team(crate::exchange::team(exchange)?);
         let coords = coords.iter().map(matrix).collect();
         let state = State::new(&problem, matrix(&logits), coords, stacked, lists).map_err(value_error)?;
         Ok(Self { core: Core::new(Arc::new(problem), state) })
@@ -164,7 +166,7 @@ impl SaeManifoldTerm {
 
     /// First guesses for a problem, most promising first: a list of (term, rho).
     #[staticmethod]
-    #[pyo3(signature = (X, atoms, gate, *, weights=None, center=true, evidence="laplace", arc_length=false, metric=None, n_init=4, random_state=0, routing=None, threads=None))]
+    #[pyo3(signature = (X, atoms, gate, *, weights=None, center=true, evidence="laplace", arc_length=false, metric=None, n_init=4, random_state=0, routing=None, threads=None, exchange=None))]
     #[allow(non_snake_case, clippy::too_many_arguments)]
     fn seeds(
         py: Python<'_>,
@@ -180,6 +182,7 @@ impl SaeManifoldTerm {
         random_state: u64,
         routing: Option<PyReadonlyArray2<'_, f64>>,
         threads: Option<usize>,
+        exchange: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Vec<(Self, SaeManifoldRho)>> {
         let routing = routing.map(|r| matrix(&r));
         let atoms = specs::atoms(&atoms)?;
@@ -187,7 +190,7 @@ impl SaeManifoldTerm {
         let problem =
             Problem::new(X.source()?, weights.map(|w| vector(&w)), atoms, gate, center).map_err(value_error)?;
         let problem = problem.with_mode(specs::evidence(evidence)?).with_arc_length(arc_length);
-        let problem = with_metric(problem, metric.as_ref())?;
+        let problem = with_metric(problem, metric.as_ref())?.with_team(crate::exchange::team(exchange)?);
         let problem = Arc::new(problem);
         let seeds = detached(py, threads, |interrupted| {
             Core::seeds(problem.clone(), n_init, random_state, routing.as_ref(), interrupted)

@@ -1,7 +1,8 @@
 //! Which elimination, what is kept, and how much memory that takes, from the problem's shape alone.
 
 use super::Elimination;
-use crate::row::{held_whole, CHUNK_ROWS};
+use crate::chunks::CHUNK_ROWS;
+use crate::row::held_whole;
 
 /// States that are alive at once: where a step starts, its trial, and the points that the outer search keeps.
 const STATES: usize = 6;

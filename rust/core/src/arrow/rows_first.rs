@@ -11,11 +11,13 @@ use super::kronecker::Kronecker;
 use super::spectral::{ln_held, Nulls};
 use super::substitution::{solve_block, Substitution};
 use super::{Frame, Step, System};
+use crate::chunks::PerChunk;
 use crate::linalg::{axpy, dot, product, small_cholesky, small_forward, Cholesky, Op};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::{Chunk, Chunks, RowView};
+use crate::row::{Chunk, RowView};
 use crate::state::State;
+use crate::wire::Here;
 use ndarray::Array2;
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,7 +25,7 @@ use std::collections::{BTreeMap, HashMap};
 #[derive(Debug)]
 pub struct RowsFirst {
     /// Cholesky factors of the rows' blocks, laid end to end per chunk.
-    blocks: Vec<Vec<f64>>,
+    blocks: PerChunk<Vec<f64>>,
     groups: Vec<(Border, Reduced)>,
     pub(super) nulls: Nulls,
     pub(super) log_det: f64,
@@ -88,7 +90,7 @@ impl RowsFirst {
             false => (packed_len(group.rows.len()), packed_len(r)),
         };
         let shapes: Vec<(usize, usize)> = frame.groups().iter().map(shape).collect();
-        let plan = Chunks::new(problem.n_rows(), 8 * shapes.iter().map(|(m, r)| m * r).sum::<usize>());
+        let plan = problem.chunks(8 * shapes.iter().map(|(m, r)| m * r).sum::<usize>());
         let zeros = || -> Vec<Array2<f64>> { shapes.iter().map(|&shape| Array2::zeros(shape)).collect() };
         let parts = plan.map(|chunks| {
             let mut total = zeros();
@@ -111,7 +113,7 @@ impl RowsFirst {
                     None => feasible = false,
                 }
             }
-            (total, blocks, ln, feasible)
+            (total, Here::new(blocks), ln, feasible)
         });
         let mut total = zeros();
         let (mut blocks, mut log_det) = (Vec::new(), 0.0);
@@ -120,9 +122,10 @@ impl RowsFirst {
                 return None;
             }
             total.iter_mut().zip(&part).for_each(|(total, part)| *total += part);
-            blocks.extend(factors);
+            blocks.extend(factors.0.into_iter().flatten());
             log_det += ln;
         }
+        let blocks = PerChunk::new(&plan, blocks).known_under(&plan, &system.lin.plan);
 
         // with a metric the rows' share of the border is among what they have added
         let own_border = system.lin.border_gram(problem);
@@ -172,7 +175,7 @@ impl RowsFirst {
         system: &System,
         rhs: &Step,
     ) -> Step {
-        let rows = Substitution { factors: &self.blocks, exact: &[], nulls: &self.nulls };
+        let rows = Substitution { factors: &self.blocks, exact: &PerChunk::default(), nulls: &self.nulls };
         let reduce = |inside: &mut Array2<f64>| {
             self.groups.iter().for_each(|(border, reduced)| reduced.solve(border, inside));
         };

@@ -18,6 +18,7 @@ use crate::linalg::{axpy, dot, small_backward, small_cholesky, small_forward};
 use crate::problem::Problem;
 use crate::row::RowView;
 use crate::state::State;
+use crate::wire::wired;
 use std::collections::HashMap;
 
 /// Eigenvalues below this part of a row's largest, and below one, are replaced. Raising it drops more of the weakly determined variables
@@ -34,6 +35,8 @@ pub struct Spectrum {
     vectors: Vec<f64>,
     replaced: Vec<bool>,
 }
+
+wired!(Spectrum { positions, values, vectors, replaced });
 
 impl Spectrum {
     /// Of a block (q x q) whose row has other eigenvalues up to `largest`.

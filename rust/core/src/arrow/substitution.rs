@@ -3,6 +3,7 @@
 use super::border::Border;
 use super::spectral::Nulls;
 use super::{Step, System};
+use crate::chunks::PerChunk;
 use crate::linalg::{axpy, dot, small_backward, small_forward};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
@@ -19,9 +20,9 @@ pub(super) fn solve_block(l: &[f64], q: usize, b: &mut [f64], width: usize) {
 /// The rows' factors.
 pub(super) struct Substitution<'a> {
     /// Cholesky factors of the rows' blocks, laid end to end per chunk.
-    pub(super) factors: &'a [Vec<f64>],
+    pub(super) factors: &'a PerChunk<Vec<f64>>,
     /// Per chunk, which rows couple to the border by their residual as well; empty where none does.
-    pub(super) exact: &'a [Vec<bool>],
+    pub(super) exact: &'a PerChunk<Vec<bool>>,
     pub(super) nulls: &'a Nulls,
 }
 

@@ -17,6 +17,7 @@ use crate::linalg::dot;
 use crate::rho::SaeManifoldRho;
 use crate::row::{RowSolver, RowState, Target};
 use crate::state::SUPPORT_CUTOFF;
+use crate::wire::wired;
 use ndarray::{s, Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2};
 use nearest::{Grid, Scratch};
 use rayon::prelude::*;
@@ -47,7 +48,22 @@ pub struct Encoding {
     pub converged: Vec<bool>,
 }
 
+wired!(Encoding { gates, coords, logits, supports, objective, converged });
+
 impl Encoding {
+    /// Of no rows.
+    fn empty(atoms: &[Arc<dyn Atom>]) -> Self {
+        let none = Array2::zeros((0, atoms.len()));
+        Self {
+            gates: none.clone(),
+            coords: atoms.iter().map(|atom| Array2::zeros((0, atom.ambient()))).collect(),
+            logits: none,
+            supports: Vec::new(),
+            objective: Vec::new(),
+            converged: Vec::new(),
+        }
+    }
+
     /// Puts further rows under these.
     fn append(&mut self, other: Self) {
         let rows = "rows of one dictionary";

@@ -7,6 +7,7 @@ use crate::rho::SaeManifoldRho;
 use crate::row::Columns;
 use crate::state::State;
 use ndarray::Array1;
+use std::ops::Range;
 
 /// The smallest sparsity strength (logarithm, within `bounds`) at which rows that leave atoms out still do.
 ///
@@ -67,34 +68,42 @@ pub fn refresh(
     let with = |decoders| Encoder::new(problem.atoms().to_vec(), gate.clone(), rho.clone(), scores.clone(), decoders);
     let current = |i: usize| Some(state.row(i));
     let weight = |i: usize| problem.weight(i);
-    let encoded = match problem.metric() {
-        None => {
+    // `None` when interrupted
+    let encoded = |own: Range<usize>| -> Result<Option<Encoding>, ShapeError> {
+        let Some(metric) = problem.metric() else {
             let zero = Array1::zeros(problem.n_outputs());
             let encoder = with(state.decoders.clone())?;
-            encoder.encode_from(problem.n_rows(), |rows| problem.rows(rows), zero.view(), current, weight, interrupted)
-        }
+            let from = own.start;
+            let rows = |part: Range<usize>| problem.rows(from + part.start..from + part.end);
+            let (current, weight) = (|i: usize| current(from + i), |i: usize| weight(from + i));
+            return Ok(encoder.encode_from(own.len(), rows, zero.view(), current, weight, interrupted));
+        };
         // a row in a metric is a plain row of whitened decoders
-        Some(metric) => {
-            let zero = Array1::zeros(metric.rank());
-            let one = |i: usize| {
-                let encoder = with(metric.whiten(i, state.decoders.view()))?;
-                let z = metric.whiten(i, problem.rows(i..i + 1).view());
-                Ok(encoder.encode_from(1, |_| z.view().into(), zero.view(), |_| current(i), |_| weight(i), &|| false))
-            };
-            let mut all: Option<Encoding> = None;
-            for i in 0..problem.n_rows() {
-                if interrupted() {
-                    return Ok(None);
-                }
-                let Some(row) = one(i)? else { return Ok(None) };
-                match &mut all {
-                    None => all = Some(row),
-                    Some(all) => all.append(row),
-                }
+        let zero = Array1::zeros(metric.rank());
+        let mut all = Encoding::empty(problem.atoms());
+        for i in own {
+            if interrupted() {
+                return Ok(None);
             }
-            all
+            let encoder = with(metric.whiten(i, state.decoders.view()))?;
+            let z = metric.whiten(i, problem.rows(i..i + 1).view());
+            let row =
+                encoder.encode_from(1, |_| z.view().into(), zero.view(), |_| current(i), |_| weight(i), &|| false);
+            match row {
+                Some(row) => all.append(row),
+                None => return Ok(None),
+            }
         }
+        Ok(Some(all))
     };
+    let mut parts = problem.shared_out(encoded).into_iter();
+    let mut encoded = parts.next().transpose()?.flatten();
+    for part in parts {
+        match (part?, &mut encoded) {
+            (Some(part), Some(all)) => all.append(part),
+            _ => encoded = None,
+        }
+    }
     let Some(encoded) = encoded else { return Ok(None) };
     let mut changed = 0;
     let mut next = state.clone().with_lambda(rho.lambda_sparse());

@@ -20,6 +20,7 @@ use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{row_program, AtomView, Chunk, PackedJets, RowView};
 use crate::state::State;
+use crate::wire::wired;
 use ndarray::{s, Array1, Array2, ArrayView2};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -46,6 +47,8 @@ struct Sums {
     /// Diagonal of X on the rows' free logits, where a prior couples their columns.
     logits: Vec<f64>,
 }
+
+wired!(Sums { local, border, full, data_trace, rho, logits });
 
 /// The inverse whose traces are taken: `X = H~^-1 + columns * theta * columns'`.
 pub(super) struct Inverse<'a> {

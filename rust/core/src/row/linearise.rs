@@ -4,23 +4,25 @@ use super::columns::Columns;
 use super::priors::{add_normalisers, drop_coordinate_constants, pin_unseen, prior_terms, LossParts};
 use super::second::{add_second, SecondAtom};
 use super::stacked::Stacked;
-use super::tape::{Chunk, Chunks, HeldAxis};
+use super::tape::{Chunk, HeldAxis};
 use crate::arrow::{steps_exactly, Frame};
 use crate::atoms::{hold_axis, walls, BasisJet};
+use crate::chunks::{Chunks, PerChunk};
 use crate::gates::{GatePrior, GateRow};
 use crate::linalg::{axpy, dot};
 use crate::priors::{coordinate_priors, DecoderPrior, Pull};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
+use crate::wire::wired;
 use ndarray::Array2;
 use std::ops::Deref;
 
 /// The objective at a state, with its gradient and the parts of its curvature.
 #[derive(Debug)]
 pub struct Linearised {
-    /// All linearised rows; `None` where each pass makes them anew.
-    kept: Option<Vec<Chunk>>,
+    /// The linearised rows of this process; `None` where each pass makes them anew.
+    kept: Option<PerChunk<Chunk>>,
     pub plan: Chunks,
     rho: SaeManifoldRho,
     pub loss: LossParts,
@@ -51,6 +53,8 @@ struct Sums {
     leaves: bool,
 }
 
+wired!(Sums { loss, local_gradient, border_gradient, gram, logit_curvature, leaves; chunks });
+
 /// A chunk that is kept, or one made for a pass.
 pub enum ChunkRef<'a> {
     Kept(&'a Chunk),
@@ -71,8 +75,8 @@ impl Deref for ChunkRef<'_> {
 impl Linearised {
     /// The linearised rows of one chunk, at the state and strengths that this is of.
     pub fn chunk(&self, problem: &Problem, state: &State, index: usize) -> ChunkRef<'_> {
-        if let Some(kept) = &self.kept {
-            return ChunkRef::Kept(&kept[index]);
+        if let Some(kept) = self.kept.as_ref().and_then(|kept| kept.get(index)) {
+            return ChunkRef::Kept(kept);
         }
         let known = Some(&self.logit_curvature[..]);
         let at = At { problem, state, rho: &self.rho, columns: &self.columns, frame: &self.frame, known };
@@ -163,8 +167,8 @@ struct HeldJet {
 /// Linearises every row. `None` when the decoder prior is not positive definite in floating point.
 pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: Frame) -> Option<Linearised> {
     let prior = DecoderPrior::new(problem, state, rho)?;
-    let (n, m, p) = (problem.n_rows(), problem.width(), problem.n_outputs());
-    let plan = Chunks::new(n, 8 * m * (p + m));
+    let (m, p) = (problem.width(), problem.n_outputs());
+    let plan = problem.chunks(8 * m * (p + m));
     let columns = Columns::new(problem, state, rho);
     let at = At { problem, state, rho, columns: &columns, frame: &frame, known: None };
     let sums = plan.map(|chunks| {
@@ -180,7 +184,7 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
     });
 
     let mut out = Linearised {
-        kept: problem.keeps_rows().then(Vec::new),
+        kept: None,
         plan,
         rho: rho.clone(),
         loss: LossParts::default(),
@@ -195,6 +199,7 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
     };
     out.loss.sparsity = out.columns.energy();
     out.loss.smoothness = out.prior.energy(&state.decoders, &out.border_gradient);
+    let mut kept = Vec::new();
     for sum in sums {
         out.loss.add(&sum.loss);
         out.local_gradient.extend(sum.local_gradient);
@@ -202,10 +207,9 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
         out.leaves |= sum.leaves;
         out.border_gradient += &sum.border_gradient;
         out.gram += &sum.gram;
-        if let Some(kept) = &mut out.kept {
-            kept.extend(sum.chunks);
-        }
+        kept.extend(sum.chunks);
     }
+    out.kept = problem.keeps_rows().then(|| PerChunk::new(&out.plan, kept));
     if problem.is_proper() {
         add_normalisers(problem, rho, &mut out.loss);
     } else {

@@ -25,4 +25,4 @@ pub use production::row_program;
 pub use program::{PackedBatch4, PackedJets, RowAtom, RowDecoder, RowSlots, SaeReconstructionRowProgram};
 pub use solver::{RowSolver, RowState, Target};
 pub use stacked::held_whole;
-pub use tape::{AtomView, Chunk, Chunks, RowView, CHUNK_ROWS};
+pub use tape::{AtomView, Chunk, RowView};

@@ -7,6 +7,7 @@ use crate::priors::coordinate_priors;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
+use crate::wire::wired;
 use ndarray::Array2;
 
 /// The terms of the penalised objective L, each with its normaliser.
@@ -23,6 +24,8 @@ pub struct LossParts {
     /// Weighted sum of squared residuals.
     pub residual: f64,
 }
+
+wired!(LossParts { data_fit, smoothness, sparsity, logit_prior, ard, ard_unsupported, residual });
 
 impl LossParts {
     /// L.

@@ -10,6 +10,7 @@ use crate::gates::{Gate, GateRow};
 use crate::linalg::{axpy, dot, product, small_backward, small_cholesky, small_forward, Op};
 use crate::priors::{coordinate_charge, coordinate_priors, Pull};
 use crate::rho::SaeManifoldRho;
+use crate::wire::wired;
 use ndarray::{Array2, ArrayView1};
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub struct RowState {
     pub objective: f64,
     pub converged: bool,
 }
+
+wired!(RowState { logits, coords, support, objective, converged });
 
 /// What a row's data enter through.
 pub struct Target {

@@ -6,48 +6,7 @@ use crate::priors::Pull;
 use crate::problem::Problem;
 use crate::state::State;
 use ndarray::Array2;
-use rayon::prelude::*;
 use std::ops::Range;
-
-/// Rows of a chunk: enough for its matrix products to run at speed, few enough to stay in cache.
-pub const CHUNK_ROWS: usize = 128;
-/// Chunks are shared out in at most this many segments, each with accumulators of its own. Fixed, so that sums fold
-/// in the same order on any number of threads.
-const MAX_SEGMENTS: usize = 32;
-
-/// The fixed division of rows into chunks and of chunks into segments.
-#[derive(Clone, Debug)]
-pub struct Chunks {
-    n: usize,
-    segments: Vec<Range<usize>>,
-}
-
-impl Chunks {
-    /// `accumulator_bytes` is the size of one segment's accumulators; large ones mean fewer segments.
-    pub fn new(n: usize, accumulator_bytes: usize) -> Self {
-        /// Accumulators of all segments together stay below this.
-        const ACCUMULATOR_BUDGET: usize = 256 << 20;
-        let n_chunks = n.div_ceil(CHUNK_ROWS).max(1);
-        let affordable = (ACCUMULATOR_BUDGET / accumulator_bytes.max(1)).max(1);
-        let count = n_chunks.min(MAX_SEGMENTS).min(affordable);
-        let segments = (0..count).map(|s| s * n_chunks / count..(s + 1) * n_chunks / count).collect();
-        Self { n, segments }
-    }
-
-    /// Number of chunks.
-    pub fn len(&self) -> usize {
-        self.segments.last().map_or(0, |s| s.end)
-    }
-
-    pub fn rows(&self, chunk: usize) -> Range<usize> {
-        chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(self.n)
-    }
-
-    /// Runs `work` on every segment in parallel; results come back in order.
-    pub fn map<T: Send>(&self, work: impl Fn(Range<usize>) -> T + Sync) -> Vec<T> {
-        self.segments.par_iter().map(|s| work(s.clone())).collect()
-    }
-}
 
 /// The linearisation of the rows of one chunk.
 #[derive(Debug)]

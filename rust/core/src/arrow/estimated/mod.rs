@@ -17,11 +17,13 @@ use super::factor::{Curvature, RowTraces};
 use super::spectral::{ln_held, Nulls};
 use super::substitution::{solve_block, Substitution};
 use super::{Step, System};
+use crate::chunks::PerChunk;
 use crate::linalg::{small_cholesky, Cholesky};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{Chunk, RowView};
 use crate::state::State;
+use crate::wire::Here;
 use lanczos::Run;
 use ndarray::{s, Array2};
 use rand::{RngExt, SeedableRng};
@@ -46,7 +48,7 @@ const MAX_SOLVE: usize = 1000;
 #[derive(Debug)]
 pub struct Estimated {
     /// Cholesky factors of the rows' blocks, laid end to end per chunk.
-    blocks: Vec<Vec<f64>>,
+    blocks: PerChunk<Vec<f64>>,
     pub(super) nulls: Nulls,
     whitening: Arc<Whitening>,
     absorbed: Vec<Absorbed>,
@@ -194,7 +196,7 @@ impl Estimated {
         system: &System,
         rhs: &Step,
     ) -> Step {
-        let rows = Substitution { factors: &self.blocks, exact: &[], nulls: &self.nulls };
+        let rows = Substitution { factors: &self.blocks, exact: &PerChunk::default(), nulls: &self.nulls };
         let schur = Schur { problem, state, rho, system, blocks: &self.blocks, absorbed: &self.absorbed };
         let reduce = |inside: &mut Array2<f64>| *inside = self.solve_border(&schur, inside);
         rows.solve(problem, state, rho, system, rhs, (std::iter::empty(), reduce))
@@ -209,7 +211,7 @@ impl Estimated {
         system: &System,
         border: &Array2<f64>,
     ) -> Step {
-        let rows = Substitution { factors: &self.blocks, exact: &[], nulls: &self.nulls };
+        let rows = Substitution { factors: &self.blocks, exact: &PerChunk::default(), nulls: &self.nulls };
         let zero = vec![0.0; state.layout_of_rows().len()];
         let local = rows.backward(problem, state, rho, system, &zero, border);
         Step { local, border: border.clone() }
@@ -279,7 +281,7 @@ fn whitened_product(schur: &Schur<'_>, whitening: &Whitening, mut x: Array2<f64>
 }
 
 /// The rows' factors, and the logarithm of their determinants.
-fn eliminated(problem: &Problem, state: &State, nulls: &Nulls, system: &System) -> Option<(Vec<Vec<f64>>, f64)> {
+fn eliminated(problem: &Problem, state: &State, nulls: &Nulls, system: &System) -> Option<(PerChunk<Vec<f64>>, f64)> {
     let parts = system.lin.plan.map(|chunks| {
         let (mut blocks, mut ln) = (Vec::with_capacity(chunks.len()), 0.0);
         for c in chunks {
@@ -294,15 +296,15 @@ fn eliminated(problem: &Problem, state: &State, nulls: &Nulls, system: &System) 
             }
             blocks.push(factors);
         }
-        Some((blocks, ln))
+        Some((Here::new(blocks), ln))
     });
     let (mut blocks, mut log_det) = (Vec::new(), 0.0);
     for part in parts {
         let (own, ln) = part?;
-        blocks.extend(own);
+        blocks.extend(own.0.into_iter().flatten());
         log_det += ln;
     }
-    Some((blocks, log_det))
+    Some((PerChunk::new(&system.lin.plan, blocks), log_det))
 }
 
 /// `z' ln(R^-1 S R'^-1) z` for every probe, and the derivative of their mean in S.

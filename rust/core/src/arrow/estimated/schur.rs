@@ -3,6 +3,7 @@
 use super::Absorbed;
 use crate::arrow::substitution::solve_block;
 use crate::arrow::System;
+use crate::chunks::PerChunk;
 use crate::linalg::{axpy, dot, product, Op};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
@@ -16,7 +17,7 @@ pub(super) struct Schur<'a> {
     pub(super) rho: &'a SaeManifoldRho,
     pub(super) system: &'a System,
     /// Cholesky factors of the rows' blocks, per chunk.
-    pub(super) blocks: &'a [Vec<f64>],
+    pub(super) blocks: &'a PerChunk<Vec<f64>>,
     pub(super) absorbed: &'a [Absorbed],
 }
 

@@ -10,10 +10,10 @@
 //! is the Schur complement but for what couples different channels. Each G_c is positive definite, since `K_i <= w_i/phi`.
 
 use crate::arrow::{Gauge, System};
+use crate::chunks::PerChunk;
 use crate::linalg::{axpy, product, row_space, small_forward, symmetric_eigen, Cholesky, Op};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::Chunks;
 use crate::state::State;
 use ndarray::{s, Array2, Axis};
 use rayon::prelude::*;
@@ -39,7 +39,7 @@ impl Whitening {
         state: &State,
         rho: &SaeManifoldRho,
         system: &System,
-        blocks: &[Vec<f64>],
+        blocks: &PerChunk<Vec<f64>>,
     ) -> Option<Self> {
         let (m, p) = state.decoders.dim();
         let (channels, rank) = channels(problem, state);
@@ -162,13 +162,15 @@ fn taken(
     state: &State,
     rho: &SaeManifoldRho,
     system: &System,
-    blocks: &[Vec<f64>],
+    blocks: &PerChunk<Vec<f64>>,
     channels: &Array2<f64>,
 ) -> Array2<f64> {
     let (m, rank) = (problem.width(), channels.ncols());
     let shape = (m * (m + 1) / 2, rank);
     let inverse = 1.0 / rho.dispersion();
-    let plan = Chunks::new(problem.n_rows(), 8 * shape.0 * shape.1);
+    let plan = problem.chunks(8 * shape.0 * shape.1);
+    let spread = blocks.spread(&system.lin.plan, &plan);
+    let blocks = spread.as_ref().unwrap_or(blocks);
     let parts = plan.map(|chunks| {
         let mut total = Array2::<f64>::zeros(shape);
         let mut share = vec![0.0; rank];

@@ -29,11 +29,12 @@ use super::kronecker::Kronecker;
 use super::spectral::Nulls;
 use super::substitution::Substitution;
 use super::{Step, System};
+use crate::chunks::PerChunk;
 use crate::linalg::{axpy, Cholesky};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::Chunks;
 use crate::state::State;
+use crate::wire::Here;
 use blocks::{Blocks, Eliminated};
 use ndarray::{s, Array1, Array2, Axis};
 
@@ -46,7 +47,10 @@ pub fn steps_exactly(problem: &Problem, state: &State) -> bool {
 /// The factor.
 #[derive(Debug)]
 pub struct ExactFactor {
-    rows: Eliminated,
+    /// Cholesky factors of the rows' blocks, laid end to end per chunk.
+    factors: PerChunk<Vec<f64>>,
+    /// Which rows are exact ones.
+    exact: PerChunk<Vec<bool>>,
     blocks: Blocks,
     groups: Vec<(Border, Reduced)>,
     nulls: Nulls,
@@ -78,21 +82,23 @@ impl ExactFactor {
         let blocks = Blocks::new(problem, frame);
         let zeros = blocks.zeros();
         let entries: usize = zeros.iter().map(Array2::len).sum();
-        let plan = Chunks::new(problem.n_rows(), 8 * entries);
+        let plan = problem.chunks(8 * entries);
         let parts = plan.map(|chunks| {
             let (mut taken, mut rows) = (blocks.zeros(), Eliminated::default());
             for c in chunks {
                 let chunk = system.lin.chunk(problem, state, c);
                 blocks.eliminate(problem, state, rho, &chunk, &mut rows, &mut taken)?;
             }
-            Some((taken, rows))
+            Some((taken, Here::new(rows)))
         });
         let (mut taken, mut rows) = (zeros, Eliminated::default());
         for part in parts {
             let (of_part, own) = part?;
             taken.iter_mut().zip(&of_part).for_each(|(sum, part)| *sum += part);
-            rows.append(own);
+            own.0.into_iter().for_each(|own| rows.append(own));
         }
+        let factors = PerChunk::new(&plan, rows.factors).known_under(&plan, &system.lin.plan);
+        let exact = PerChunk::new(&plan, rows.exact).known_under(&plan, &system.lin.plan);
 
         let gram = system.lin.border_gram(problem);
         let mut groups: Vec<(Border, Reduced)> = Vec::with_capacity(frame.groups().len());
@@ -128,7 +134,7 @@ impl ExactFactor {
                 (false, Reduced::Whole(_)) => unreachable!("a group is factored whole or by its atoms"),
             }
         }
-        Some(Self { rows, blocks, groups, nulls: Nulls::default() })
+        Some(Self { factors, exact, blocks, groups, nulls: Nulls::default() })
     }
 
     pub(super) fn nulls(&self) -> &Nulls {
@@ -143,7 +149,7 @@ impl ExactFactor {
         system: &System,
         rhs: &Step,
     ) -> Step {
-        let rows = Substitution { factors: &self.rows.factors, exact: &self.rows.exact, nulls: &self.nulls };
+        let rows = Substitution { factors: &self.factors, exact: &self.exact, nulls: &self.nulls };
         let reduce = |inside: &mut Array2<f64>| {
             self.groups.iter().for_each(|(border, reduced)| self.solve_group(border, reduced, inside));
         };

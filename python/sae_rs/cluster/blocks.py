@@ -1,27 +1,24 @@
 """Rows of a fitted model on a Dask cluster: encoded or scored in blocks, each a task of its own.
 
-Every row is encoded by itself, so blocks change no number. Fitting is no map over rows, and stays on one machine. Dask
-is imported when a function is called: ``pip install 'sae-rs[dask]'``.
+Every row is encoded by itself, so blocks change no number.
 """
 
 from __future__ import annotations
 
 import copy
-import importlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .dictionary import explained_share
-from .encoding import ENCODED_BYTES, ENCODED_ROWS, Encoding
-from .model import ManifoldSAE
-from .rows import FileRows, Rows, blocks, column_mean
-from .validation import (
+from ..dictionary import explained_share
+from ..encoding import ENCODED_BYTES, ENCODED_ROWS, Encoding, joined
+from ..model import ManifoldSAE
+from ..rows import FileRows, Rows, blocks, column_mean
+from ..validation import (
     NotFinite,
     as_matrix,
     check_finite,
@@ -31,6 +28,7 @@ from .validation import (
     find_not_finite,
     refuse_not_finite,
 )
+from .clients import FileBlock, file_block, imported, running
 
 FloatArray = NDArray[np.float64]
 
@@ -75,15 +73,7 @@ def encode(model: ManifoldSAE, rows: Rows, client: Any = None, *, block_rows: in
         When workers are lost with rows that were sent to them, or with every copy of the model: call again. Rows of a
         file are otherwise read again by another worker.
     """
-    parts = _mapped(_encoded, model, rows, client, block_rows)
-    return Encoding(
-        np.concatenate([part.gates for part in parts]),
-        [np.concatenate(own) for own in zip(*(part.coords for part in parts), strict=True)],
-        np.concatenate([part.logits for part in parts]),
-        np.concatenate([part.support for part in parts]),
-        np.concatenate([part.objective for part in parts]),
-        np.concatenate([part.status for part in parts]),
-    )
+    return joined(_mapped(_encoded, model, rows, client, block_rows))
 
 
 def transform(model: ManifoldSAE, rows: Rows, client: Any = None, *, block_rows: int = ENCODED_ROWS) -> FloatArray:
@@ -108,20 +98,6 @@ def score(model: ManifoldSAE, rows: Rows, client: Any = None, *, block_rows: int
 
 
 # On a worker --------------------------------------------------------------------------------------------------------
-
-
-class _FileBlock(NamedTuple):
-    """Rows of a file from `start` to before `stop`, not yet read."""
-
-    path: str
-    offset: int
-    dtype: np.dtype[Any]
-    shape: tuple[int, int]
-    start: int
-    stop: int
-
-    def read(self) -> FloatArray:
-        return FileRows(self.path, self.offset, self.dtype, self.shape)[self.start : self.stop]
 
 
 @dataclass(frozen=True)
@@ -159,7 +135,7 @@ def _on_block(
 
     Those are no error here: the message counts them in all blocks, and the row of the first is that of the whole.
     """
-    rows = block.read() if isinstance(block, _FileBlock) else as_matrix(block)
+    rows = block.read() if isinstance(block, FileBlock) else as_matrix(block)
     check_width(rows.shape[1], model.n_features_in_)
     found = find_not_finite(rows)
     return len(rows), work(model, rows) if found is None else found
@@ -176,12 +152,8 @@ def _mapped(
     block_rows: int,
 ) -> list[Any]:
     """What `work` makes of each block, in the order of the rows."""
-    try:
-        dask, distributed = importlib.import_module("dask"), importlib.import_module("distributed")
-        arrays = importlib.import_module("dask.array")
-    except ImportError as error:
-        raise ImportError("sae_rs.cluster needs Dask: pip install 'sae-rs[dask]'") from error
-    client = _running(distributed, client)
+    dask, arrays, distributed = imported()
+    client = running(distributed, client)
     step = check_integer(block_rows, "block_rows", 1)
     model._check_fitted("sae_rs.cluster")
     n_columns = model.n_features_in_
@@ -210,25 +182,6 @@ def _mapped(
     return _all_finite(list(results))
 
 
-def _running(distributed: Any, client: Any) -> Any:
-    """The client to use, which must be able to wait for results."""
-    if client is None:
-        try:
-            client = distributed.default_client()
-        except ValueError as error:
-            raise ValueError(
-                "there is no Dask client: start one with distributed.Client(address), or distributed.Client() for the"
-                " processes of this machine, or pass client="
-            ) from error
-    if not isinstance(client, distributed.Client):
-        raise ValueError(f"client must be a distributed.Client or None, got {type(client).__name__}")
-    if client.asynchronous:
-        raise ValueError("client must not be asynchronous: start it with distributed.Client(address)")
-    if client.status != "running":
-        raise ValueError(f"client is {client.status}: start a new one with distributed.Client(address)")
-    return client
-
-
 def _for_workers(model: ManifoldSAE) -> ManifoldSAE:
     """A copy that encodes and knows no training row, no callback and no more threads than a task has."""
     sent = copy.copy(model)
@@ -254,23 +207,22 @@ def _check_dask_array(rows: Any, n_columns: int) -> None:
         check_width(rows.shape[1], n_columns)
 
 
-def _checked(rows: Rows, n_columns: int) -> NDArray[Any] | FileRows | _FileBlock:
+def _checked(rows: Rows, n_columns: int) -> NDArray[Any] | FileRows | FileBlock:
     """Rows that workers can read from a file, as one block of it, or rows to send, which are checked here."""
     array = as_matrix(rows)
     check_width(array.shape[1], n_columns)
-    # the temporary file of a stream is on this machine only
-    if isinstance(array, FileRows) and isinstance(rows, (FileRows, str, os.PathLike, np.memmap)):
-        return _FileBlock(os.path.abspath(array.path), array.offset, array.dtype, array.shape, 0, len(array))
-    check_finite(array)
-    return array
+    found = file_block(array, rows)
+    if found is None:
+        check_finite(array)
+    return found or array
 
 
-def _blocks(client: Any, source: NDArray[Any] | FileRows | _FileBlock, step: int) -> Iterator[Any]:
+def _blocks(client: Any, source: NDArray[Any] | FileRows | FileBlock, step: int) -> Iterator[Any]:
     """Blocks of `step` rows as tasks take them; one without rows where there are none."""
-    n_rows = source.stop if isinstance(source, _FileBlock) else len(source)
+    n_rows = source.stop if isinstance(source, FileBlock) else len(source)
     for start in range(0, max(n_rows, 1), step):
         stop = min(start + step, n_rows)
-        if isinstance(source, _FileBlock):
+        if isinstance(source, FileBlock):
             yield source._replace(start=start, stop=stop)
         else:
             # not as an argument, which would go through the scheduler and stay there

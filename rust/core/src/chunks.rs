@@ -1,0 +1,109 @@
+//! The division of rows into chunks, of chunks into segments, and of segments among the processes of a fit.
+
+use crate::exchange::Team;
+use crate::wire::Wire;
+use rayon::prelude::*;
+use std::ops::{Index, Range};
+
+/// Rows of a chunk: enough for its matrix products to run at speed, few enough to stay in cache.
+pub const CHUNK_ROWS: usize = 128;
+/// Chunks are shared out in at most this many segments, each with accumulators of its own. Fixed, so that sums fold
+/// in the same order on any number of threads and processes.
+const MAX_SEGMENTS: usize = 32;
+
+/// The fixed division of rows into chunks and of chunks into segments.
+#[derive(Clone, Debug)]
+pub struct Chunks {
+    n: usize,
+    segments: Vec<Range<usize>>,
+    /// The processes that segments are shared out among; `None` where one has them all.
+    team: Option<Team>,
+}
+
+impl Chunks {
+    /// `accumulator_bytes` is the size of one segment's accumulators; large ones mean fewer segments.
+    pub fn new(n: usize, accumulator_bytes: usize, team: Option<&Team>) -> Self {
+        /// Accumulators of all segments together stay below this.
+        const ACCUMULATOR_BUDGET: usize = 256 << 20;
+        let n_chunks = n.div_ceil(CHUNK_ROWS).max(1);
+        let affordable = (ACCUMULATOR_BUDGET / accumulator_bytes.max(1)).max(1);
+        let count = n_chunks.min(MAX_SEGMENTS).min(affordable);
+        let segments = (0..count).map(|s| s * n_chunks / count..(s + 1) * n_chunks / count).collect();
+        Self { n, segments, team: team.cloned() }
+    }
+
+    /// Number of chunks.
+    pub fn len(&self) -> usize {
+        self.segments.last().map_or(0, |s| s.end)
+    }
+
+    pub fn rows(&self, chunk: usize) -> Range<usize> {
+        chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(self.n)
+    }
+
+    /// The segments of this process.
+    fn own(&self) -> &[Range<usize>] {
+        match &self.team {
+            None => &self.segments,
+            Some(team) => &self.segments[team.share(self.segments.len())],
+        }
+    }
+
+    /// Runs `work` on every segment in parallel; results come back in order. Where several processes share the segments, each
+    /// works on its own, and gets the results of the others.
+    pub fn map<T: Send + Wire>(&self, work: impl Fn(Range<usize>) -> T + Sync) -> Vec<T> {
+        let own = self.own().par_iter().map(|s| work(s.clone())).collect();
+        match &self.team {
+            None => own,
+            Some(team) => team.concatenated(own),
+        }
+    }
+}
+
+/// What a pass has made of each chunk that this process works on.
+#[derive(Debug)]
+pub struct PerChunk<T> {
+    first: usize,
+    of: Vec<T>,
+}
+
+impl<T> Default for PerChunk<T> {
+    fn default() -> Self {
+        Self { first: 0, of: Vec::new() }
+    }
+}
+
+impl<T> PerChunk<T> {
+    /// `of` are those of this process's chunks under a plan, in their order.
+    pub fn new(plan: &Chunks, of: Vec<T>) -> Self {
+        Self { first: plan.own().first().map_or(0, |s| s.start), of }
+    }
+
+    /// `None` for a chunk of another process.
+    pub fn get(&self, chunk: usize) -> Option<&T> {
+        chunk.checked_sub(self.first).and_then(|at| self.of.get(at))
+    }
+}
+
+impl<T: Wire + Clone> PerChunk<T> {
+    /// Those of all chunks, for a pass under a plan that shares chunks out differently from the one that these were made under;
+    /// `None` where it does not.
+    pub fn spread(&self, made: &Chunks, used: &Chunks) -> Option<Self> {
+        let team = made.team.as_ref().filter(|_| made.segments != used.segments)?;
+        Some(Self { first: 0, of: team.concatenated(self.of.clone()) })
+    }
+
+    /// What a pass under another plan needs of these.
+    pub fn known_under(self, made: &Chunks, used: &Chunks) -> Self {
+        self.spread(made, used).unwrap_or(self)
+    }
+}
+
+impl<T> Index<usize> for PerChunk<T> {
+    type Output = T;
+
+    /// Panics for a chunk of another process.
+    fn index(&self, chunk: usize) -> &T {
+        self.get(chunk).expect("a pass works on chunks of its own process")
+    }
+}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import multiprocessing
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from clusters import local_client
 from planted import fitted_mean, fitted_two, one_circle, two_circles
 from sae_rs import Encoding, FrozenRouting, ManifoldSAE, NotFittedError, cluster
 from sae_rs.cluster import blocks
@@ -25,26 +24,9 @@ BLOCK = 64
 """Rows of a task: four whole blocks, and a part of a fifth."""
 
 
-def share_imports(distributed: Any) -> Any:
-    """Fork workers from a process that has imported what they need, where the system can; a context manager."""
-    dask = pytest.importorskip("dask")
-    if "forkserver" not in multiprocessing.get_all_start_methods() or not hasattr(distributed.utils, "get_mp_context"):
-        return contextlib.nullcontext()
-    chosen = dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
-    distributed.utils.get_mp_context().set_forkserver_preload(["distributed", "dask.array", "sae_rs.cluster"])
-    return chosen
-
-
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
-    distributed = pytest.importorskip("distributed")
-    with (
-        share_imports(distributed),
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
-        ) as local,
-        distributed.Client(local) as started,
-    ):
+    with local_client(2) as started:
         yield started
 
 

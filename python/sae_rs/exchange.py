@@ -38,6 +38,18 @@ class Exchange(Protocol):
         """Everyone's bytes in the order of ranks, once all have given theirs."""
         ...
 
+    def check(self) -> None:
+        """Raise where work that is under way is to end."""
+        ...
+
+    def take(self) -> bytes:
+        """What the process before this one, which is not the first, hands on."""
+        ...
+
+    def hand_on(self, mine: bytes) -> bytes:
+        """Hand on to the next process; returns what the last one of all hands on."""
+        ...
+
 
 def share(exchange: Exchange | None, count: int) -> slice:
     """This process's part of things that lie in order: all of them for a single one."""
@@ -111,6 +123,29 @@ class Peers:
                 if other != rank:
                     self._send(rank, part)
         return parts
+
+    def check(self) -> None:
+        """Raise a `ClusterError` when the fit was cancelled."""
+        # nothing is sent: this may be called while another thread speaks to the others
+        if self._cancelled.is_set():
+            raise ClusterError("the fit was cancelled")
+
+    def take(self) -> bytes:
+        """What the process before this one hands on; not on rank 0. Errors are those of `all_gather`."""
+        return self._receive(0)
+
+    def hand_on(self, mine: bytes) -> bytes:
+        """Hand on to the next process; returns what the last one hands on. Errors are those of `all_gather`."""
+        last = self.size - 1
+        if self.rank:
+            self._send(0, mine)
+            return mine if self.rank == last else self._receive(0)
+        for rank in range(1, self.size):
+            self._send(rank, mine)
+            mine = self._receive(rank)
+        for rank in range(1, last):
+            self._send(rank, mine)
+        return mine
 
     def fail(self, error: BaseException) -> None:
         """Tell the others that this process cannot go on, unless it is they who have said so."""

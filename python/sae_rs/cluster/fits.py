@@ -33,9 +33,9 @@ WATCH = 1.0
 def fit(
     model: ManifoldSAE,
     X: Rows,
-    weights: ArrayLike | None = None,
     client: Any = None,
     *,
+    weights: ArrayLike | None = None,
     metric: RowMetric | None = None,
 ) -> ManifoldSAE:
     """What ``model.fit(X, weights, metric=metric)`` does, with the rows shared out among the workers of a cluster.
@@ -51,10 +51,10 @@ def fit(
     X : array-like of shape (n, p), path, or iterable of array-like
         Rows as ``model.fit`` takes them. A .npy or .safetensors file or an `np.memmap` in C order is read by every
         worker, which must find it at the same path; other rows are sent whole to every worker. A Dask array is refused.
-    weights : array-like of shape (n,), optional
-        Row weights, sent to every worker.
     client : distributed.Client, optional
         Where tasks go; None takes the client that was started last.
+    weights : array-like of shape (n,), optional
+        Row weights, sent to every worker.
     metric : RowMetric, optional
         Metrics of the rows, sent to every worker.
 
@@ -142,9 +142,9 @@ def _fitted(client: Any, distributed: Any, given: Given) -> dict[str, Any]:
         return found
     except BaseException:
         client.cancel(futures)
-        # what may be lost as well is not waited for
-        with contextlib.suppress(Exception):
-            client.run(cancel, part, hub, workers=_left(client, addresses), wait=False)
+        # of what is lost as well, the client has nothing to say
+        with contextlib.suppress(OSError):
+            client.run(cancel, part, hub, workers=_left(client, addresses), on_error="ignore")
         raise
 
 
@@ -161,14 +161,27 @@ def _ended(client: Any, distributed: Any, futures: Sequence[Any], addresses: Seq
         with contextlib.suppress(distributed.TimeoutError):
             distributed.wait(list(running.values()), timeout=WATCH, return_when="FIRST_COMPLETED")
         ended = [address for address, future in running.items() if future.done()]
-        found = [running.pop(address).exception() for address in ended]
+        found = [_error(running.pop(address), address, distributed) for address in ended]
         # a worker that has lost another knows no reason: that one may
         for other in filter(None, found):
             error = other if error is None or isinstance(error, ClusterError) else error
         left = _left(client, addresses)
         gone = [address for address in running if address not in left]
         if error is None and gone:
-            error = ClusterError(f"the worker at {gone[0]} was lost during the fit")
+            error = _lost(gone[0])
         if error is not None and (not isinstance(error, ClusterError) or not ended or len(gone) == len(running)):
-            raise error
+            break
+    if error is not None:
+        raise error
     return futures[0].result()
+
+
+def _error(future: Any, address: str, distributed: Any) -> BaseException | None:
+    """What a task has ended with."""
+    error: BaseException | None = future.exception()
+    # where Dask was told to start no task of a lost worker again
+    return _lost(address) if isinstance(error, distributed.KilledWorker) else error
+
+
+def _lost(address: str) -> ClusterError:
+    return ClusterError(f"the worker at {address} was lost during the fit")

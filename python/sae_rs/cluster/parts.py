@@ -100,6 +100,7 @@ def cancel(part: Part, hub: Address) -> None:
                 threading.Thread(target=_knock, args=(hub, part.key), daemon=True).start()
             elif run.listener is not None:
                 run.listener.close()
+                run.listener = None
                 _RUNS.pop((part.token, rank), None)
 
 
@@ -171,24 +172,25 @@ def _called(part: Part, rank: int, hub: Address) -> Connection[Any, Any]:
 def _accepted(part: Part, run: _Run) -> list[Connection[Any, Any]]:
     """Connections to all others in the order of their ranks."""
     callers: dict[int, Connection[Any, Any]] = {}
-    assert run.listener is not None
-    with run.listener as listener:
+    with run.lock:
+        listener, run.listening = run.listener, True
+    try:
+        while len(callers) + 1 < len(part.addresses):
+            if listener is None or run.cancelled.is_set():
+                raise ClusterError("the fit was cancelled")
+            try:
+                caller = listener.accept()
+                callers[caller.recv()] = caller
+            except (ConnectionError, EOFError, AuthenticationError):
+                # not one of the workers, or one that is lost, of which the client knows
+                continue
+    except BaseException:
+        for caller in callers.values():
+            caller.close()
+        raise
+    finally:
         with run.lock:
-            run.listening = True
-        try:
-            while len(callers) + 1 < len(part.addresses) and not run.cancelled.is_set():
-                try:
-                    caller = listener.accept()
-                    callers[caller.recv()] = caller
-                except (OSError, EOFError, AuthenticationError):
-                    # not one of the workers, or one that the client is told of
-                    continue
-        finally:
-            with run.lock:
-                run.listening = False
-                run.listener = None
-    if run.cancelled.is_set():
-        for connection in callers.values():
-            connection.close()
-        raise ClusterError("the fit was cancelled")
+            run.listener, run.listening = None, False
+        if listener is not None:
+            listener.close()
     return [callers[rank] for rank in sorted(callers)]

@@ -2,6 +2,7 @@
 
 use crate::exchange::Team;
 use crate::wire::Wire;
+use ndarray::Array2;
 use rayon::prelude::*;
 use std::ops::{Index, Range};
 
@@ -52,11 +53,69 @@ impl Chunks {
     /// Runs `work` on every segment in parallel; results come back in order. Where several processes share the segments, each
     /// works on its own, and gets the results of the others.
     pub fn map<T: Send + Wire>(&self, work: impl Fn(Range<usize>) -> T + Sync) -> Vec<T> {
-        let own = self.own().par_iter().map(|s| work(s.clone())).collect();
+        self.everyones(self.own().par_iter().map(|s| work(s.clone())).collect())
+    }
+
+    /// The same with what segments sum: theirs are added to `sum` in order.
+    pub fn map_summed<T: Send + Wire, S: Sum>(
+        &self,
+        mut sum: S,
+        work: impl Fn(Range<usize>) -> (T, S) + Sync,
+    ) -> (Vec<T>, S) {
+        let (own, parts): (Vec<T>, Vec<S>) = self.own().par_iter().map(|s| work(s.clone())).unzip();
+        let add = |sum: &mut S| parts.iter().for_each(|part| sum.add(part));
+        match &self.team {
+            None => add(&mut sum),
+            Some(team) => sum = team.in_turn(sum, add),
+        }
+        (self.everyones(own), sum)
+    }
+
+    /// The sums of all segments, added to `sum` in order.
+    pub fn summed<S: Sum>(&self, sum: S, work: impl Fn(Range<usize>) -> S + Sync) -> S {
+        self.map_summed(sum, |chunks| ((), work(chunks))).1
+    }
+
+    fn everyones<T: Wire>(&self, own: Vec<T>) -> Vec<T> {
         match &self.team {
             None => own,
-            Some(team) => team.concatenated(own),
+            Some(team) if T::SENT => team.concatenated(own),
+            Some(team) => {
+                let (mine, mut own) = (team.share(self.segments.len()), own.into_iter());
+                let elsewhere = || T::get(&mut &[][..]).expect("nothing is sent");
+                let of = |s| if mine.contains(&s) { own.next().expect("one a segment") } else { elsewhere() };
+                (0..self.segments.len()).map(of).collect()
+            }
         }
+    }
+
+    /// The segments, each a range of chunks.
+    pub fn segments(&self) -> &[Range<usize>] {
+        &self.segments
+    }
+}
+
+/// What segments sum.
+pub trait Sum: Wire + Send {
+    fn add(&mut self, other: &Self);
+}
+
+impl Sum for Array2<f64> {
+    fn add(&mut self, other: &Self) {
+        *self += other;
+    }
+}
+
+impl Sum for Vec<Array2<f64>> {
+    fn add(&mut self, other: &Self) {
+        self.iter_mut().zip(other).for_each(|(sum, other)| *sum += other);
+    }
+}
+
+impl<A: Sum, B: Sum> Sum for (A, B) {
+    fn add(&mut self, other: &Self) {
+        self.0.add(&other.0);
+        self.1.add(&other.1);
     }
 }
 

@@ -4,6 +4,9 @@ use ndarray::Array2;
 
 /// A value that can be sent.
 pub trait Wire: Sized {
+    /// Whether there is anything to send.
+    const SENT: bool = true;
+
     fn put(&self, out: &mut Vec<u8>);
 
     /// Takes a value from the front of some bytes; `None` where they end too soon or mean nothing.
@@ -29,10 +32,22 @@ impl<T> Here<T> {
 }
 
 impl<T> Wire for Here<T> {
+    const SENT: bool = false;
+
     fn put(&self, _: &mut Vec<u8>) {}
 
     fn get(_: &mut &[u8]) -> Option<Self> {
         Some(Self(None))
+    }
+}
+
+impl Wire for () {
+    const SENT: bool = false;
+
+    fn put(&self, _: &mut Vec<u8>) {}
+
+    fn get(_: &mut &[u8]) -> Option<Self> {
+        Some(())
     }
 }
 

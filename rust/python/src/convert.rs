@@ -3,7 +3,7 @@
 use numpy::{PyArray1, PyArray2, PyReadonlyArray2, PyReadonlyArrayDyn};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use sae_core::{ExchangeError, ShapeError};
+use sae_core::{ExchangeError, ShapeError, Team};
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -12,6 +12,10 @@ use std::time::Duration;
 /// Misuse becomes a `ValueError` with the core's message.
 pub fn value_error(error: ShapeError) -> PyErr {
     PyValueError::new_err(error.to_string())
+}
+
+fn exchange_error(error: ExchangeError) -> PyErr {
+    crate::exchange::ExchangeError::new_err(error.0)
 }
 
 /// A float64 matrix from any array of that type, in any memory order.
@@ -40,10 +44,12 @@ const MAX_THREADS: usize = 1024;
 /// Runs core work without the GIL on a thread of its own, while this one polls for signals; a pending signal ends the work
 /// and is raised.
 ///
-/// `threads` is the size of the pool that the work may use, `None` the global one.
+/// `threads` is the size of the pool that the work may use, `None` the global one. The processes that share the work, if there are
+/// any, may end it as a signal does.
 pub fn detached<T: Send>(
     py: Python<'_>,
     threads: Option<usize>,
+    team: Option<&Team>,
     work: impl FnOnce(&dyn Fn() -> bool) -> T + Send,
 ) -> PyResult<T> {
     if let Some(n) = threads.filter(|n| !(1..=MAX_THREADS).contains(n)) {
@@ -65,7 +71,7 @@ pub fn detached<T: Send>(
                     None => work(&interrupted),
                 });
                 let result = catch_unwind(work).or_else(|payload| match payload.downcast::<ExchangeError>() {
-                    Ok(error) => Err(crate::exchange::ExchangeError::new_err(error.0)),
+                    Ok(error) => Err(exchange_error(*error)),
                     Err(payload) => resume_unwind(payload),
                 });
                 // the receiver waits until it has the result
@@ -76,7 +82,9 @@ pub fn detached<T: Send>(
                 match receiver.recv_timeout(POLL) {
                     Ok(result) => return raised.map_or(result, Err),
                     Err(mpsc::RecvTimeoutError::Timeout) if raised.is_none() => {
-                        if let Err(error) = Python::attach(|py| py.check_signals()) {
+                        let signal = Python::attach(|py| py.check_signals());
+                        let ended = || team.map_or(Ok(()), Team::check).map_err(exchange_error);
+                        if let Err(error) = signal.and_then(|()| ended()) {
                             raised = Some(error);
                             stop.store(true, Ordering::Relaxed);
                         }

@@ -124,7 +124,7 @@ pub fn encode_rows<'py>(
     let encoder =
         Encoder::new(atoms, gate, rho.core.clone(), column_scores.unwrap_or_default(), stacked).map_err(value_error)?;
     let (rows, mean) = (X.as_array(), mean.as_array());
-    let encoded = detached(py, threads, |interrupted| encoder.encode(rows, mean, interrupted))?;
+    let encoded = detached(py, threads, None, |interrupted| encoder.encode(rows, mean, interrupted))?;
     // a `None` comes with a pending signal, which `detached` has raised
     let encoded = encoded.ok_or_else(|| PyValueError::new_err("encoding was interrupted"))?;
     let mut support = ndarray::Array2::from_elem(encoded.gates.dim(), false);

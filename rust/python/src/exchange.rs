@@ -12,7 +12,7 @@ pyo3::create_exception!(
     "Processes that share a fit could not go on together."
 );
 
-/// An object with `rank`, `size` and `all_gather(bytes) -> list of bytes`, this process's own entry among them.
+/// An `sae_rs.exchange.Exchange`.
 struct Peers {
     object: Py<PyAny>,
     rank: usize,
@@ -29,13 +29,35 @@ impl Exchange for Peers {
     }
 
     fn all_gather(&self, mine: Vec<u8>) -> Result<Vec<Vec<u8>>, String> {
-        Python::attach(|py| {
-            let mine = PyBytes::new(py, &mine);
-            let all: Vec<Bound<'_, PyBytes>> = self.object.bind(py).call_method1("all_gather", (mine,))?.extract()?;
-            Ok(all.iter().map(|bytes| bytes.as_bytes().to_vec()).collect())
+        self.call(|object| {
+            let mine = PyBytes::new(object.py(), &mine);
+            let all: Vec<Bound<'_, PyBytes>> = object.call_method1("all_gather", (mine,))?.extract()?;
+            let own = |rank: usize| if rank == self.rank { Vec::new() } else { all[rank].as_bytes().to_vec() };
+            Ok((0..all.len()).map(own).collect())
         })
-        .map_err(|error: PyErr| error.to_string())
     }
+
+    fn check(&self) -> Result<(), String> {
+        self.call(|object| object.call_method0("check").map(drop))
+    }
+
+    fn take(&self) -> Result<Vec<u8>, String> {
+        self.call(|object| bytes(object.call_method0("take")?))
+    }
+
+    fn hand_on(&self, mine: Vec<u8>) -> Result<Vec<u8>, String> {
+        self.call(|object| bytes(object.call_method1("hand_on", (PyBytes::new(object.py(), &mine),))?))
+    }
+}
+
+impl Peers {
+    fn call<T>(&self, work: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<T>) -> Result<T, String> {
+        Python::attach(|py| work(self.object.bind(py))).map_err(|error| error.to_string())
+    }
+}
+
+fn bytes(value: Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    Ok(value.cast_into::<PyBytes>()?.as_bytes().to_vec())
 }
 
 /// `None` for a fit by one process.

@@ -192,7 +192,7 @@ impl SaeManifoldTerm {
         let problem = problem.with_mode(specs::evidence(evidence)?).with_arc_length(arc_length);
         let problem = with_metric(problem, metric.as_ref())?.with_team(crate::exchange::team(exchange)?);
         let problem = Arc::new(problem);
-        let seeds = detached(py, threads, |interrupted| {
+        let seeds = detached(py, threads, problem.team(), |interrupted| {
             Core::seeds(problem.clone(), n_init, random_state, routing.as_ref(), interrupted)
         })?;
         check_read(&problem)?;
@@ -216,7 +216,8 @@ impl SaeManifoldTerm {
     /// This term with every row re-encoded by its own decoders, and the number of rows that changed.
     #[pyo3(signature = (rho, *, threads=None))]
     fn refreshed(&self, py: Python<'_>, rho: &SaeManifoldRho, threads: Option<usize>) -> PyResult<(Self, usize)> {
-        let refreshed = detached(py, threads, |interrupted| self.core.refreshed(&rho.core, interrupted))?;
+        let refreshed =
+            detached(py, threads, self.core.problem.team(), |interrupted| self.core.refreshed(&rho.core, interrupted))?;
         check_read(&self.core.problem)?;
         // a `None` comes with a pending signal, which `detached` has raised
         let (core, changed) = refreshed.map_err(value_error)?.unwrap_or_else(|| (self.core.clone(), 0));
@@ -308,7 +309,9 @@ impl SaeManifoldTerm {
     ) -> PyResult<Evaluation> {
         let elimination = self::elimination(elimination)?;
         let options = EvaluationOptions { tolerance: tol, max_inner, elimination, gradient, traces };
-        let core = detached(py, threads, |interrupted| self.core.evaluate(&rho.core, &options, interrupted))?;
+        let core = detached(py, threads, self.core.problem.team(), |interrupted| {
+            self.core.evaluate(&rho.core, &options, interrupted)
+        })?;
         check_read(&self.core.problem)?;
         Ok(Evaluation { core: core.map_err(value_error)? })
     }

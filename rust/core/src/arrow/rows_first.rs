@@ -92,7 +92,7 @@ impl RowsFirst {
         let shapes: Vec<(usize, usize)> = frame.groups().iter().map(shape).collect();
         let plan = problem.chunks(8 * shapes.iter().map(|(m, r)| m * r).sum::<usize>());
         let zeros = || -> Vec<Array2<f64>> { shapes.iter().map(|&shape| Array2::zeros(shape)).collect() };
-        let parts = plan.map(|chunks| {
+        let (parts, total) = plan.map_summed(zeros(), |chunks| {
             let mut total = zeros();
             let mut blocks = Vec::with_capacity(chunks.len());
             let (mut ln, mut feasible) = (0.0, true);
@@ -113,15 +113,13 @@ impl RowsFirst {
                     None => feasible = false,
                 }
             }
-            (total, Here::new(blocks), ln, feasible)
+            ((Here::new(blocks), ln, feasible), total)
         });
-        let mut total = zeros();
         let (mut blocks, mut log_det) = (Vec::new(), 0.0);
-        for (part, factors, ln, feasible) in parts {
+        for (factors, ln, feasible) in parts {
             if !feasible {
                 return None;
             }
-            total.iter_mut().zip(&part).for_each(|(total, part)| *total += part);
             blocks.extend(factors.0.into_iter().flatten());
             log_det += ln;
         }

@@ -55,7 +55,7 @@ impl Substitution<'_> {
         self.exact.get(chunk.index).map_or(&[], Vec::as_slice)
     }
 
-    /// `A^-1 b` over all local variables, and `C' A^-1 b` in the frame.
+    /// `A^-1 b` over this process's local variables, and `C' A^-1 b` in the frame.
     fn forward(
         &self,
         problem: &Problem,
@@ -66,7 +66,7 @@ impl Substitution<'_> {
     ) -> (Vec<f64>, Array2<f64>) {
         let layout = state.layout_of_rows();
         let (r, inverse) = (system.lin.frame.rank(), 1.0 / rho.dispersion());
-        system.map_rows(problem, state, (problem.width(), r), |chunk, out, sum| {
+        system.map_rows_here(problem, state, (problem.width(), r), |chunk, out, sum| {
             let factors = &self.factors[chunk.index];
             let origin = layout.block(chunk.rows.start).start;
             let mut pulled = Array2::<f64>::zeros((chunk.len(), r));
@@ -103,7 +103,7 @@ impl Substitution<'_> {
         })
     }
 
-    /// `x - A^-1 C y` over all local variables, for border columns y in the frame.
+    /// `x - A^-1 C y` over all local variables, for border columns y in the frame; of x each process reads its own part.
     pub(super) fn backward(
         &self,
         problem: &Problem,
@@ -115,7 +115,7 @@ impl Substitution<'_> {
     ) -> Vec<f64> {
         let layout = state.layout_of_rows();
         let (r, inverse) = (system.lin.frame.rank(), 1.0 / rho.dispersion());
-        let (out, _) = system.map_rows(problem, state, (0, 0), |chunk, out, _| {
+        system.local_rows(problem, state, |chunk, out| {
             let factors = &self.factors[chunk.index];
             let origin = layout.block(chunk.rows.start).start;
             out.copy_from_slice(&x[origin..origin + out.len()]);
@@ -139,7 +139,6 @@ impl Substitution<'_> {
                 }
                 at += view.q * view.q;
             }
-        });
-        out
+        })
     }
 }

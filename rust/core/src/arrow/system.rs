@@ -5,9 +5,11 @@ use crate::linalg::{axpy, dot, gemm, product, Op};
 use crate::priors::coordinate_priors;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::{held, held_curvature, linearise, Columns, Linearised, RowView};
+use crate::row::{held, held_curvature, linearise, Chunk, Columns, Linearised, RowView};
 use crate::state::State;
+use crate::wire::Here;
 use ndarray::Array2;
+use std::ops::Range;
 
 /// A vector over all inner variables.
 #[derive(Clone, Debug)]
@@ -83,38 +85,90 @@ impl System {
         problem: &Problem,
         state: &State,
         shape: (usize, usize),
-        work: impl Fn(&crate::row::Chunk, &mut [f64], &mut Array2<f64>) + Sync,
+        work: impl Fn(&Chunk, &mut [f64], &mut Array2<f64>) + Sync,
     ) -> (Vec<f64>, Array2<f64>) {
-        let layout = state.layout_of_rows();
-        let parts = self.lin.plan.map(|chunks| {
+        let (parts, sum) = self.lin.plan.map_summed(Array2::zeros(shape), |chunks| {
             let mut sum = Array2::zeros(shape);
-            let mut local = Vec::new();
-            for c in chunks {
-                let rows = self.lin.plan.rows(c);
-                let at = local.len();
-                let len =
-                    if rows.is_empty() { 0 } else { layout.block(rows.end - 1).end - layout.block(rows.start).start };
-                local.resize(at + len, 0.0);
-                work(&self.lin.chunk(problem, state, c), &mut local[at..], &mut sum);
-            }
-            (local, sum)
+            (self.local_part(problem, state, chunks, |chunk, out| work(chunk, out, &mut sum)), sum)
         });
+        (parts.concat(), sum)
+    }
+
+    /// The same where only this process's part of the local vector is wanted; all else of it is zero.
+    pub(super) fn map_rows_here(
+        &self,
+        problem: &Problem,
+        state: &State,
+        shape: (usize, usize),
+        work: impl Fn(&Chunk, &mut [f64], &mut Array2<f64>) + Sync,
+    ) -> (Vec<f64>, Array2<f64>) {
+        let plan = &self.lin.plan;
+        let (parts, sum) = plan.map_summed(Array2::zeros(shape), |chunks| {
+            let mut sum = Array2::zeros(shape);
+            (Here::new(self.local_part(problem, state, chunks, |chunk, out| work(chunk, out, &mut sum))), sum)
+        });
+        let layout = state.layout_of_rows();
         let mut local = Vec::with_capacity(layout.len());
-        let mut sum = Array2::zeros(shape);
-        for (part, add) in parts {
-            local.extend(part);
-            sum += &add;
+        for (segment, part) in plan.segments().iter().zip(parts) {
+            match part.0 {
+                Some(part) => local.extend(part),
+                None => local.resize(layout.block(plan.rows(segment.end - 1).end - 1).end, 0.0),
+            }
         }
-        debug_assert_eq!(local.len(), if problem.n_rows() == 0 { 0 } else { layout.len() });
         (local, sum)
+    }
+
+    /// Runs `work` on every chunk with its part of a local vector; returns the new local vector.
+    pub(super) fn local_rows(
+        &self,
+        problem: &Problem,
+        state: &State,
+        work: impl Fn(&Chunk, &mut [f64]) + Sync,
+    ) -> Vec<f64> {
+        self.lin.plan.map(|chunks| self.local_part(problem, state, chunks, &work)).concat()
+    }
+
+    /// Runs `work` on every chunk; returns the sum of the `shape` accumulators, folded in fixed order.
+    pub(super) fn sum_rows(
+        &self,
+        problem: &Problem,
+        state: &State,
+        shape: (usize, usize),
+        work: impl Fn(&Chunk, &mut Array2<f64>) + Sync,
+    ) -> Array2<f64> {
+        self.lin.plan.summed(Array2::zeros(shape), |chunks| {
+            let mut sum = Array2::zeros(shape);
+            chunks.for_each(|c| work(&self.lin.chunk(problem, state, c), &mut sum));
+            sum
+        })
+    }
+
+    /// A segment's part of a local vector.
+    fn local_part(
+        &self,
+        problem: &Problem,
+        state: &State,
+        chunks: Range<usize>,
+        mut work: impl FnMut(&Chunk, &mut [f64]),
+    ) -> Vec<f64> {
+        let layout = state.layout_of_rows();
+        let mut local = Vec::new();
+        for c in chunks {
+            let rows = self.lin.plan.rows(c);
+            let at = local.len();
+            let len = if rows.is_empty() { 0 } else { layout.block(rows.end - 1).end - layout.block(rows.start).start };
+            local.resize(at + len, 0.0);
+            work(&self.lin.chunk(problem, state, c), &mut local[at..]);
+        }
+        local
     }
 
     /// The rows of a chunk with where each row's block begins in the chunk's part of a local vector.
     pub(super) fn rows_of<'a>(
         problem: &'a Problem,
         state: &'a State,
-        chunk: &'a crate::row::Chunk,
-    ) -> impl Iterator<Item = (usize, RowView<'a>, std::ops::Range<usize>)> {
+        chunk: &'a Chunk,
+    ) -> impl Iterator<Item = (usize, RowView<'a>, Range<usize>)> {
         let layout = state.layout_of_rows();
         let origin = layout.block(chunk.rows.start).start;
         (0..chunk.len()).map(move |index| {
@@ -133,7 +187,7 @@ impl System {
         border: &Array2<f64>,
     ) -> Vec<f64> {
         let (r, inverse) = (self.lin.frame.rank(), 1.0 / rho.dispersion());
-        let (local, _) = self.map_rows(problem, state, (0, 0), |chunk, out, _| {
+        self.local_rows(problem, state, |chunk, out| {
             let seen = chunk.phi.times(border);
             for (index, view, block) in Self::rows_of(problem, state, chunk) {
                 let factor = problem.weight(view.row) * inverse;
@@ -142,8 +196,7 @@ impl System {
                     out[block.start + view.position(u)] = factor * dot(&view.jacobian[u * r..(u + 1) * r], seen);
                 }
             }
-        });
-        local
+        })
     }
 
     /// `C' x`: the border's share of a local vector, in the frame (M x r).
@@ -156,7 +209,7 @@ impl System {
     ) -> Array2<f64> {
         let (r, inverse) = (self.lin.frame.rank(), 1.0 / rho.dispersion());
         let layout = state.layout_of_rows();
-        let (_, border) = self.map_rows(problem, state, (problem.width(), r), |chunk, _, sum| {
+        self.sum_rows(problem, state, (problem.width(), r), |chunk, sum| {
             let origin = layout.block(chunk.rows.start).start;
             let mut pulled = Array2::<f64>::zeros((chunk.len(), r));
             for (index, view, block) in Self::rows_of(problem, state, chunk) {
@@ -169,8 +222,7 @@ impl System {
                 }
             }
             chunk.phi.add_transposed(pulled.view(), sum.view_mut());
-        });
-        border
+        })
     }
 
     /// Product with the exact Hessian of L plus `UU'`.

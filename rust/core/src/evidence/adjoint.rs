@@ -48,7 +48,7 @@ struct Sums {
     logits: Vec<f64>,
 }
 
-wired!(Sums { local, border, full, data_trace, rho, logits });
+wired!(Sums { local, data_trace, rho, logits; border, full });
 
 /// The inverse whose traces are taken: `X = H~^-1 + columns * theta * columns'`.
 pub(super) struct Inverse<'a> {
@@ -194,7 +194,8 @@ fn half_traces(
     let selected = factored.inverse(problem, state, rho);
     let follows_strength = (0..problem.n_atoms()).any(|k| problem.gate().value_slope(rho.lambda_sparse(), k) != 0.0);
     let full = if inverse.compact { state.decoders.dim() } else { (0, 0) };
-    let parts = system.lin.plan.map(|chunks| {
+    let start = (Array2::zeros((m, r)), Array2::zeros(full));
+    let (parts, (border, outside)) = system.lin.plan.map_summed(start, |chunks| {
         let mut sums = Sums {
             local: Vec::new(),
             border: Array2::zeros((m, r)),
@@ -240,16 +241,14 @@ fn half_traces(
                 *data_trace += 2.0 * data;
             }
         }
-        sums
+        let over_border = (std::mem::take(&mut sums.border), std::mem::take(&mut sums.full));
+        (sums, over_border)
     });
     let mut local = Vec::with_capacity(state.layout_of_rows().len());
-    let (mut border, mut data_trace, mut by_rho) = (Array2::zeros((m, r)), 0.0, vec![0.0; rho.len()]);
-    let mut outside = Array2::zeros(full);
+    let (mut data_trace, mut by_rho) = (0.0, vec![0.0; rho.len()]);
     let mut logits = Vec::new();
     for part in parts {
         local.extend(part.local);
-        border += &part.border;
-        outside += &part.full;
         data_trace += part.data_trace;
         logits.extend(part.logits);
         axpy(1.0, &part.rho, &mut by_rho);

@@ -53,7 +53,7 @@ struct Sums {
     leaves: bool,
 }
 
-wired!(Sums { loss, local_gradient, border_gradient, gram, logit_curvature, leaves; chunks });
+wired!(Sums { loss, local_gradient, logit_curvature, leaves; chunks, border_gradient, gram });
 
 /// A chunk that is kept, or one made for a pass.
 pub enum ChunkRef<'a> {
@@ -171,7 +171,11 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
     let plan = problem.chunks(8 * m * (p + m));
     let columns = Columns::new(problem, state, rho);
     let at = At { problem, state, rho, columns: &columns, frame: &frame, known: None };
-    let sums = plan.map(|chunks| {
+    let mut loss = LossParts { sparsity: columns.energy(), ..LossParts::default() };
+    let border_gradient = prior.apply(problem, &state.decoders);
+    loss.smoothness = prior.energy(&state.decoders, &border_gradient);
+    let start = (border_gradient, Array2::zeros((m, m)));
+    let (sums, (border_gradient, gram)) = plan.map_summed(start, |chunks| {
         let mut sums = Sums::new(m, p);
         let mut scratch = Scratch::default();
         for c in chunks {
@@ -180,33 +184,30 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
                 sums.chunks.push(chunk);
             }
         }
-        sums
+        let over_border = (std::mem::take(&mut sums.border_gradient), std::mem::take(&mut sums.gram));
+        (sums, over_border)
     });
 
     let mut out = Linearised {
         kept: None,
         plan,
         rho: rho.clone(),
-        loss: LossParts::default(),
+        loss,
         local_gradient: Vec::with_capacity(state.layout_of_rows().len()),
-        border_gradient: prior.apply(problem, &state.decoders),
-        gram: Array2::zeros((m, m)),
+        border_gradient,
+        gram,
         prior,
         logit_curvature: Vec::new(),
         leaves: false,
         columns,
         frame,
     };
-    out.loss.sparsity = out.columns.energy();
-    out.loss.smoothness = out.prior.energy(&state.decoders, &out.border_gradient);
     let mut kept = Vec::new();
     for sum in sums {
         out.loss.add(&sum.loss);
         out.local_gradient.extend(sum.local_gradient);
         out.logit_curvature.extend(sum.logit_curvature);
         out.leaves |= sum.leaves;
-        out.border_gradient += &sum.border_gradient;
-        out.gram += &sum.gram;
         kept.extend(sum.chunks);
     }
     out.kept = problem.keeps_rows().then(|| PerChunk::new(&out.plan, kept));

@@ -26,7 +26,7 @@ impl Schur<'_> {
     pub(super) fn apply(&self, x: &Array2<f64>) -> Array2<f64> {
         let (problem, state, system) = (self.problem, self.state, self.system);
         let inverse = 1.0 / self.rho.dispersion();
-        let (_, taken) = system.map_rows(problem, state, x.dim(), |chunk, _, sum| {
+        let taken = system.sum_rows(problem, state, x.dim(), |chunk, sum| {
             let mut seen = chunk.phi.times(x);
             let (factors, mut at) = (&self.blocks[chunk.index], 0);
             for (index, view, _) in System::rows_of(problem, state, chunk) {

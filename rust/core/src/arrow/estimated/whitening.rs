@@ -171,7 +171,7 @@ fn taken(
     let plan = problem.chunks(8 * shape.0 * shape.1);
     let spread = blocks.spread(&system.lin.plan, &plan);
     let blocks = spread.as_ref().unwrap_or(blocks);
-    let parts = plan.map(|chunks| {
+    plan.summed(Array2::zeros(shape), |chunks| {
         let mut total = Array2::<f64>::zeros(shape);
         let mut share = vec![0.0; rank];
         for c in chunks {
@@ -205,8 +205,5 @@ fn taken(
             }
         }
         total
-    });
-    let mut total = Array2::zeros(shape);
-    parts.into_iter().for_each(|part| total += &part);
-    total
+    })
 }

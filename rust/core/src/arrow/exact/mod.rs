@@ -83,19 +83,17 @@ impl ExactFactor {
         let zeros = blocks.zeros();
         let entries: usize = zeros.iter().map(Array2::len).sum();
         let plan = problem.chunks(8 * entries);
-        let parts = plan.map(|chunks| {
+        let (parts, taken) = plan.map_summed(zeros, |mut chunks| {
             let (mut taken, mut rows) = (blocks.zeros(), Eliminated::default());
-            for c in chunks {
+            let eliminated = chunks.try_for_each(|c| {
                 let chunk = system.lin.chunk(problem, state, c);
-                blocks.eliminate(problem, state, rho, &chunk, &mut rows, &mut taken)?;
-            }
-            Some((taken, Here::new(rows)))
+                blocks.eliminate(problem, state, rho, &chunk, &mut rows, &mut taken)
+            });
+            (eliminated.map(|()| Here::new(rows)), taken)
         });
-        let (mut taken, mut rows) = (zeros, Eliminated::default());
+        let mut rows = Eliminated::default();
         for part in parts {
-            let (of_part, own) = part?;
-            taken.iter_mut().zip(&of_part).for_each(|(sum, part)| *sum += part);
-            own.0.into_iter().for_each(|own| rows.append(own));
+            part?.0.into_iter().for_each(|own| rows.append(own));
         }
         let factors = PerChunk::new(&plan, rows.factors).known_under(&plan, &system.lin.plan);
         let exact = PerChunk::new(&plan, rows.exact).known_under(&plan, &system.lin.plan);

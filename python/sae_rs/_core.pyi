@@ -22,6 +22,7 @@ __all__ = [
     "basis",
     "basis_jets",
     "encode_rows",
+    "independent_groups",
     "plan",
     "roughness",
 ]
@@ -392,6 +393,9 @@ def encode_rows(
     column_scores: Sequence[float] | _Floats | None = ...,
     threads: int | None = ...,
 ) -> tuple[_Floats, list[_Floats], _Floats, _Bools, _Floats, NDArray[np.uint8]]: ...
+def independent_groups(
+    rows: _Floats, *, most: int, random_state: int = ..., threads: int | None = ...
+) -> tuple[_Floats, _Floats, _Floats, NDArray[np.int64]] | None: ...
 def roughness(atom: _Spec) -> _Floats: ...
 def plan(
     n_rows: int,

@@ -71,7 +71,7 @@ pub use row::{
     AtomView, Chunk, Columns, Linearised, LossParts, PackedBatch4, PackedJets, RowAtom, RowDecoder, RowSlots,
     RowSolver, RowState, RowView, SaeReconstructionRowProgram,
 };
-pub use seeds::{seeds, Seed};
+pub use seeds::{independent_groups, seeds, IndependentGroups, Seed};
 pub use source::{Element, RowFile, Source};
 pub use special::{circle_charge, digamma, ln_bessel_i0, ln_gamma, sphere_charge, tetragamma, trigamma};
 pub use state::{State, SUPPORT_CUTOFF};

@@ -6,6 +6,7 @@ mod convert;
 mod encode;
 mod evaluation;
 mod exchange;
+mod groups;
 mod jets;
 mod layout;
 mod rho;
@@ -24,6 +25,8 @@ mod _core {
     use crate::evaluation::{ArrowSchur, Evaluation, InnerReport};
     #[pymodule_export]
     use crate::exchange::ExchangeError;
+    #[pymodule_export]
+    use crate::groups::independent_groups;
     #[pymodule_export]
     use crate::jets::{Order1, Order2, Tower4};
     #[pymodule_export]

@@ -10,6 +10,7 @@ mod charts;
 mod components;
 mod fixed_point;
 mod geodesic;
+mod grouping;
 mod independent;
 mod overlapping;
 mod radii;
@@ -23,6 +24,7 @@ use crate::rho::SaeManifoldRho;
 use crate::state::State;
 use charts::charts;
 use components::{principal_scores, whiten};
+pub use grouping::{independent_groups, IndependentGroups};
 use ndarray::{s, Array2};
 use subspaces::clustered;
 

@@ -12,10 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 import sae_rs
-from sae_rs import Circle, GrowthStep, Line, ManifoldSAE, Sphere, ThresholdGate
+from planted import mixture, points_of
+from sae_rs import Circle, GrowthStep, Line, ManifoldSAE, Patch, Segment, Sphere, ThresholdGate, Torus
+from sae_rs.atoms import Atom
 from sae_rs.growth import GrowthRules, growing
 from sae_rs.growth.moves import State
 from sae_rs.growth.proposals import duplicates
+from sae_rs.growth.room import directions, roomy
 from sae_rs.problem import Problem
 from sae_rs.search import Point, Search
 
@@ -117,6 +120,47 @@ def test_lines_need_no_curved_atom(max_atoms: int, n: int, p: int, n_init: int) 
     assert {atom.kind for atom in model._atoms} == {"line"}
     assert len(model.decoders_) >= 2
     assert "exchange" in [step.action for step in kept(model)]
+
+
+def test_factors_that_share_rows_are_found_all_at_once() -> None:
+    planted = ["circle", "circle", "circle", "line", "sphere"]
+    X = mixture(planted, 20, 600, (1, 2), seed=0)
+    model = ManifoldSAE("auto", [Line(), Circle(1), Sphere(1)], ThresholdGate()).fit(X)
+    assert sorted(atom.kind for atom in model._atoms) == planted
+    assert [step.action for step in kept(model)] == ["start", "grouping"]
+    assert model.dispersion_ == pytest.approx(0.05**2, rel=0.1)
+    assert "1 grouping" in model.summary()
+
+
+@slow
+@pytest.mark.parametrize("seed", range(2))
+def test_twelve_factors_that_share_rows(seed: int) -> None:
+    planted = ["circle"] * 4 + ["line"] * 3 + ["sphere"] * 3 + ["torus"] * 2
+    X = mixture(planted, 64, 1500, (2, 3), seed)
+    model = ManifoldSAE("auto", [Line(), Circle(1), Sphere(1), Torus(1)], ThresholdGate()).fit(X)
+    assert sorted(atom.kind for atom in model._atoms) == planted
+
+
+def test_nothing_is_grouped_where_there_is_nothing() -> None:
+    X = np.random.default_rng(1).standard_normal((200, 12))
+    model = ManifoldSAE("auto", Circle(1), ThresholdGate(), max_atoms=1).fit(X)
+    assert "grouping" not in [step.action for step in model.growth_]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [(Line(), 1), (Circle(3), 2), (Sphere(1), 3), (Torus(1), 3), (Patch(2), 2), (Segment(2), 1)]
+)
+def test_a_set_without_end_needs_one_direction_more(kind: Atom, expected: int) -> None:
+    assert directions(kind) == expected
+
+
+def test_kinds_have_room_where_rows_stand_out_from_noise() -> None:
+    rng = np.random.default_rng(0)
+    plane = points_of("circle", 300, rng) @ rng.standard_normal((2, 16)) + 0.05 * rng.standard_normal((300, 16))
+    kinds = [Line(), Circle(1), Sphere(1), Torus(1)]
+    assert roomy(kinds, plane, None) == kinds[:2]
+    # four columns show no noise beside what a sphere may take up
+    assert roomy(kinds, plane[:, :4], None) == kinds
 
 
 def test_a_callback_ends_with_the_best_dictionary_so_far() -> None:

@@ -39,7 +39,8 @@ class ManifoldSAE(FittedDictionary, Parameters):
     ----------
     n_atoms : int or "auto", default 8
         K. 0 is the mean-only model, so that evidences can be compared with it. "auto" lets the dictionary grow by
-        moves that lower the evidence (births, deaths, merges, exchanges of a kind); ``growth_`` is the path.
+        moves that lower the evidence (births, deaths, merges, exchanges of a kind), with gates that do not depend on
+        each other from an atom for every group of independent components; ``growth_`` is the path.
     atom : str, Atom or list of K of them, default "circle"
         Kind of the atoms. With ``n_atoms="auto"`` a list names the kinds that each new atom is chosen from.
     gate : str or Gate, default "softmax"

@@ -29,7 +29,7 @@ CRITERIA = {
 }
 
 # Moves of a growing dictionary, in the order in which they are counted.
-ACTIONS = ("birth", "death", "merge", "exchange")
+ACTIONS = ("grouping", "birth", "death", "merge", "exchange")
 
 
 def summary(model: FittedDictionary) -> str:

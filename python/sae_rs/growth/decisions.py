@@ -8,7 +8,8 @@ from .. import _core
 from ..reml import refine
 from ..search import Point, Search
 from ..starts import COARSE_INNER, GLANCE_OUTER, glance, in_frames
-from .moves import LOCAL_TOL, State
+from .moves import State
+from .parts import LOCAL_TOL
 
 Candidate = tuple[State, str]
 """The end of a search, and its status."""

@@ -15,6 +15,7 @@ from ..search import Search
 from ..starts import in_frames
 from ..stopping import EARLY_ENDS, status_of
 from .decisions import Candidate, glanced, searched, trusted
+from .first import first_dictionary
 from .moves import State
 from .path import GrowthStep, Path
 from .proposals import Proposal, Proposals
@@ -102,8 +103,10 @@ class Growing:
         self.tried: list[State] = []
 
     def run(self) -> None:
-        """Births while they help; then exchanges and deaths, and births again where these changed anything."""
+        """A first dictionary; births while they help; exchanges and deaths, and births again where these changed it."""
         try:
+            if self._first():
+                self.tidy()
             for _ in range(MAX_CYCLES):
                 while self._birth() or self._polish():
                     self.tidy()
@@ -163,6 +166,12 @@ class Growing:
         return Grown(result, (), tuple(path.steps))
 
     # Moves -----------------------------------------------------------------------------------------------------------
+
+    def _first(self) -> bool:
+        """Try a dictionary of all groups of independent components, where rows may use several atoms."""
+        if self.path.state is not None or self.rules.gate.exclusive or self.rules.max_atoms == 0:
+            return False
+        return self._attempt("grouping", [partial(first_dictionary, self.starts)])
 
     def _birth(self) -> bool:
         """Try one atom more, in every way and of every kind."""

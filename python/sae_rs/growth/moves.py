@@ -19,18 +19,11 @@ from ..encoding import decode_atom
 from ..gates import Gate
 from ..problem import Problem
 from ..search import Point, Search
-from ..starts import COARSE_INNER, glance
+from .parts import Part
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-# Rows that the atoms of a move are fitted to: a sample of those that they are for.
-LOCAL_ROWS = 400
-# Seeds and outer iterations of such a fit.
-LOCAL_INIT = 2
-LOCAL_OUTER = 3
-# Inner tolerance of it, and of all that only decides about a move.
-LOCAL_TOL = 1e-5
 # How far apart logits lie between an atom that a row takes up and the others.
 GAP = 4.0
 # A row belongs to the atom that has more than this share of it, where gates share out a row.
@@ -81,110 +74,6 @@ class State:
         return 1.0 - float(weights @ np.square(self.residual()).sum(axis=1) / total)
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Atoms fitted to some rows, each with what the rows look like to it.
-
-    Attributes
-    ----------
-    point : Point
-        The fit of the sample; its strengths are those of the new atoms.
-    coords, logits, support
-        State of the rows that the atoms are for.
-    """
-
-    atoms: tuple[Atom, ...]
-    point: Point
-    coords: list[FloatArray]
-    logits: FloatArray
-    support: BoolArray
-
-
-def fitted_part(
-    like: Search,
-    gate: Gate,
-    atoms: tuple[Atom, ...],
-    rows: NDArray[np.int_],
-    targets: FloatArray,
-    random_state: int,
-    n_init: int = LOCAL_INIT,
-) -> Part | None:
-    """Fit atoms to what some rows have for them.
-
-    Parameters
-    ----------
-    like : Search
-        Settings, weights and metrics of all rows.
-    rows : ndarray of shape (m,), int
-        Which of them.
-    targets : ndarray of shape (m, p)
-        What each of these has for the atoms.
-
-    Returns
-    -------
-    Part or None
-        None when the rows are too few or no start of theirs has a V.
-    """
-    problem = like.problem
-    if problem.weights is not None:
-        heavy = problem.weights[rows] > 0.0
-        rows, targets = rows[heavy], targets[heavy]
-    if len(rows) <= 2 + sum(atom.width for atom in atoms):
-        return None
-    drawn = np.arange(len(rows))
-    if len(rows) > LOCAL_ROWS:
-        # in the order of their length, so that the draw follows the data when rows move
-        order = np.argsort(np.square(targets).sum(axis=1), kind="stable")
-        drawn = order[np.sort(np.random.default_rng(random_state).choice(len(rows), LOCAL_ROWS, replace=False))]
-    sample = np.ascontiguousarray(targets[drawn])
-    if not np.ptp(sample, axis=0).any():
-        return None
-    local = replace(
-        problem,
-        X=sample,
-        atoms=atoms,
-        gate=gate,
-        weights=None if problem.weights is None else problem.weights[rows[drawn]] / problem.weights[rows[drawn]].mean(),
-        metric=None if problem.metric is None else np.ascontiguousarray(problem.metric[rows[drawn]]),
-        center=False,
-    )
-    fit = like.on(local).after(like)
-    point = quick_start(fit, gate, n_init, random_state)
-    like.n_evaluations = fit.n_evaluations
-    if not np.isfinite(point.evaluation.value):
-        return None
-    term = point.evaluation.term
-    _, coords, logits, support, _, _ = _core.encode_rows(
-        np.ascontiguousarray(targets),
-        np.zeros(targets.shape[1]),
-        [atom.spec() for atom in atoms],
-        gate.spec(len(atoms)),
-        term.decoders,
-        point.rho,
-        evidence=local.evidence,
-        column_scores=term.column_scores(point.rho),
-        threads=fit.threads,
-    )
-    return Part(atoms, point, list(coords), np.asarray(logits), np.asarray(support))
-
-
-def quick_start(fit: Search, gate: Gate, n_init: int, random_state: int) -> Point:
-    """The best of the seeds at the strengths they come with, after a few steps of the search.
-
-    The full comparison of starts (`sae_rs.starts.chosen_start`) searches from each; here what it would tell is told by
-    the dictionary that a start becomes part of.
-    """
-    fit.inner_tol = LOCAL_TOL
-    found = []
-    for term, rho in fit.problem.seeds(n_init, random_state, fit.threads):
-        flat = np.array(rho.to_flat())
-        if gate.free_logits(len(fit.problem.atoms)):
-            flat[0] = gate.sparsity_start(np.asarray(term.logits), np.asarray(term.support))
-        found.append(fit.settled(term, fit.admitted(rho.from_flat(flat)), COARSE_INNER))
-    best = min(found, key=lambda point: value if np.isfinite(value := float(point.evaluation.value)) else np.inf)
-    return glance(fit, best, LOCAL_OUTER)
-
-
 def owned(state: State, removed: Sequence[int]) -> tuple[NDArray[np.int_], FloatArray]:
     """The rows that use some atoms, and what each of them would have for others in their place."""
     gates = np.asarray(state.term.gates)[:, list(removed)].sum(axis=1)
@@ -216,10 +105,37 @@ def moved(
     rows : ndarray of shape (m,), int
         The rows of `part`.
     """
+    before = state.point.rho
+    first = gate.exclusive and len(state.atoms) == 1
+    sparsity = gate.sparsity_starts[0] if first else before.log_lambda_sparse
     columns = _columns(state, removed, part, rows)
+    fit, term, rho = _assembled(state.fit, gate, kinds, columns, sparsity)
+    return fit, term, fit.admitted(rho)
+
+
+def joined(
+    like: Search, gate: Gate, kinds: Sequence[Atom], parts: Sequence[Part]
+) -> tuple[Search, _core.SaeManifoldTerm, _core.SaeManifoldRho]:
+    """A dictionary of some parts, each with the state of all rows: its search, and where that starts.
+
+    For gates that do not share out a row.
+    """
+    n_rows = len(like.problem.rows)
+    rows = np.arange(n_rows)
+    columns = [column for part in parts for column in _new_columns(part, rows, np.zeros((n_rows, 0)), False)]
+    fit, term, rho = _assembled(like, gate, kinds, columns, 0.0)
+    flat = np.array(rho.to_flat())
+    flat[0] = gate.sparsity_start(np.asarray(term.logits), np.asarray(term.support))
+    return fit, term, fit.admitted(rho.from_flat(flat))
+
+
+def _assembled(
+    like: Search, gate: Gate, kinds: Sequence[Atom], columns: list[_Column], log_sparsity: float
+) -> tuple[Search, _core.SaeManifoldTerm, _core.SaeManifoldRho]:
+    """A dictionary of some atoms with their states, and strengths that suit it."""
     place = {kind: j for j, kind in enumerate(kinds)}
-    columns.sort(key=lambda column: (place[column.atom], -column.energy))
-    problem = replace(state.fit.problem, atoms=tuple(column.atom for column in columns), gate=gate.settled)
+    columns = sorted(columns, key=lambda column: (place[column.atom], -column.energy))
+    problem = replace(like.problem, atoms=tuple(column.atom for column in columns), gate=gate.settled)
     logits = np.column_stack([column.logits for column in columns])
     support = np.column_stack([column.support for column in columns])
     if gate.exclusive:
@@ -232,19 +148,16 @@ def moved(
         [column.decoder for column in columns],
         support,
     )
-    before = state.point.rho
     level = float(np.log(np.square(residual(problem, term)).mean()))
-    first = gate.exclusive and len(state.atoms) == 1
     rho = _core.SaeManifoldRho(
-        gate.sparsity_starts[0] if first else before.log_lambda_sparse,
+        log_sparsity,
         # the prior of a decoder stays where it was while the noise level moves
         [column.log_stiffness + level for column in columns],
         [column.precisions for column in columns],
         "per_atom",
         level,
     )
-    fit = state.fit.on(problem).after(state.fit)
-    return fit, term, fit.admitted(rho)
+    return like.on(problem).after(like), term, rho
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,9 +196,12 @@ def _columns(state: State, removed: Sequence[int], part: Part | None, rows: NDAr
         for k, atom in enumerate(state.atoms)
         if k not in removed
     ]
-    if part is None:
-        return columns
-    fitted, strengths = part.point.evaluation.term, part.point.rho
+    return columns if part is None else [*columns, *_new_columns(part, rows, logits, exclusive)]
+
+
+def _new_columns(part: Part, rows: NDArray[np.int_], logits: FloatArray, exclusive: bool) -> list[_Column]:
+    """The atoms of a part on all rows, of which it has seen some; `logits` (n, K) are those of the other atoms."""
+    columns = []
     for j, atom in enumerate(part.atoms):
         coords = np.tile(part.coords[j][:1], (len(logits), 1))
         coords[rows] = part.coords[j]
@@ -301,18 +217,16 @@ def _columns(state: State, removed: Sequence[int], part: Part | None, rows: NDAr
                 len(logits), float(np.median(closed)) if len(closed) else float(part.logits[:, j].min()) - GAP
             )
             column[rows] = part.logits[:, j]
-        gates = np.asarray(fitted.gates)[:, j]
-        points = gates[:, None] * decode_atom(atom, fitted.decoders[j], np.asarray(fitted.coords[j]))
         columns.append(
             _Column(
                 atom,
-                np.array(fitted.decoders[j]),
+                part.decoders[j],
                 coords,
                 column,
                 own,
-                float(np.square(points).sum(axis=1).mean() * len(rows)),
-                float(strengths.log_lambda_smooth[j] - np.log(strengths.dispersion())),
-                list(strengths.log_ard[j]),
+                part.energies[j] * len(rows),
+                part.log_stiffness[j],
+                part.precisions[j],
             )
         )
     return columns

@@ -26,7 +26,7 @@ class GrowthStep:
         before is not searched.
     kept : bool
         Whether the next step went on from it.
-    action : {"start", "birth", "death", "merge", "exchange"}
+    action : {"start", "grouping", "birth", "death", "merge", "exchange"}
         How it came from the dictionary kept before it.
     explained_variance : float
         Part of the variance of the rows that it explains.

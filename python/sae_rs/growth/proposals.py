@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from ..atoms import Atom
 from ..encoding import decode_atom
 from .moves import State, owned
+from .parts import Local
+from .room import roomy
 from .starts import Starts
 
 FloatArray = NDArray[np.float64]
@@ -53,12 +56,35 @@ class Proposals:
         rules = self.starts.rules
         left = state.residual()
         rows = np.arange(len(left))
-        out = [partial(self.starts.replaced, state, (), (kind,), rows, left) for kind in rules.kinds]
+        out: list[Proposal] = [partial(self._born, state, (kind,), rows, left) for kind in rules.kinds]
         for k in mixed(state, np.square(left).sum(axis=1))[:MAX_MIXED]:
             both = left + state.contribution(k)
             pairs = dict.fromkeys(rules.arranged((state.atoms[k], kind)) for kind in rules.kinds)
-            out += [partial(self.starts.replaced, state, (k,), pair, rows, both) for pair in pairs]
+            alone = cache(partial(self.starts.standing, state, k, both))
+            out += [partial(self._born_beside, state, k, alone, pair, rows, both) for pair in pairs]
         return out
+
+    def _born(self, state: State, atoms: tuple[Atom, ...], rows: NDArray[np.int_], targets: FloatArray) -> State | None:
+        """A dictionary with one atom more, if a sample of the rows speaks for it."""
+        found = self.starts.local(atoms, rows, targets)
+        if found is None or not found.gain > 0.0:
+            return None
+        return self.starts.moved(state, (), found.part(targets), rows)
+
+    def _born_beside(
+        self,
+        state: State,
+        k: int,
+        alone: Callable[[], Local | None],
+        pair: tuple[Atom, ...],
+        rows: NDArray[np.int_],
+        targets: FloatArray,
+    ) -> State | None:
+        """A dictionary with two atoms in the place of one, if a sample of the rows speaks for the second."""
+        found, bar = self.starts.local(pair, rows, targets), alone()
+        if found is None or (bar is not None and not found.value < bar.value):
+            return None
+        return self.starts.moved(state, (k,), found.part(targets), rows)
 
     def _shared_births(self, state: State) -> Sequence[Proposal]:
         """An atom on the rows that none explains; or two, on the rows of the atom that leaves most."""
@@ -86,17 +112,24 @@ class Proposals:
     def exchanges(self, state: State, k: int) -> Sequence[Proposal]:
         """Other kinds in the place of an atom, those that its own rows speak for, the best first."""
         rows, targets = owned(state, [k])
-        found = {kind: self.starts.part((kind,), rows, targets) for kind in self.starts.rules.kinds}
+        others = [kind for kind in self.starts.rules.kinds if kind != state.atoms[k]]
+        others = roomy(others, targets, self.starts.like.threads)
+        if not others:
+            return []
+        found = {kind: self.starts.local((kind,), rows, targets) for kind in (state.atoms[k], *others)}
         bar = found[state.atoms[k]]
         better = [
-            (float(part.point.evaluation.value), part)
-            for kind, part in found.items()
-            if part is not None
-            and kind != state.atoms[k]
-            and (bar is None or float(part.point.evaluation.value) < float(bar.point.evaluation.value))
+            local
+            for kind, local in found.items()
+            if local is not None and kind != state.atoms[k] and (bar is None or local.value < bar.value)
         ]
-        better.sort(key=lambda pair: pair[0])
-        return [partial(self.starts.moved, state, (k,), part, rows) for _, part in better]
+        better.sort(key=lambda local: local.value)
+        return [partial(self._exchanged, state, k, local, rows, targets) for local in better]
+
+    def _exchanged(
+        self, state: State, k: int, local: Local, rows: NDArray[np.int_], targets: FloatArray
+    ) -> State | None:
+        return self.starts.moved(state, (k,), local.part(targets), rows)
 
 
 def weak(state: State) -> list[int]:

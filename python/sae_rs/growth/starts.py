@@ -16,7 +16,8 @@ from ..reml import begin
 from ..search import Point, Search
 from ..starts import COARSE_INNER
 from .decisions import loosen, settled
-from .moves import Part, State, fitted_part, moved, quick_start
+from .moves import State, joined, moved
+from .parts import Local, Part, local_fit, quick_start, standing_fit
 from .rules import GrowthRules
 
 FloatArray = NDArray[np.float64]
@@ -54,10 +55,32 @@ class Starts:
         point = quick_start(fit, fit.problem.gate, self.rules.n_init, self.rules.random_state)
         return self._settled(fit, point)
 
-    def part(self, atoms: tuple[Atom, ...], rows: NDArray[np.int_], targets: FloatArray) -> Part | None:
-        """Atoms fitted to what some rows have for them."""
+    def local(self, atoms: tuple[Atom, ...], rows: NDArray[np.int_], targets: FloatArray) -> Local | None:
+        """Atoms fitted to a sample of what some rows have for them."""
         gate = self.rules.gate.sized(len(atoms)).settled
-        return fitted_part(self.like, gate, atoms, rows, targets, self.rules.random_state)
+        return local_fit(self.like, gate, atoms, rows, targets, self.rules.random_state)
+
+    def standing(self, state: State, k: int, targets: FloatArray) -> Local | None:
+        """An atom of a dictionary by itself, where it stands, on a sample of what all rows have for it."""
+        gate = self.rules.gate.sized(1).settled
+        return standing_fit(
+            self.like, gate, state.atoms[k], state.term, state.point.rho, k, targets, self.rules.random_state
+        )
+
+    def part(self, atoms: tuple[Atom, ...], rows: NDArray[np.int_], targets: FloatArray) -> Part | None:
+        """Atoms fitted to what some rows have for them, with the state of these rows."""
+        found = self.local(atoms, rows, targets)
+        return None if found is None else found.part(targets)
+
+    def together(self, parts: Sequence[Part]) -> State | None:
+        """The dictionary of some parts, each with the state of all rows; None when it may not be fitted."""
+        atoms = tuple(atom for part in parts for atom in part.atoms)
+        if not atoms or not self.rules.admitted(atoms):
+            return None
+        fit, term, rho = joined(self.like, self.rules.gate.sized(len(atoms)), self.rules.kinds, parts)
+        loosen(fit)
+        self.making = fit
+        return self._counted(fit, settled(fit, term, rho))
 
     def replaced(
         self, state: State, removed: Sequence[int], atoms: tuple[Atom, ...], rows: NDArray[np.int_], targets: FloatArray

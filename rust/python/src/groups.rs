@@ -21,7 +21,7 @@ pub fn independent_groups<'py>(
     if rows.is_empty() || rows.iter().any(|v| !v.is_finite()) {
         return Err(PyValueError::new_err("rows must be a matrix of finite numbers with at least one entry"));
     }
-    let found = detached(py, threads, |interrupted| {
+    let found = detached(py, threads, None, |interrupted| {
         sae_core::independent_groups(rows.view(), most, random_state, interrupted)
     })?;
     Ok(found.map(|found| {

@@ -149,7 +149,8 @@ pub fn solve(
         if converged && inner.iterations < options.max_iterations && !interrupted() {
             // what is held at a wall is no variable: it is looked at once the others are at their minimum
             let leaves = factored.system.lin.leaves;
-            if let Some((state, factored)) = solver.let_go(&inner.state, loss, leaves, near) {
+            if let Some((state, factored)) = solver.let_go(&inner.state, loss, leaves, near, options.tolerance * scale)
+            {
                 inner.iterations += 1;
                 inner.state = state;
                 inner.factored = Some(factored);
@@ -292,8 +293,8 @@ impl Solver<'_> {
     }
 
     /// A lower L from rows whose held logits would rather rise, or where a held coordinate would rather leave its end; `None`
-    /// where there are none.
-    fn let_go(&self, state: &State, loss: f64, leaves: bool, near: bool) -> Option<(State, Factored)> {
+    /// where there are none, or where that brings no more than what a decrement at its bound leaves.
+    fn let_go(&self, state: &State, loss: f64, leaves: bool, near: bool, bound: f64) -> Option<(State, Factored)> {
         let &Self { problem, .. } = self;
         let held =
             |i: usize| state.support(i).iter().any(|&k| problem.gate().held(k as usize, state.logits[[i, k as usize]]));
@@ -301,7 +302,8 @@ impl Solver<'_> {
             return None;
         }
         let rounding = 64.0 * f64::EPSILON * (1.0 + loss.abs());
-        self.relaxed(state, loss - rounding, near)
+        // rows are polished at their own pace and decoders solved again: a slow descent, which is not there to be gone to its end
+        self.relaxed(state, loss - rounding.max(0.5 * bound * bound), near)
     }
 
     /// Every row at its own minimum for the decoders as they are, then the decoders solved again. `None` when that does not

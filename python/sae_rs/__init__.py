@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 __version__ = version("sae-rs")
 
-from . import datasets
+from . import cluster, datasets
 from ._core import (
     Order1,
     Order2,
@@ -99,6 +99,7 @@ __all__ = [
     "Tower4",
     "__version__",
     "check_gradient",
+    "cluster",
     "datasets",
     "huber_weights",
     "load",

@@ -9,7 +9,7 @@ the planted supports, an explained variance of 0.95, and the same bits from one 
 *Rows*: 10^6 rows in 64 columns, one of eight circles each, read from a memory map under ``memory_budget="2GiB"``.
 Wanted: it ends, and beyond the interpreter its memory stays within the budget.
 
-Every fit runs in a process of its own, and takes from many minutes to an hour.
+Every fit runs in a process of its own, takes from many minutes to an hour, and says on standard error how far it is.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def measure_circles(size: tuple[int, int, int], threads: int) -> dict[str, Any]:
     n_circles, p, n = size
     planted = overlapping_circles(n_circles, p, n)
     before, start = peak_memory(), time.perf_counter()
-    model = ManifoldSAE(n_circles, Circle(), gate=ThresholdGate(), n_jobs=threads).fit(planted.X)
+    model = ManifoldSAE(n_circles, Circle(), gate=ThresholdGate(), n_jobs=threads, progress=True).fit(planted.X)
     seconds = time.perf_counter() - start
     angles = plane_angles(planted.planes, [np.asarray(decoder) for decoder in model.decoders_])
     own, atoms = linear_sum_assignment(angles)
@@ -110,7 +110,7 @@ def measure_rows(n: int) -> dict[str, Any]:
         write_rows(path, n)
         ManifoldSAE(2, Circle(1)).fit(circle_mixture(200, 8, 2, ROWS_NOISE))
         interpreter, start = peak_memory(), time.perf_counter()
-        model = ManifoldSAE(ROWS_K, Circle(), memory_budget=BUDGET).fit(np.load(path, mmap_mode="r"))
+        model = ManifoldSAE(ROWS_K, Circle(), memory_budget=BUDGET, progress=True).fit(np.load(path, mmap_mode="r"))
         seconds, plan = time.perf_counter() - start, model.term_.plan()
         return {
             "n": n,

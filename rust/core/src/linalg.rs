@@ -6,6 +6,7 @@
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt;
 use faer::linalg::matmul::matmul;
+use faer::linalg::triangular_inverse;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 
@@ -110,6 +111,14 @@ impl Cholesky {
         llt::solve::solve_in_place(self.lower.as_ref(), dst, Par::Seq, MemStack::new(&mut buffer));
     }
 
+    /// The inverse of the factor, lower triangular.
+    pub fn inverse_lower(&self) -> Array2<f64> {
+        let n = self.dim();
+        let mut out = Mat::<f64>::zeros(n, n);
+        triangular_inverse::invert_lower_triangular(out.as_mut(), self.lower.as_ref(), Par::Seq);
+        Array2::from_shape_fn((n, n), |(i, j)| if i >= j { out[(i, j)] } else { 0.0 })
+    }
+
     /// The full (symmetric) inverse.
     pub fn inverse(&self) -> Array2<f64> {
         let n = self.dim();
@@ -178,12 +187,22 @@ pub fn small_cholesky(a: &mut [f64], q: usize) -> bool {
 
 /// Solves `L x = b` in place for `width` right-hand sides stored row-major (`q x width`).
 pub fn small_forward(l: &[f64], q: usize, b: &mut [f64], width: usize) {
+    if width < SHORT {
+        return forward(l, q, b, width);
+    }
+    vectorised(
+        #[inline(always)]
+        || forward(l, q, b, width),
+    );
+}
+
+#[inline(always)]
+fn forward(l: &[f64], q: usize, b: &mut [f64], width: usize) {
     for i in 0..q {
         let (done, rest) = b.split_at_mut(i * width);
         let row = &mut rest[..width];
         for k in 0..i {
-            let f = l[i * q + k];
-            row.iter_mut().zip(&done[k * width..(k + 1) * width]).for_each(|(x, y)| *x -= f * y);
+            add_scaled(-l[i * q + k], &done[k * width..(k + 1) * width], row);
         }
         let d = 1.0 / l[i * q + i];
         row.iter_mut().for_each(|x| *x *= d);
@@ -192,12 +211,22 @@ pub fn small_forward(l: &[f64], q: usize, b: &mut [f64], width: usize) {
 
 /// Solves `L^T x = b` in place for `width` right-hand sides stored row-major (`q x width`).
 pub fn small_backward(l: &[f64], q: usize, b: &mut [f64], width: usize) {
+    if width < SHORT {
+        return backward(l, q, b, width);
+    }
+    vectorised(
+        #[inline(always)]
+        || backward(l, q, b, width),
+    );
+}
+
+#[inline(always)]
+fn backward(l: &[f64], q: usize, b: &mut [f64], width: usize) {
     for i in (0..q).rev() {
         let (head, tail) = b.split_at_mut((i + 1) * width);
         let row = &mut head[i * width..];
         for k in i + 1..q {
-            let f = l[k * q + i];
-            row.iter_mut().zip(&tail[(k - i - 1) * width..(k - i) * width]).for_each(|(x, y)| *x -= f * y);
+            add_scaled(-l[k * q + i], &tail[(k - i - 1) * width..(k - i) * width], row);
         }
         let d = 1.0 / l[i * q + i];
         row.iter_mut().for_each(|x| *x *= d);
@@ -212,11 +241,57 @@ pub fn small_inverse(l: &[f64], q: usize) -> Vec<f64> {
     out
 }
 
-/// Inner product, in four interleaved sums so that the compiler can use vector registers.
+/// Sums over fewer numbers than this take less time than asking what the processor has.
+const SHORT: usize = 24;
+
+/// Runs loops with the widest vectors that the processor has; what is inlined into `work` has them too. Results are the same
+/// as without: no sum changes its order.
+#[inline(always)]
+pub fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
+}
+
+/// Inner product.
 pub fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let (a4, b4) = (a.chunks_exact(4), b.chunks_exact(4));
+    if a.len() < SHORT {
+        return inner(a, b);
+    }
+    vectorised(
+        #[inline(always)]
+        || inner(a, b),
+    )
+}
+
+/// `y += alpha * x`.
+pub fn axpy(alpha: f64, x: &[f64], y: &mut [f64]) {
+    if y.len() < SHORT {
+        return add_scaled(alpha, x, y);
+    }
+    vectorised(
+        #[inline(always)]
+        || add_scaled(alpha, x, y),
+    );
+}
+
+/// Inner product, in interleaved sums so that the compiler can use vector registers, for loops that run [`vectorised`].
+#[inline(always)]
+pub fn inner(a: &[f64], b: &[f64]) -> f64 {
+    const LANES: usize = 16;
+    let n = a.len().min(b.len());
+    let (a, b) = (&a[..n], &b[..n]);
+    let (wide_a, wide_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let (a4, b4) = (wide_a.remainder().chunks_exact(4), wide_b.remainder().chunks_exact(4));
     let tail: f64 = a4.remainder().iter().zip(b4.remainder()).map(|(x, y)| x * y).sum();
     let mut sums = [0.0; 4];
+    if n >= LANES {
+        let mut wide = [0.0; LANES];
+        for (x, y) in wide_a.zip(wide_b) {
+            for lane in 0..LANES {
+                wide[lane] += x[lane] * y[lane];
+            }
+        }
+        (0..4).for_each(|lane| sums[lane] = (wide[lane] + wide[lane + 8]) + (wide[lane + 4] + wide[lane + 12]));
+    }
     for (x, y) in a4.zip(b4) {
         for lane in 0..4 {
             sums[lane] += x[lane] * y[lane];
@@ -225,7 +300,8 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     (sums[0] + sums[2]) + (sums[1] + sums[3]) + tail
 }
 
-/// `y += alpha * x`.
-pub fn axpy(alpha: f64, x: &[f64], y: &mut [f64]) {
+/// `y += alpha * x`, for loops that run [`vectorised`].
+#[inline(always)]
+pub fn add_scaled(alpha: f64, x: &[f64], y: &mut [f64]) {
     y.iter_mut().zip(x).for_each(|(y, x)| *y += alpha * x);
 }

@@ -1,6 +1,9 @@
 //! A problem with a state: the value object that the outer loop moves.
 
-use crate::arrow::{ArrowSchur, Curvature, Elimination, Ending, Factor, Factored, Frame, Plan, Shape, Step, Whitening};
+use crate::arrow::{
+    steps_exactly, ArrowSchur, Curvature, Elimination, Ending, Factor, Factored, Frame, Plan, Shape, Step, System,
+    Whitening, STEPS_EXACTLY_TO,
+};
 use crate::errors::ShapeError;
 use crate::evidence::{explicit_gradient, fellner_schall, gradient, log_det_adjoint, Evidence, EvidenceParts, Traces};
 use crate::layout::SaeRowLayout;
@@ -66,6 +69,16 @@ pub struct Evaluation {
     pub adjoint: Option<Ending>,
     pub elimination: Elimination,
     pub term: SaeManifoldTerm,
+}
+
+/// The elimination that steps are made by. A determinant needs its dense system once; a step is as good by a factor that has
+/// only blocks of it, where there is one.
+fn to_step_by(problem: &Problem, state: &State, plan: &Plan) -> Elimination {
+    let large = plan.dense_size > STEPS_EXACTLY_TO;
+    match plan.elimination {
+        Elimination::Dual if large && steps_exactly(problem, state) => Elimination::Complement,
+        elimination => elimination,
+    }
 }
 
 impl SaeManifoldTerm {
@@ -142,11 +155,16 @@ impl SaeManifoldTerm {
         self.check(rho)?;
         let problem = &*self.problem;
         self.state.agree(problem, rho);
-        let elimination = self.plan(options.elimination).elimination;
+        let plan = self.plan(options.elimination);
+        let elimination = plan.elimination;
+        let stepping = match options.elimination {
+            None => to_step_by(problem, &self.state, &plan),
+            Some(given) => given,
+        };
         let inner_options = InnerOptions {
             tolerance: options.tolerance,
             max_iterations: options.max_inner,
-            elimination,
+            elimination: stepping,
             exact: options.elimination.is_none(),
         };
         let inner = solve(problem, self.state.clone(), rho, &inner_options, interrupted);
@@ -171,6 +189,15 @@ impl SaeManifoldTerm {
         let state = &out.term.state;
         out.loss = factored.system.lin.loss;
         let Factored { system, factor: stiffened, .. } = factored;
+        // a factor to step with keeps its own system where the determinant is taken in other channels
+        let (system, stepped) = match stepping == elimination {
+            true => (Some(system), None),
+            false => (System::new(problem, state, rho, elimination.frame(problem, state)), Some(system)),
+        };
+        let Some(system) = system else {
+            out.status = Status::Infeasible;
+            return Ok(out);
+        };
         let whitening = self.whitening.clone();
         let found = Factored::from_system(problem, state, rho, elimination, Curvature::Evidence, system, whitening)
             .and_then(|factored| Evidence::new(problem, state, rho, &factored).map(|evidence| (factored, evidence)));
@@ -194,7 +221,8 @@ impl SaeManifoldTerm {
             if !options.gradient {
                 return Ok(out);
             }
-            let slope = gradient(problem, state, rho, (&factored, &stiffened), (explicit, &adjoint), interrupted);
+            let preconditioner = (&stiffened, stepped.as_ref().unwrap_or(&factored.system));
+            let slope = gradient(problem, state, rho, (&factored, preconditioner), (explicit, &adjoint), interrupted);
             out.gradient = slope.value;
             out.adjoint = Some(slope.ending);
             if slope.ending == Ending::Interrupted {
@@ -283,7 +311,7 @@ impl SaeManifoldTerm {
         let stiffened = Factor::new(&self.problem, &self.state, rho, elimination, curvature, &factored.system)
             .ok_or_else(not_positive_definite)?;
         let (explicit, adjoint) = explicit_gradient(&self.problem, &self.state, rho, &factored, &evidence);
-        let factors = (&factored, &stiffened);
+        let factors = (&factored, (&stiffened, &factored.system));
         let found = gradient(&self.problem, &self.state, rho, factors, (explicit, &adjoint), &|| false);
         match found.ending {
             Ending::Converged => Ok(found.value),

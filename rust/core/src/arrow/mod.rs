@@ -36,4 +36,5 @@ pub use factor::{Curvature, Elimination, Factor, Factored, RowTraces};
 pub use frame::Frame;
 pub use gauge::{Gauge, GaugeColumn};
 pub use plan::{Plan, Shape};
+pub use rows_first::STEPS_EXACTLY_TO;
 pub use system::{Step, System};

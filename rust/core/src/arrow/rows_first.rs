@@ -43,7 +43,7 @@ enum Reduced {
 }
 
 /// A Schur complement of more variables is not formed to step with.
-const STEPS_EXACTLY_TO: usize = 1024;
+pub const STEPS_EXACTLY_TO: usize = 1024;
 
 /// Whether a group's Schur complement is replaced by what is above it.
 fn is_majorised(problem: &Problem, state: &State, curvature: Curvature, size: usize) -> bool {

@@ -207,15 +207,19 @@ fn half_traces(
         for c in chunks {
             let chunk = &*system.lin.chunk(problem, state, c);
             let seen = |y: &Array2<f64>| {
+                // motions that an estimate has taken from H leave columns of zeros
+                if y.iter().all(|v| *v == 0.0) {
+                    return None;
+                }
                 let mut seen = chunk.phi.times(y);
                 if let Some(metric) = problem.metric() {
                     for (mut row, i) in seen.rows_mut().into_iter().zip(chunk.rows.clone()) {
                         metric.apply(i, row.as_slice_mut().expect("standard layout"));
                     }
                 }
-                seen
+                Some(seen)
             };
-            let moved: Vec<Array2<f64>> = inverse.border.iter().map(seen).collect();
+            let moved: Vec<Option<Array2<f64>>> = inverse.border.iter().map(seen).collect();
             let mut work = RowWork {
                 problem,
                 state,
@@ -275,8 +279,9 @@ struct RowWork<'a> {
     factored: &'a Factored,
     inverse: &'a Inverse<'a>,
     chunk: &'a Chunk,
-    /// phi_i against the generators' solved columns, times P_i where rows have a metric: per generator, rows x r.
-    moved: Vec<Array2<f64>>,
+    /// phi_i against the generators' solved columns, times P_i where rows have a metric: per generator, rows x r, where it is
+    /// not zero.
+    moved: Vec<Option<Array2<f64>>>,
     /// Whether the sparsity strength sets the scale of any gate.
     follows_strength: bool,
     scratch: Scratch,
@@ -367,7 +372,11 @@ impl RowWork<'_> {
         kappa.clear();
         kappa.extend_from_slice(&traces.border);
         // columns of other groups of atoms do not reach this row
-        let moved = |g: usize| self.moved[g].row(index).to_slice().expect("standard layout");
+        let none = vec![0.0; r];
+        let moved = |g: usize| match &self.moved[g] {
+            Some(moved) => moved.row(index).to_slice().expect("standard layout"),
+            None => &none,
+        };
         let reaches = |g: &usize| moved(*g).iter().any(|v| *v != 0.0) || (0..q).any(|u| y(*g, u) != 0.0);
         let reaching: Vec<usize> = (0..j).filter(reaches).collect();
         let (mut of_local, mut of_border) = (vec![0.0; q], vec![0.0; r]);
@@ -499,18 +508,18 @@ fn roughness_traces(
     inverse: &Inverse<'_>,
     border_trace: &Array2<f64>,
 ) -> Vec<f64> {
-    let mut trace = border_trace.clone();
-    for (a, ya) in inverse.border.iter().enumerate() {
-        for (b, yb) in inverse.border.iter().enumerate().filter(|(b, _)| inverse.theta[[a, *b]] != 0.0) {
-            trace.scaled_add(inverse.theta[[a, b]], &ya.dot(&yb.t()));
-        }
-    }
+    let pairs: Vec<(usize, usize, f64)> =
+        inverse.theta.indexed_iter().filter(|(_, t)| **t != 0.0).map(|((a, b), t)| (a, b, *t)).collect();
     (0..problem.n_atoms())
         .map(|k| {
             let rows = problem.rows_of(k);
-            let block = trace.slice(s![rows.clone(), rows]);
             let roughness = &factored.system.lin.prior.roughness[k];
-            0.5 * block.iter().zip(&roughness.t()).map(|(t, r)| t * r).sum::<f64>()
+            let own: Vec<_> = inverse.border.iter().map(|y| y.slice(s![rows.clone(), ..])).collect();
+            let rough: Vec<Array2<f64>> = own.iter().map(|y| roughness.dot(y)).collect();
+            let against = |(a, b, t): &(usize, usize, f64)| t * (&own[*a] * &rough[*b]).sum();
+            let block = border_trace.slice(s![rows.clone(), rows]);
+            let exact = block.iter().zip(&roughness.t()).map(|(t, r)| t * r).sum::<f64>();
+            0.5 * (exact + pairs.iter().map(against).sum::<f64>())
         })
         .collect()
 }

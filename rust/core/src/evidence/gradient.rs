@@ -2,7 +2,7 @@
 
 use super::adjoint::{evidence_adjoint, Adjoint};
 use super::value::{ard_slopes, Evidence};
-use crate::arrow::{conjugate_gradients, Ending, Factor, Factored, Solution};
+use crate::arrow::{conjugate_gradients, Ending, Factor, Factored, Solution, System};
 use crate::gates::GatePrior;
 use crate::linalg::{axpy, dot};
 use crate::priors::coordinate_priors;
@@ -39,18 +39,19 @@ pub fn explicit_gradient(
     (value, adjoint)
 }
 
-/// The exact gradient of V at a converged state, from its explicit part and a factor that preconditions the adjoint solve.
+/// The exact gradient of V at a converged state, from its explicit part and a factor, with its system, that
+/// preconditions the adjoint solve.
 pub fn gradient(
     problem: &Problem,
     state: &State,
     rho: &SaeManifoldRho,
-    (factored, preconditioner): (&Factored, &Factor),
+    (factored, (factor, system)): (&Factored, (&Factor, &System)),
     (mut value, adjoint): (Vec<f64>, &Adjoint),
     interrupted: &dyn Fn() -> bool,
 ) -> Gradient {
     let solution = conjugate_gradients(
         |x| factored.system.apply_exact(problem, state, rho, x),
-        |x| preconditioner.solve(problem, state, rho, &factored.system, x),
+        |x| factor.solve(problem, state, rho, system, x),
         &adjoint.theta,
         ADJOINT_TOLERANCE,
         MAX_ADJOINT,

@@ -4,11 +4,12 @@
 //! `-sum a ln a`, its gradient `a_k (m - L_k) / tau` and its Hessian
 //! `a_k [delta_kj (m - L_k - 1) + a_j (L_k + L_j + 1 - 2m)] / tau^2`. The Hessian is indefinite; the
 //! curvature used in its place is the diagonal of Gershgorin row sums `D_kk = sum_j |H_kj|`.
+//! The gates' own derivatives are `da_k/dl_u = a_k (delta_ku - a_u) / tau` and
+//! `d2a_k/dl_u dl_v = a_k [(delta_ku - a_u)(delta_kv - a_v) - a_u (delta_uv - a_v)] / tau^2`.
 //! The last logit is pinned at zero, since a common shift changes nothing.
 
 use super::{check_positive, Gate, GatePrior, GateRow, RowFormula, RowGate};
 use crate::errors::ShapeError;
-use crate::jets::{HeapOrder2, Jet, Order2};
 use ndarray::ArrayView2;
 use std::sync::Arc;
 
@@ -94,35 +95,6 @@ impl Softmax {
         }
         Ok(Self { inverse_temperature: 1.0 / temperature, logit_precision, top_k, nodes })
     }
-
-    /// The gate written once over any jet: one shared denominator, the largest exponent taken out as a constant.
-    fn program<J: Jet<Value = f64>>(&self, logits: &[J]) -> Vec<J> {
-        let top = logits.iter().map(J::value).fold(f64::NEG_INFINITY, f64::max);
-        let exponentials: Vec<J> = logits.iter().map(|l| l.shift(-top).scale(self.inverse_temperature).exp()).collect();
-        let total = exponentials[1..].iter().fold(exponentials[0].clone(), |sum, e| sum.add(e));
-        let inverse = total.recip();
-        exponentials.iter().map(|e| e.mul(&inverse)).collect()
-    }
-
-    fn fill<J: Jet<Value = f64>>(&self, space: J::Space, logits: &[f64], support: &[u32], out: &mut GateRow) {
-        let pinned = logits.len() - 1;
-        let seeded: Vec<J> = support
-            .iter()
-            .enumerate()
-            .map(|(s, &k)| match k as usize == pinned {
-                true => J::constant(space, logits[pinned]),
-                false => J::variable(space, logits[k as usize], s),
-            })
-            .collect();
-        let f = out.free;
-        for gate in self.program(&seeded) {
-            out.a.push(gate.value());
-            out.da.extend((0..f).map(|u| gate.gradient(u)));
-            for u in 0..f {
-                out.d2a.extend((0..f).map(|v| gate.hessian(u, v)));
-            }
-        }
-    }
 }
 
 impl Gate for Softmax {
@@ -159,16 +131,22 @@ impl Gate for Softmax {
             out.d2a.resize(out.free * out.free, 0.0);
             return;
         }
-        match out.free {
-            1 => self.fill::<Order2<1>>((), logits, support, out),
-            2 => self.fill::<Order2<2>>((), logits, support, out),
-            3 => self.fill::<Order2<3>>((), logits, support, out),
-            4 => self.fill::<Order2<4>>((), logits, support, out),
-            5 => self.fill::<Order2<5>>((), logits, support, out),
-            6 => self.fill::<Order2<6>>((), logits, support, out),
-            7 => self.fill::<Order2<7>>((), logits, support, out),
-            8 => self.fill::<Order2<8>>((), logits, support, out),
-            free => self.fill::<HeapOrder2>(free, logits, support, out),
+        let top = support.iter().map(|&k| logits[k as usize]).fold(f64::NEG_INFINITY, f64::max);
+        out.a.extend(support.iter().map(|&k| ((logits[k as usize] - top) * self.inverse_temperature).exp()));
+        let total: f64 = out.a.iter().sum();
+        out.a.iter_mut().for_each(|v| *v /= total);
+        let (f, rate) = (out.free, self.inverse_temperature);
+        let GateRow { a, da, d2a, .. } = out;
+        for (s, own) in a.iter().enumerate() {
+            let lead = |u: usize| f64::from(u8::from(s == u)) - a[u];
+            da.extend((0..f).map(|u| rate * own * lead(u)));
+            let scale = rate * rate * own;
+            for u in 0..f {
+                let (along, bend) = (lead(u), scale * a[u]);
+                let from = d2a.len();
+                d2a.extend((0..f).map(|v| scale * along * lead(v) + bend * a[v]));
+                d2a[from + u] -= bend;
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Stacked rows of a chunk (rows x M) that are zero off their supports: basis rows, their motions, what meets them.
 
-use crate::linalg::{axpy, dot, gemm, product, Op};
+use crate::linalg::{add_scaled, axpy, gemm, inner, product, vectorised, Op};
 use ndarray::{s, Array2, ArrayView2, ArrayViewMut2};
 use std::ops::Range;
 use std::sync::Arc;
@@ -55,6 +55,26 @@ impl Pattern {
 /// Whether rows of a width are held whole: from a third of their entries on products of whole matrices are as fast.
 pub fn held_whole(n_rows: usize, width: usize, entries: usize) -> bool {
     3 * entries >= n_rows * width
+}
+
+/// Columns that products go through at a time: few enough for the matrix over all columns to stay in the cache.
+const TILE: usize = 160;
+
+fn tiles(columns: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..columns).step_by(TILE).map(move |from| from..columns.min(from + TILE))
+}
+
+/// `out += sum values rows`, several rows at a time, since each time `out` is read and written.
+#[inline(always)]
+fn add_combined<'a>(values: &[f64], mut rows: impl Iterator<Item = &'a [f64]>, out: &mut [f64]) {
+    let mut threes = values.chunks_exact(3);
+    for three in &mut threes {
+        let (Some(x), Some(y), Some(z)) = (rows.next(), rows.next(), rows.next()) else { return };
+        for (((out, x), y), z) in out.iter_mut().zip(x).zip(y).zip(z) {
+            *out += three[0] * x + three[1] * y + three[2] * z;
+        }
+    }
+    threes.remainder().iter().zip(rows).for_each(|(v, row)| add_scaled(*v, row, out));
 }
 
 fn narrow(value: usize) -> u32 {
@@ -157,16 +177,24 @@ impl Stacked {
             return product((whole, Op::Plain), (x.view(), Op::Plain));
         }
         let c = x.ncols();
-        let mut out = Array2::zeros((self.len(), c));
+        let mut out = vec![0.0; self.len() * c];
         let table = x.as_slice().expect("standard layout");
-        for (index, mut out) in out.rows_mut().into_iter().enumerate() {
-            let out = out.as_slice_mut().expect("standard layout");
-            for part in self.pattern.row(index) {
-                let rows = table[part.columns().start * c..part.columns().end * c].chunks_exact(c.max(1));
-                self.values[part.entries()].iter().zip(rows).for_each(|(v, x)| axpy(*v, x, out));
-            }
-        }
-        out
+        vectorised(
+            #[inline(always)]
+            || {
+                for tile in tiles(c) {
+                    for (index, out) in out.chunks_exact_mut(c).enumerate() {
+                        let out = &mut out[tile.clone()];
+                        for part in self.pattern.row(index) {
+                            let rows = table[part.columns().start * c..part.columns().end * c].chunks_exact(c);
+                            let rows = rows.map(|row| &row[tile.clone()]);
+                            add_combined(&self.values[part.entries()], rows, out);
+                        }
+                    }
+                }
+            },
+        );
+        Array2::from_shape_vec((self.len(), c), out).expect("as many rows")
     }
 
     /// `sum += self' y`, for y over the rows (rows x c).
@@ -175,14 +203,26 @@ impl Stacked {
             gemm(&mut sum, true, 1.0, (whole, Op::Transposed), (y, Op::Plain));
             return;
         }
-        for (index, y) in y.outer_iter().enumerate() {
-            let y = y.to_slice().expect("standard layout");
-            for part in self.pattern.row(index) {
-                for (v, a) in self.values[part.entries()].iter().zip(part.columns()) {
-                    axpy(*v, y, sum.row_mut(a).into_slice().expect("rows in one piece"));
-                }
-            }
+        let c = y.ncols();
+        let y = y.to_slice().expect("standard layout");
+        if c == 0 {
+            return;
         }
+        vectorised(
+            #[inline(always)]
+            || {
+                for tile in tiles(c) {
+                    for (index, y) in y.chunks_exact(c).enumerate() {
+                        for part in self.pattern.row(index) {
+                            for (v, a) in self.values[part.entries()].iter().zip(part.columns()) {
+                                let sum = sum.row_mut(a).into_slice().expect("rows in one piece");
+                                add_scaled(*v, &y[tile.clone()], &mut sum[tile.clone()]);
+                            }
+                        }
+                    }
+                }
+            },
+        );
     }
 
     /// `sum += self' other` (M x M), for another matrix of the same rows.
@@ -221,13 +261,18 @@ impl Stacked {
         }
         let c = x.ncols();
         let table = x.as_slice().expect("standard layout");
-        for (index, y) in y.outer_iter().enumerate() {
-            let y = y.to_slice().expect("standard layout");
-            for part in self.pattern.row(index) {
-                let rows = table[part.columns().start * c..part.columns().end * c].chunks_exact(c.max(1));
-                self.values[part.entries()].iter_mut().zip(rows).for_each(|(v, x)| *v += factor * dot(y, x));
-            }
-        }
+        vectorised(
+            #[inline(always)]
+            || {
+                for (index, y) in y.outer_iter().enumerate() {
+                    let y = y.to_slice().expect("standard layout");
+                    for part in self.pattern.row(index) {
+                        let rows = table[part.columns().start * c..part.columns().end * c].chunks_exact(c.max(1));
+                        self.values[part.entries()].iter_mut().zip(rows).for_each(|(v, x)| *v += factor * inner(y, x));
+                    }
+                }
+            },
+        );
     }
 
     /// `self += other a` where rows use atoms, for a square matrix over all columns (M x M).

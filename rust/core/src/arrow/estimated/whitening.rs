@@ -58,10 +58,7 @@ impl Whitening {
                 }
             }
             let factor = Cholesky::new(own.view())?;
-            let mut inverse = Array2::eye(m);
-            let lower: Vec<f64> = factor.lower().into_iter().collect();
-            small_forward(&lower, m, inverse.as_slice_mut().expect("standard layout"), m);
-            Some((inverse, factor.log_det()))
+            Some((factor.inverse_lower(), factor.log_det()))
         };
         let kinds = rank + usize::from(rank < p);
         let factors: Option<Vec<(Array2<f64>, f64)>> = (0..kinds).into_par_iter().map(factor).collect();

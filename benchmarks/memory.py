@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from common import FloatArray, Report, circle_mixture, in_child, parser, peak_memory, table
+from large import overlapping_circles
 
 import sae_rs
 from sae_rs import Circle, Line, ManifoldSAE, Sphere, Torus, memory
@@ -48,6 +49,13 @@ class Shape:
     k: int
     kind: str
     gate: str
+    overlapping: bool = False
+    """Whether rows use a fifth of the circles together, rather than one."""
+
+    def rows(self) -> FloatArray:
+        if self.overlapping:
+            return overlapping_circles(self.k, self.p, self.n).X
+        return circle_mixture(self.n, self.p, self.k, NOISE)
 
     @property
     def atoms(self) -> list[Atom]:
@@ -56,19 +64,20 @@ class Shape:
 
 SHAPES = (
     Shape(2_000, 64, 1, "circle", "softmax"),
-    Shape(20_000, 64, 1, "circle, 3 harmonics", "softmax"),
     Shape(100_000, 64, 1, "circle, 3 harmonics", "softmax"),
-    Shape(10_000, 512, 1, "circle, 3 harmonics", "softmax"),
-    Shape(300, 2_000, 1, "circle, 3 harmonics", "softmax"),
-    Shape(5_000, 32, 1, "line", "softmax"),
-    Shape(3_000, 32, 1, "sphere", "softmax"),
-    Shape(3_000, 32, 1, "torus", "softmax"),
-    Shape(4_000, 32, 3, "circle", "softmax"),
-    Shape(1_000, 64, 6, "circle", "softmax"),
-    Shape(2_000, 24, 3, "circle", "threshold"),
-    Shape(1_000, 24, 3, "circle", "ibp"),
+    Shape(20_000, 512, 1, "circle, 3 harmonics", "softmax"),
+    Shape(2_000, 2_000, 1, "circle, 3 harmonics", "softmax"),
+    Shape(100_000, 32, 1, "line", "softmax"),
+    Shape(30_000, 32, 1, "sphere", "softmax"),
+    Shape(30_000, 32, 1, "torus", "softmax"),
+    Shape(16_000, 32, 3, "circle", "softmax"),
+    Shape(100_000, 64, 8, "circle, 3 harmonics", "softmax"),
+    Shape(2_000, 64, 6, "circle, 3 harmonics", "softmax"),
+    Shape(8_000, 24, 3, "circle", "threshold"),
+    Shape(8_000, 24, 3, "circle", "ibp"),
+    Shape(1_200, 128, 24, "circle", "threshold", overlapping=True),
 )
-QUICK = (SHAPES[0], SHAPES[4])
+QUICK = SHAPES[:1]
 
 
 def estimated(shape: Shape) -> int:
@@ -92,7 +101,7 @@ def measure(shape: Shape) -> dict[str, float | str]:
     few = max(40 * shape.k, 60)
     fit(circle_mixture(few, min(shape.p, 8), shape.k, NOISE))
     interpreter = peak_memory()
-    X = circle_mixture(shape.n, shape.p, shape.k, NOISE)
+    X = shape.rows()
     start = time.perf_counter()
     model = fit(X)
     return {

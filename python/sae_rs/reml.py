@@ -7,12 +7,13 @@ is particular to the problem is stated once each:
   entries, so ρ is searched in units in which that curvature is one.
 * **Warm starts.** A trial starts from the inner state of the last accepted ρ, never from that of a rejected trial.
 * **Supports.** Which atoms a row uses is held during one search, where V is smooth, and refreshed after it; the search
-  is repeated until a refresh changes nothing.
+  is repeated until a refresh changes nothing, or leads away only to come back.
 * **Honesty.** A search that ends elsewhere than at a small projected gradient returns its best state and says so.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -27,12 +28,15 @@ from .metrics import whitened_squares
 from .problem import Problem
 from .rows import FileRows, blocks, column_mean
 from .search import FitProgress, Point, Search
-from .starts import COARSE_INNER, annealed, in_frames
+from .starts import COARSE_INNER, annealed, in_frames, value_at
 from .stopping import EARLY_ENDS
 
 __all__ = ["Certificate", "FitProgress", "FitResult", "fit_dictionary"]
 
 FloatArray = NDArray[np.float64]
+
+# Two evaluations at the same strengths whose V agrees to so many nats, with the same supports, are of the same state.
+SAME_V = 1e-4
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Certificate:
     ----------
     converged : bool
         Whether every test was passed: inner decrement, adjoint solve, projected gradient, and supports that a refresh
-        leaves as they are.
+        leaves as they are, or from which refreshes lead back to them by way of higher evidences only.
     status : str
         "converged", or why not: "iteration_limit", "line_search", "inner_<status>", "adjoint", "supports",
         "infeasible", "stopped" (by the callback), "interrupted" (by Ctrl-C). With ``outer="efs"`` a search has
@@ -59,7 +63,8 @@ class Certificate:
     n_rounds : int
         Searches, each followed by a refresh of the supports.
     support_changes : int
-        Rows that the last refresh changed.
+        Rows that the last refresh changed; not zero in a fit that has converged where a refresh, which judges every row
+        by itself, would have them in a state of higher V, from which further refreshes lead back.
     at_bounds : tuple of str
         Entries of ρ that ended at a bound, such as "log_lambda_sparse" at the least sparsity that the supports allow.
     log_det : str
@@ -263,20 +268,56 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
             return status
         if status == "iteration_limit" or fit.n_rounds == fit.max_rounds:
             return status if status != "converged" else "supports"
-        # rows that move bend the decoders, which moves more rows: let that settle before ρ moves again
-        for _ in range(fit.max_refreshes):
-            settled, point = point, fit.fine(term, point.rho)
-            fit.stand(point)
-            if not np.isfinite(point.evaluation.value):
-                fit.best = settled
-                return "infeasible"
-            del settled
-            term, changed = point.evaluation.term.refreshed(point.rho, threads=fit.threads)
-            if changed == 0:
-                break
+        point, ended = _resettled(fit, point, term)
+        if ended is not None:
+            fit.best = point
+            return status if ended == "as it was" else ended
         del term
         # V counts other variables now: what was best under the old supports is no yardstick
         fit.best = None
+
+
+def _resettled(fit: Search, point: Point, term: _core.SaeManifoldTerm) -> tuple[Point, str | None]:
+    """Refresh a searched point's rows until none moves, at its strengths: rows that move bend the decoders, which moves
+    more rows.
+
+    A refresh judges rows one by one, V all of them with their decoders. Where the two disagree about a row, refreshes
+    lead back to supports that they came from; then the point of least V is the end, and "as it was" when that is the
+    one that was searched.
+
+    Returns
+    -------
+    point : Point
+        Where to search next, or the end.
+    ended : str or None
+        None when there is more to search.
+    """
+    lowest = point
+    seen = [(_supports(point), value_at(point))]
+    for _ in range(fit.max_refreshes):
+        settled, point = point, fit.fine(term, point.rho)
+        fit.stand(point)
+        value = value_at(point)
+        if not np.isfinite(value):
+            return settled, "infeasible"
+        del settled
+        same = max(SAME_V, fit.resolution)
+        if value < value_at(lowest) - same:
+            lowest = point
+        supports = _supports(point)
+        if any(known == supports and abs(value - other) <= same for known, other in seen):
+            return lowest, "as it was" if value_at(lowest) == seen[0][1] else None
+        seen.append((supports, value))
+        term, changed = point.evaluation.term.refreshed(point.rho, threads=fit.threads)
+        if changed == 0:
+            break
+    return point, None
+
+
+def _supports(point: Point) -> bytes:
+    """What tells the supports of a point's rows from others."""
+    bits = np.packbits(np.asarray(point.evaluation.term.support))
+    return hashlib.blake2b(bits.tobytes(), digest_size=16).digest()
 
 
 def result_of(fit: Search, status: str) -> FitResult:

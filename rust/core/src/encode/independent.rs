@@ -2,7 +2,7 @@
 //! they no longer do.
 
 use super::{Encoder, COORDINATE_PRICE, MAX_MIXED};
-use crate::linalg::dot;
+use crate::linalg::{dot, small_cholesky, small_forward, small_inverse};
 use crate::row::{RowState, Target};
 use crate::state::SUPPORT_CUTOFF;
 
@@ -90,24 +90,33 @@ impl Encoder {
         self.rows.polish(target, row, false)
     }
 
-    /// Adds atoms, best first, while each earns its price.
+    /// Adds atoms, best first, while they earn their price: at first as many at once as promise that, then each on its own.
     fn grown(&self, target: &Target, mut row: RowState) -> RowState {
-        for _ in row.support.len()..MAX_MIXED.max(row.support.len()) {
-            let Some(richer) = self.with_one_more(target, &row) else { break };
-            if self.score(target, &richer) >= self.score(target, &row) {
-                break;
+        let mut at_once = usize::MAX;
+        loop {
+            let Some((richer, added)) = self.with_more(target, &row, at_once) else { return row };
+            if self.score(target, &richer) < self.score(target, &row) {
+                row = richer;
+            } else if added > 1 {
+                at_once = 1;
+            } else {
+                return row;
             }
-            row = richer;
         }
-        row
     }
 
     /// Drops atoms that cost more than they explain.
     fn pruned(&self, target: &Target, mut row: RowState) -> RowState {
+        /// Nats by which the floor of a row may be off: its ridge hides what no bounded gate could reach.
+        const MARGIN: f64 = 1.0;
         loop {
             let score = self.score(target, &row);
-            let droppable = row.support.iter().filter(|&&k| !self.rows.gate.always_on(k as usize));
-            let candidates = droppable.map(|&k| self.kept(target, self.without(target, row.clone(), &[k])));
+            let floors = self.floors_without(target, &row);
+            let droppable = row.support.iter().zip(floors).filter(|(&k, floor)| {
+                let hopeless = *floor > score + MARGIN;
+                !self.rows.gate.always_on(k as usize) && !hopeless
+            });
+            let candidates = droppable.map(|(&k, _)| self.kept(target, self.without(target, row.clone(), &[k])));
             let scored = candidates.map(|c| (self.score(target, &c), c));
             match scored.min_by(|a, b| a.0.total_cmp(&b.0)) {
                 Some((better, candidate)) if better < score => row = candidate,
@@ -116,12 +125,67 @@ impl Encoder {
         }
     }
 
-    /// The row with the atom, gate and grid point that lower its data term most, polished; `None` when none promises what a
-    /// coordinate costs.
+    /// For every atom of a row's support, what no row falls below that uses the others only.
+    ///
+    /// Whatever their gates and coordinates, the atoms that are left lie in the span of their decoders. With G the support's
+    /// block of Q, b its part of Bz and `c = G^-1 b`, the squared length of the data outside of all spans is `|z|^2 - b'c`,
+    /// and dropping atom k adds `c_k' ([G^-1]_kk)^-1 c_k`. Gates' priors are least where gates are closed.
+    fn floors_without(&self, target: &Target, row: &RowState) -> Vec<f64> {
+        /// Of the largest squared length of a decoder's row.
+        const RIDGE: f64 = 1e-9;
+        if !self.rows.scores.is_empty() || row.support.len() < 2 {
+            // the price of a column's mass may be negative
+            return vec![f64::NEG_INFINITY; row.support.len()];
+        }
+        let own = |k: u32| self.rows.offsets[k as usize]..self.rows.offsets[k as usize + 1];
+        let columns: Vec<usize> = row.support.iter().flat_map(|&k| own(k)).collect();
+        let m = columns.len();
+        let mut gram: Vec<f64> =
+            columns.iter().flat_map(|&a| columns.iter().map(move |&b| self.rows.gram[[a, b]])).collect();
+        let largest = (0..m).map(|u| gram[u * (m + 1)]).fold(f64::MIN_POSITIVE, f64::max);
+        (0..m).for_each(|u| gram[u * (m + 1)] += RIDGE * largest);
+        if !small_cholesky(&mut gram, m) {
+            return vec![f64::NEG_INFINITY; row.support.len()];
+        }
+        let inverse = small_inverse(&gram, m);
+        let against: Vec<f64> = columns.iter().map(|&a| target.against[a]).collect();
+        let solved: Vec<f64> = inverse.chunks_exact(m).map(|line| dot(line, &against)).collect();
+        let outside = target.length - dot(&against, &solved);
+        let half = 0.5 * target.weight * self.rows.inverse_dispersion;
+        let closed: f64 = (0..self.rows.n_free()).map(|k| self.rows.logit_energy(k, self.rows.rest[k])).sum();
+        let least = |k: u32| self.grids[k as usize].energies.iter().copied().fold(0.0f64, f64::min);
+        let priors = closed + row.support.iter().map(|&k| least(k)).sum::<f64>();
+        let mut from = 0;
+        let of_atom = |&k: &u32| {
+            let width = own(k).len();
+            let mut block: Vec<f64> =
+                (0..width).flat_map(|u| inverse[(from + u) * m + from..][..width].iter().copied()).collect();
+            let mut along = solved[from..from + width].to_vec();
+            from += width;
+            if !small_cholesky(&mut block, width) {
+                return f64::NEG_INFINITY;
+            }
+            small_forward(&block, width, &mut along, 1);
+            half * (outside + dot(&along, &along)) + priors
+        };
+        row.support.iter().map(of_atom).collect()
+    }
+
+    /// The row with up to so many more atoms, polished, and their number; `None` when none promises what a coordinate costs.
+    fn with_more(&self, target: &Target, row: &RowState, most: usize) -> Option<(RowState, usize)> {
+        let mut next = row.clone();
+        let mut added = 0;
+        while added < most && self.add_best(target, &mut next) {
+            added += 1;
+        }
+        (added > 0).then(|| (self.kept(target, next), added))
+    }
+
+    /// Adds the atom, gate and grid point that lower a row's data term most; whether one promises what a coordinate costs.
     ///
     /// Adding `a gamma` changes the data term by `-a <gamma, residual> + a^2 |gamma|^2 / 2` (over phi), smallest at a in closed
     /// form.
-    fn with_one_more(&self, target: &Target, row: &RowState) -> Option<RowState> {
+    fn add_best(&self, target: &Target, row: &mut RowState) -> bool {
         let factor = target.weight * self.rows.inverse_dispersion;
         let left = self.left(target, &row.support, &self.weighted(row));
         let lambda = self.rows.rho.lambda_sparse();
@@ -139,17 +203,13 @@ impl Encoder {
                 }
             }
         }
-        let (gain, k, g, value) = best?;
-        if gain < COORDINATE_PRICE {
-            return None;
-        }
-        let mut next = row.clone();
-        next.coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]]
+        let Some((_, k, g, value)) = best.filter(|(gain, ..)| *gain >= COORDINATE_PRICE) else { return false };
+        row.coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]]
             .copy_from_slice(self.grids[k].points.row(g).as_slice().expect("standard layout"));
-        next.logits[k] = self.logit_inside(k, value);
-        next.support.push(k as u32);
-        next.support.sort_unstable();
-        Some(self.kept(target, next))
+        row.logits[k] = self.logit_inside(k, value);
+        row.support.push(k as u32);
+        row.support.sort_unstable();
+        true
     }
 
     /// The row with every coordinate where it best explains what the other atoms leave, polished.
@@ -161,5 +221,79 @@ impl Encoder {
             self.point_at(&left, k as usize, &mut row.coords);
         }
         self.rows.polish(target, row, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::atoms::{Atom, Circle};
+    use crate::gates::{SigmoidNodes, ThresholdGate};
+    use crate::rho::SaeManifoldRho;
+    use ndarray::{Array1, Array2};
+    use proptest::prelude::*;
+    use std::f64::consts::TAU;
+    use std::sync::Arc;
+
+    const GATE: f64 = 0.8;
+
+    /// Circles with a threshold gate and a noise of 0.05; decoders stacked, three rows an atom.
+    fn encoder(decoders: Array2<f64>) -> Encoder {
+        let n_atoms = decoders.nrows() / 3;
+        let nodes = SigmoidNodes::new(&[-1.0, 1.0], &[0.5, 0.5], 0.0, 1.0).unwrap();
+        let gate = Arc::new(ThresholdGate::new(0.0, 1.0, 0.04, &[], nodes).unwrap());
+        let atoms = (0..n_atoms).map(|_| Arc::new(Circle::new(1).unwrap()) as Arc<dyn Atom>).collect();
+        let rho = SaeManifoldRho::with_per_atom_smooth(0.0, vec![0.0; n_atoms], 2.0 * 0.05f64.ln());
+        Encoder::new(atoms, gate, rho, Vec::new(), decoders).unwrap()
+    }
+
+    /// A point of every circle at a common gate.
+    fn mixed(decoders: &Array2<f64>, angles: &[f64]) -> Array1<f64> {
+        let mut z = Array1::zeros(decoders.ncols());
+        for (k, t) in angles.iter().enumerate() {
+            for (row, value) in [1.0, t.cos(), t.sin()].into_iter().enumerate() {
+                z.scaled_add(GATE * value, &decoders.row(3 * k + row));
+            }
+        }
+        z
+    }
+
+    #[test]
+    fn a_row_may_use_many_atoms() {
+        let n_atoms = 12;
+        let decoders = Array2::from_shape_fn((3 * n_atoms, 2 * n_atoms), |(row, c)| {
+            let (k, of_atom) = (row / 3, row % 3);
+            f64::from(u8::from(of_atom > 0 && c == 2 * k + of_atom - 1))
+        });
+        let angles: Vec<f64> = (0..n_atoms).map(|k| 2.4 * k as f64 % TAU).collect();
+        let encoder = encoder(decoders.clone());
+        let found = encoder.best_independent(&encoder.rows.target(mixed(&decoders, &angles).view(), 1.0), None);
+        assert_eq!(found.support, (0..n_atoms as u32).collect::<Vec<_>>());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn no_row_without_an_atom_falls_below_its_floor(
+            entries in prop::collection::vec(-1.0f64..1.0, 4 * 3 * 14),
+            angles in prop::collection::vec(0.0..TAU, 4),
+            starts in prop::collection::vec(0.0..TAU, 3 * 4),
+        ) {
+            let decoders = Array2::from_shape_vec((12, 14), entries).unwrap();
+            let encoder = encoder(decoders.clone());
+            let target = encoder.rows.target(mixed(&decoders, &angles).view(), 1.0);
+            let all = encoder.kept(&target, encoder.full(&target));
+            let floors = encoder.floors_without(&target, &all);
+            prop_assert_eq!(floors.len(), all.support.len());
+            for (&k, floor) in all.support.iter().zip(floors) {
+                for start in starts.chunks_exact(4) {
+                    let mut row = all.clone();
+                    row.coords.iter_mut().zip(start).for_each(|(t, start)| *t = *start);
+                    let without = encoder.without(&target, row, &[k]);
+                    prop_assert!(without.objective >= floor - 1e-6 * floor.abs(), "{} {floor}", without.objective);
+                }
+            }
+        }
     }
 }

@@ -25,7 +25,8 @@ use shares::Alone;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Atoms added to a row, one at a time.
+/// Atoms that shares of a row are given to, one at a time; and with no more than these all at once are tried where gates are
+/// independent.
 const MAX_MIXED: usize = 8;
 /// A candidate replaces the state a row is in when its objective is lower by this part: below it is rounding.
 const BETTER: f64 = 1e-9;

@@ -126,7 +126,7 @@ impl RowSolver {
     }
 
     /// Energy of an independent logit's prior.
-    pub(super) fn logit_energy(&self, k: usize, logit: f64) -> f64 {
+    pub fn logit_energy(&self, k: usize, logit: f64) -> f64 {
         let of_gate = self.rho.lambda_sparse() * self.gate.logit_energy(k, logit)[0];
         of_gate + 0.5 * self.gate.logit_precision() * logit * logit
     }

@@ -17,7 +17,13 @@ from .gates import Gate, Softmax
 SAMPLE_ABOVE = 16384
 SAMPLE_ROWS = 4096
 # What a fit takes whatever its size: stacks of threads, buffers of the libraries.
-LIBRARY_BYTES = 8 << 20
+LIBRARY_BYTES = 6 << 20
+# Arrays smaller than this are cut from memory that allocators keep when they are freed, and that has gaps: so much more
+# than what is alive at once is then resident.
+RETURNED_FROM = 32 << 20
+RETAINED = 1.25
+# Squares of the smaller side of the rows that their principal directions take: moments, eigenvectors, work.
+SEED_SQUARES = 5
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -78,6 +84,10 @@ def plan_rows(
     budget : int or None
         Bytes that may be used.
     """
+    # what a row has of its logits is the widest of the arrays that are made again and again
+    factor = RETAINED if 8 * n_rows * len(atoms) < RETURNED_FROM else 1.0
+    data = 8 * copies * n_rows * n_columns
+    held = data if data >= RETURNED_FROM else 0
     found = _core.plan(
         n_rows,
         n_columns,
@@ -88,9 +98,16 @@ def plan_rows(
         active=active,
         tied=tied,
         copies=copies,
-        memory_budget=None if budget is None else max(budget - LIBRARY_BYTES, 0),
+        memory_budget=None if budget is None else max(int((budget - LIBRARY_BYTES - held) / factor) + held, 0),
     )
-    return MemoryPlan(bool(found["keep_rows"]), LIBRARY_BYTES + int(found["bytes"]))
+    core = int(found["bytes"])
+    return MemoryPlan(bool(found["keep_rows"]), LIBRARY_BYTES + held + int(factor * (core - held)))
+
+
+def seed_bytes(n_rows: int, n_columns: int, copies: int) -> int:
+    """Estimate the peak memory of the seeds, which look at the principal directions of centred rows."""
+    squares = SEED_SQUARES * min(n_rows, n_columns) ** 2
+    return LIBRARY_BYTES + 8 * ((copies + 1) * n_rows * n_columns + squares)
 
 
 def plan_fit(
@@ -111,11 +128,13 @@ def plan_fit(
     most = float(gate.most_active(len(atoms)))
     plan = partial(plan_rows, n_columns=n_columns, atoms=atoms, gate=gate, budget=budget)
     if n_rows <= SAMPLE_ABOVE:
-        return plan(n_rows, active=most, tied=most > 1.0, copies=copies)
+        whole = plan(n_rows, active=most, tied=most > 1.0, copies=copies)
+        return MemoryPlan(whole.keep_rows, max(whole.bytes, seed_bytes(n_rows, n_columns, copies)))
     sample = plan(SAMPLE_ROWS, active=most, tied=most > 1.0, copies=2)
     whole = plan(n_rows, active=min(most, 1.0), tied=False, copies=copies)
     beside = copies * 8 * n_rows * n_columns
-    return MemoryPlan(whole.keep_rows, max(sample.bytes + beside, whole.bytes))
+    seeds = seed_bytes(SAMPLE_ROWS, n_columns, 2)
+    return MemoryPlan(whole.keep_rows, max(max(sample.bytes, seeds) + beside, whole.bytes))
 
 
 def estimate_bytes(n_rows: int, n_columns: int, atoms: Sequence[Atom], gate: Gate | None = None) -> int:

@@ -81,6 +81,7 @@ def expected_parts(term: SaeManifoldTerm, rho: SaeManifoldRho, X: Array, weights
         "unsupported": unsupported,
         "orbit": 0.0,
         "scale": 0.0,
+        "sides": 0.0,
         "compact": 0.0,
         "constants": 0.0,
     }

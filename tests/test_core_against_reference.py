@@ -275,6 +275,7 @@ def assert_evidence(rounding: Rounding, actual: dict[str, float], problem: Probl
     # Blocks of H are no flatter than H.
     n = float(problem.n_rows)
     assert agrees(rounding, EXACT, bound, actual["compact"], expected.get("compact", 0.0), n)
+    assert agrees(rounding, EXACT, bound, actual["sides"], expected.get("sides", 0.0), n)
     # How the orbit's share is split from ln|H| is the core's business; their sum is not.
     share = expected["log_det"] + expected.get("orbit", 0.0)
     assert agrees(rounding, DETERMINED, bound, actual["log_det"] + actual["orbit"], share, size)

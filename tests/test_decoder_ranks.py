@@ -18,6 +18,7 @@ from reference.evidence import log_symmetries
 from reference.factors import LN_2PI
 from reference.gates import IBP, Frozen, Gate, Softmax, Threshold
 from reference.objective import decoder_precision, loss_parts
+from reference.sides import sides_total
 from strategies import Recipe
 from test_core_against_reference import INNER_TOL, core_rho, core_term, state_of
 
@@ -75,7 +76,7 @@ def test_evidence_is_that_of_the_variables_that_are_left(name: str) -> None:
             expected += missing / 2 * np.linalg.slogdet(decoder_precision(problem, rho, k))[1]
             expected -= missing / 2 * problem.atoms[k].width * LN_2PI
     expected += 0.5 * log_det(inside) - 0.5 * log_det(tangents.T @ inside @ tangents)
-    expected += compact_total(problem, state, rho, matrix)
+    expected += compact_total(problem, state, rho, matrix) + sides_total(problem, state, rho, matrix)
     expected -= log_group_volume(problem, state, rho) + log_symmetries(problem, state, rho)
     expected -= (inside.shape[0] - tangents.shape[1]) / 2 * LN_2PI
     actual = sum(v for name, v in term.criterion_as_atoms(core_rho(rho)).items() if name != "total")

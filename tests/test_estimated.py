@@ -62,10 +62,13 @@ DRIFTS = pytest.mark.xfail(strict=True, reason="the inner solve drifts along orb
     "case", [pytest.param(c, marks=DRIFTS) if c in ("spheres, softmax", "circles, IBP") else c for c in CASES]
 )
 def test_the_gradient_is_that_of_the_estimate(case: str) -> None:
-    """Against fourth-order differences of V with the probes and the whitening held, as a search holds them."""
+    """Against fourth-order differences of V with the probes and the whitening held, as a search holds them.
+
+    Steps are short, since what an inner solve drifts grows with them.
+    """
     start, rho = optimum(case)
     evaluation = start.evaluate(rho, elimination="stochastic")
-    flat, term, step = np.array(rho.to_flat()), evaluation.term, 1e-3
+    flat, term, step = np.array(rho.to_flat()), evaluation.term, 5e-4
 
     def value(entry: int, shift: float) -> float:
         moved = flat.copy()

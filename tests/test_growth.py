@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,18 @@ def test_no_atom_on_noise() -> None:
     assert {step.kinds for step in model.growth_[1:]} == {("circle",), ("line",), ("sphere",)}
     assert {step.action for step in model.growth_[1:]} == {"birth"}
     assert not any(step.kept for step in model.growth_[1:])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_atom_that_may_be_closed_on_noise(seed: int) -> None:
+    X = np.random.default_rng(seed).standard_normal((200, 12))
+    assert ManifoldSAE("auto", [Circle(1), Line()], sae_rs.ThresholdGate()).fit(X).decoders_ == []
+    centred = X - X.mean(axis=0)
+    none = 0.5 * X.size * (np.log(2.0 * np.pi * np.square(centred).mean()) + 1.0)
+    for kind in (Circle(1), Line()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", sae_rs.ConvergenceWarning)
+            assert ManifoldSAE(1, kind, sae_rs.ThresholdGate(), random_state=0).fit(X).evidence_ > none
 
 
 def test_kinds_are_chosen() -> None:

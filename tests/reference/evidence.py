@@ -16,6 +16,7 @@ from .objective import loss, loss_parts
 from .priors import coordinate_energy
 from .problem import Problem, Rho, State, variables_of
 from .scale import scale_total
+from .sides import sides_total
 
 Array = NDArray[np.float64]
 
@@ -50,6 +51,7 @@ def evidence_terms(problem: Problem, state: State, rho: Rho) -> dict[str, float]
     compact      sum of the compact terms of the supported coordinates
     scale        the integrals over the scales of line coordinates in place of the Gaussians along them
     constants    -(D - J)/2 ln 2 pi - ln(number of discrete symmetries)
+    sides        integrals of logits over their side of a threshold in place of the Gaussians about them
     unsupported  minus the prior energy of the unsupported coordinates: the prior of each integrates to exactly one
 
     In the classic mode ``log_det`` is that of the conditioned H and ``occam`` is -1/2 p sum_k rank(S_k) ln lambda_k.
@@ -71,6 +73,7 @@ def evidence_terms(problem: Problem, state: State, rho: Rho) -> dict[str, float]
         "orbit": orbit - log_group_volume(problem, state, rho),
         "compact": compact_total(problem, state, rho, matrix),
         "scale": scale_total(problem, state, rho),
+        "sides": sides_total(problem, state, rho, matrix),
         "constants": -(variables.size - n_orbits) / 2 * LN_2PI - log_symmetries(problem, state, rho),
         "unsupported": unsupported,
     }

@@ -34,6 +34,7 @@ from .objective import loss_rho, mixed_theta_rho
 from .priors import coordinate_energy_rho
 from .problem import Problem, Rho, State, variables_of
 from .scale import scale_rho, scale_theta
+from .sides import free_charges, sides_rho, sides_theta
 
 Array = NDArray[np.float64]
 
@@ -51,6 +52,8 @@ class _TermChanges:
             for part in compact_parts(problem, state, rho):
                 at = np.ix_(part.index, part.index)
                 self.compact_slopes.append((at, -0.5 * inverse(self.matrix[at])))
+            for place, (_, by_curvature, _) in free_charges(problem, state, self.matrix):
+                self.compact_slopes.append((np.ix_([place], [place]), np.array([[by_curvature]])))
         self.inverse = inverse(self.matrix)
         self.reduced_inverse = inverse(self.generators.T @ self.matrix @ self.generators)
 
@@ -80,7 +83,7 @@ def evidence_theta(problem: Problem, state: State, rho: Rho) -> Array:
     turns = repeat(np.zeros((change.matrix.shape[0], 0))) if problem.classic else gauge_theta(problem, state, rho)
     slope = np.array([change(*changes) for changes in zip(curvatures, ties, turns, strict=False)])
     if not problem.classic:
-        slope += compact_theta(problem, state, rho)
+        slope += compact_theta(problem, state, rho) + sides_theta(problem, state, rho, change.matrix)
     return slope + scale_theta(problem, state, rho)
 
 
@@ -96,7 +99,7 @@ def evidence_rho(problem: Problem, state: State, rho: Rho) -> Array:
         for k, roughness in enumerate(problem.roughness):
             slope[1 + k] -= 0.5 * problem.n_outputs * roughness_rank(roughness)
     else:
-        slope += compact_rho(problem, state, rho)
+        slope += compact_rho(problem, state, rho) + sides_rho(problem, state, rho)
     return slope
 
 

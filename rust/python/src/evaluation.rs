@@ -50,6 +50,7 @@ pub fn all_parts<'py>(py: Python<'py>, loss: &LossParts, parts: &EvidenceParts) 
     out.set_item("constants", parts.constants)?;
     out.set_item("occam", parts.occam)?;
     out.set_item("scale", parts.scale)?;
+    out.set_item("sides", parts.sides)?;
     Ok(out)
 }
 

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.integrate import quad
+from scipy.special import expit
 
 from .base import Mask, RowGate, gated, independent_jets, logistic_derivatives
 
@@ -71,6 +74,32 @@ class Threshold(RowGate):
         count = int(gated(n_atoms, self.ungated).sum())
         return float(count * np.log(mass.sum())), float(-count * (mass @ charge) / mass.sum())
 
+    def has_gate(self, n_atoms: int) -> Mask:
+        """(K,) atoms that have a gate."""
+        return gated(n_atoms, self.ungated)
+
+    def log_closed(self, log_strength: float) -> tuple[float, float]:
+        """ln of the integral of N(l; 0, 1 / epsilon) exp(-lambda E(l)) up to the threshold, and its slope."""
+        strength, eps = np.exp(log_strength), self.logit_precision
+
+        def density(logit: float) -> float:
+            return float(np.exp(-0.5 * eps * logit**2 - strength * energy(logit)) * np.sqrt(eps / (2 * np.pi)))
+
+        def energy(logit: float) -> float:
+            x = (logit - self.threshold) / self.temperature
+            return float(expit(x)) if x > BAND else 0.0
+
+        # from where the Gaussian is nothing, in pieces that the integrand is smooth on
+        end = min(self.threshold, 0.0) - 12 / np.sqrt(eps)
+        cuts = np.linspace(end, self.threshold, 100)
+        pieces = list(pairwise(cuts))
+        mass = sum(quad(density, low, high, epsabs=0.0, epsrel=1e-12)[0] for low, high in pieces)
+        charged = sum(
+            quad(lambda logit: energy(logit) * density(logit), low, high, epsabs=0.0, epsrel=1e-12)[0]
+            for low, high in pieces
+        )
+        return float(np.log(mass)), float(-strength * charged / mass)
+
     def spec(self, n_atoms: int) -> dict[str, Any]:
         nodes, weights = normal_nodes()
         return {
@@ -83,7 +112,7 @@ class Threshold(RowGate):
             "ungated": list(self.ungated),
         }
 
-    def _charges(self, logits: Array) -> tuple[Array, Array, Array, Array]:
+    def charges(self, logits: Array) -> tuple[Array, Array, Array, Array]:
         """Energy of each logit and its three derivatives; a held one pays but does not move."""
         paid = (logits - self.threshold > BAND * self.temperature) & gated(len(logits), self.ungated)
         moves = paid & (logits != self.wall)
@@ -91,17 +120,17 @@ class Threshold(RowGate):
         return value * paid, first * moves, second * moves, third * moves
 
     def row_energy(self, logits: Array) -> float:
-        return float(self._charges(logits)[0].sum())
+        return float(self.charges(logits)[0].sum())
 
     def row_gradient(self, logits: Array) -> Array:
-        return self._charges(logits)[1]
+        return self.charges(logits)[1]
 
     def row_hessian(self, logits: Array) -> Array:
-        return np.diag(self._charges(logits)[2])
+        return np.diag(self.charges(logits)[2])
 
     def row_majoriser(self, logits: Array) -> Array:
-        return np.diag(np.maximum(self._charges(logits)[2], 0))
+        return np.diag(np.maximum(self.charges(logits)[2], 0))
 
     def row_majoriser_theta(self, logits: Array) -> Array:
-        _, _, second, third = self._charges(logits)
+        _, _, second, third = self.charges(logits)
         return independent_jets(second, second, np.where(second > 0, third, 0.0))[2]

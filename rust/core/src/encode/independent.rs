@@ -152,7 +152,8 @@ impl Encoder {
         let solved: Vec<f64> = inverse.chunks_exact(m).map(|line| dot(line, &against)).collect();
         let outside = target.length - dot(&against, &solved);
         let half = 0.5 * target.weight * self.rows.inverse_dispersion;
-        let closed: f64 = (0..self.rows.n_free()).map(|k| self.rows.logit_energy(k, self.rows.rest[k])).sum();
+        let least_of_logit = |k: usize| self.rows.closed[k].min(self.rows.logit_energy(k, self.rows.rest[k]));
+        let closed: f64 = (0..self.rows.n_free()).map(least_of_logit).sum();
         let least = |k: u32| self.grids[k as usize].energies.iter().copied().fold(0.0f64, f64::min);
         let priors = closed + row.support.iter().map(|&k| least(k)).sum::<f64>();
         let mut from = 0;

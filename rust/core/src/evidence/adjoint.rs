@@ -10,6 +10,7 @@ use super::compact::{add_second_terms, for_each_compact, SecondSums};
 use super::gauge_terms::{add_gauge_terms, add_orbit_roughness, add_velocity_terms, Orbit};
 use super::orbit::tangent_rows;
 use super::scale::add_scales;
+use super::sides::{add_closed, closed_masses, for_each_open};
 use super::sparse::SparseStep;
 use super::value::Evidence;
 use crate::arrow::{Direction, Factored, GaugeColumn, RowTraces, Step};
@@ -177,7 +178,11 @@ pub fn evidence_adjoint(
     if let Some(slot) = rho.dispersion_slot() {
         by_rho[slot] -= data + roughness.iter().sum::<f64>();
     }
-    Adjoint { theta, rho: by_rho, data: 2.0 * data }
+    let mut adjoint = Adjoint { theta, rho: by_rho, data: 2.0 * data };
+    if problem.is_proper() {
+        add_closed(problem, state, rho, factored, &mut adjoint);
+    }
+    adjoint
 }
 
 /// Half the traces of X against dH, by one pass over the rows.
@@ -193,6 +198,8 @@ fn half_traces(
     let (m, r) = (problem.width(), frame.rank());
     let selected = factored.inverse(problem, state, rho);
     let follows_strength = (0..problem.n_atoms()).any(|k| problem.gate().value_slope(rho.lambda_sparse(), k) != 0.0);
+    // tr(H^-1 dH) itself has every logit of H
+    let masses: Vec<bool> = closed_masses(problem, rho).iter().map(|mass| inverse.compact && mass.is_some()).collect();
     let full = if inverse.compact { state.decoders.dim() } else { (0, 0) };
     let start = (Array2::zeros((m, r)), Array2::zeros(full));
     let (parts, (border, outside)) = system.lin.plan.map_summed(start, |chunks| {
@@ -230,6 +237,7 @@ fn half_traces(
                 chunk,
                 moved,
                 follows_strength,
+                masses: &masses,
                 scratch: Scratch::default(),
             };
             let begin = sums.local.len();
@@ -284,6 +292,8 @@ struct RowWork<'a> {
     moved: Vec<Option<Array2<f64>>>,
     /// Whether the sparsity strength sets the scale of any gate.
     follows_strength: bool,
+    /// Whether V has the mass of a closed gate in place of its logit's curvature, for every free logit.
+    masses: &'a [bool],
     scratch: Scratch,
 }
 
@@ -407,6 +417,11 @@ impl RowWork<'_> {
             spectrum.pull(x);
         }
         if self.inverse.compact {
+            for_each_open(self.problem, self.state, self.rho, view, |u, term| {
+                if term.held.is_none() {
+                    x[u * q + u] += 2.0 * term.by_curvature;
+                }
+            });
             for_each_compact(self.problem, self.state, self.rho, view, |atom, part, term| {
                 let n = part.axes.len();
                 for (i, slope) in term.by_curvature.iter().enumerate() {
@@ -473,7 +488,11 @@ impl RowWork<'_> {
         if free > 0 {
             let (nulls, system) = (self.factored.factor.nulls(), &self.factored.system);
             weights.clear();
-            weights.extend((0..free).map(|k| nulls.logit_weight(self.problem, system, view.row, k)));
+            let closed = |k: usize| self.masses[k] && !view.support.contains(&(k as u32));
+            weights.extend((0..free).map(|k| match closed(k) {
+                true => 0.0,
+                false => nulls.logit_weight(self.problem, system, view.row, k),
+            }));
             for u in 0..view.free {
                 weights[view.position(u)] = x[u * q + u];
             }

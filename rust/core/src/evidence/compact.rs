@@ -11,8 +11,10 @@
 //! so the border's derivative is two products of a chunk, and a row's are pulls of stacked vectors.
 //!
 //! A coordinate j that is held has a term of its slope g = a <gamma_j, r> w/phi as well, which joins Psi as
-//! `C_g (Phi_k)_j`, and of h = a^2 |gamma_j|^2 w/phi, which is no entry of H and is differentiated here. It does not move.
+//! `C_g (Phi_k)_j`, and of h = a^2 |gamma_j|^2 w/phi, which is no entry of H and is differentiated here. It does not move. Nor
+//! does a logit that is held at the wall of its gate, whose slope is a' <gamma, r> w/phi beside its prior's (`super::sides`).
 
+use super::sides::for_each_open;
 use crate::arrow::Factored;
 use crate::atoms::BasisJet;
 use crate::linalg::{axpy, dot};
@@ -21,7 +23,7 @@ use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{AtomView, Chunk, RowView};
 use crate::state::State;
-use ndarray::Array2;
+use ndarray::{s, Array1, Array2, ArrayView1, Axis};
 
 /// Calls `visit` with every compact part of a row's atoms, and its term.
 pub(super) fn for_each_compact(
@@ -80,7 +82,7 @@ pub(super) struct SecondSums<'a> {
     pub data: &'a mut f64,
 }
 
-/// Adds the derivatives of a chunk's compact terms through s, through points between ends, and of held coordinates.
+/// Adds the derivatives of a chunk's compact terms through s, through points between ends, and of what is held.
 pub(super) fn add_second_terms(
     problem: &Problem,
     state: &State,
@@ -135,9 +137,18 @@ pub(super) fn add_second_terms(
                     out[view.position(atom.slot + c)] +=
                         atom.gate * term.by_slope * dot(&jet.d2[at..at + width], against);
                 }
-                let pull = PulledAxis { problem, decoders, view: &view, atom, jet: &jet, axis: j, moves: &moves };
+                let along = &jet.d1[j * width..(j + 1) * width];
+                let axis = HeldDirection { problem, decoders, row: view.row, atom, along, gate: atom.gate };
+                let tangent = axis.tangent(inverse);
                 let strength = problem.gate().value_slope(rho.lambda_sparse(), atom.atom);
-                let curvature = pull.add_curvature_terms(eta[0], inverse, out, border);
+                let curvature = tangent.add_border(eta[0], border);
+                for (u, da) in atom.gate_d1.iter().enumerate() {
+                    out[view.position(u)] += 2.0 * eta[0] * atom.gate * da * tangent.length();
+                }
+                for &c in &moves {
+                    let at = (j * dim + c) * width;
+                    out[view.position(atom.slot + c)] += tangent.slope(eta[0], &jet.d2[at..at + width]);
+                }
                 *data += eta[0] * curvature;
                 by_rho[0] += 2.0 * strength * eta[0] * curvature;
             } else {
@@ -180,6 +191,31 @@ pub(super) fn add_second_terms(
         });
     }
 
+    for index in 0..chunk.len() {
+        let view = chunk.row(problem, state, index);
+        let out = &mut local[layout.block(view.row).start - origin..layout.block(view.row).end - origin];
+        for_each_open(problem, state, rho, &view, |u, term| {
+            out[view.position(u)] += term.by_point;
+            let Some((by_slope, wall)) = term.held else { return };
+            let atom = view.atoms().nth(u).expect("an atom of the support");
+            let against = against.part(index, u);
+            let pull = by_slope * wall.gate;
+            for (c, d1) in atom.phi_d1.chunks_exact(atom.phi.len()).enumerate() {
+                out[view.position(atom.slot + c)] += pull * dot(d1, against);
+            }
+            axpy(pull, atom.phi, bends.part_mut(index, u));
+            let axis =
+                HeldDirection { problem, decoders, row: view.row, atom: &atom, along: atom.phi, gate: wall.gate };
+            let tangent = axis.tangent(inverse);
+            let curvature = tangent.add_border(term.by_curvature, border);
+            for (c, d1) in atom.phi_d1.chunks_exact(atom.phi.len()).enumerate() {
+                out[view.position(atom.slot + c)] += tangent.slope(term.by_curvature, d1);
+            }
+            *data += pull * dot(atom.phi, against) + term.by_curvature * curvature;
+            by_rho[0] += rho.lambda_sparse() * (by_slope * wall.energy + term.by_curvature * wall.bend.max(0.0));
+        });
+    }
+
     // the residual moves with everything
     let carried = scaled(bends.times(decoders));
     bends.add_transposed(residual.view(), border.view_mut());
@@ -204,42 +240,53 @@ pub(super) fn add_second_terms(
     }
 }
 
-/// A held coordinate of a row.
-struct PulledAxis<'a> {
+/// A direction in which a row would move if what is held were free: along it the row's point moves by `gate along B`.
+struct HeldDirection<'a> {
     problem: &'a Problem,
     decoders: &'a Array2<f64>,
-    view: &'a RowView<'a>,
+    row: usize,
     atom: &'a AtomView<'a>,
-    /// As if nothing were held.
-    jet: &'a BasisJet,
-    axis: usize,
-    /// Coordinates of the atom that are not held.
-    moves: &'a [usize],
+    along: &'a [f64],
+    gate: f64,
 }
 
-impl PulledAxis<'_> {
-    /// Adds `weight` times the derivatives of `h = a^2 |gamma_j|^2 w/phi` to those of the row and of the border, and returns h.
-    fn add_curvature_terms(&self, weight: f64, inverse: f64, out: &mut [f64], border: &mut Array2<f64>) -> f64 {
-        let (atom, width) = (self.atom, self.jet.phi.len());
-        let dim = self.jet.d1.len() / width;
-        let d1 = &self.jet.d1[self.axis * width..(self.axis + 1) * width];
-        let block = self.decoders.slice(ndarray::s![atom.rows.clone(), ..]);
-        let mut tangent = ndarray::ArrayView1::from(d1).dot(&block).insert_axis(ndarray::Axis(0));
-        self.problem.weigh(self.view.row..self.view.row + 1, inverse, &mut tangent);
-        let tangent = tangent.row(0);
+/// Its curvature `h = gate^2 |along B|^2 w/phi`, with what its derivatives are made of.
+struct HeldTangent<'a> {
+    direction: HeldDirection<'a>,
+    /// `along B w/phi`.
+    tangent: Array1<f64>,
+    /// B against that.
+    seen: Vec<f64>,
+}
+
+impl<'a> HeldDirection<'a> {
+    fn tangent(self, inverse: f64) -> HeldTangent<'a> {
+        let block = self.decoders.slice(s![self.atom.rows.clone(), ..]);
+        let mut tangent = ArrayView1::from(self.along).dot(&block).insert_axis(Axis(0));
+        self.problem.weigh(self.row..self.row + 1, inverse, &mut tangent);
+        let tangent = tangent.row(0).to_owned();
         let seen = block.dot(&tangent).to_vec();
-        let length = dot(d1, &seen);
-        for (u, da) in atom.gate_d1.iter().enumerate() {
-            out[self.view.position(u)] += 2.0 * weight * atom.gate * da * length;
+        HeldTangent { direction: self, tangent, seen }
+    }
+}
+
+impl HeldTangent<'_> {
+    /// `|along B|^2 w/phi`.
+    fn length(&self) -> f64 {
+        dot(self.direction.along, &self.seen)
+    }
+
+    /// `weight` times the derivative of h in a variable that `along` moves with in this way.
+    fn slope(&self, weight: f64, moves: &[f64]) -> f64 {
+        2.0 * weight * self.direction.gate * self.direction.gate * dot(moves, &self.seen)
+    }
+
+    /// Adds `weight` times the derivatives of h to those of the border, and returns h.
+    fn add_border(&self, weight: f64, border: &mut Array2<f64>) -> f64 {
+        let HeldDirection { atom, along, gate, .. } = &self.direction;
+        for (m, d) in atom.rows.clone().zip(along.iter()) {
+            border.row_mut(m).scaled_add(2.0 * weight * gate * gate * d, &self.tangent);
         }
-        let twice = 2.0 * weight * atom.gate * atom.gate;
-        for c in self.moves {
-            let at = (self.axis * dim + c) * width;
-            out[self.view.position(atom.slot + c)] += twice * dot(&self.jet.d2[at..at + width], &seen);
-        }
-        for (m, d) in atom.rows.clone().zip(d1) {
-            border.row_mut(m).scaled_add(twice * d, &tangent);
-        }
-        atom.gate * atom.gate * length
+        gate * gate * self.length()
     }
 }

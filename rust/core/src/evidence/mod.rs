@@ -9,6 +9,7 @@ mod gauge_terms;
 mod gradient;
 mod orbit;
 mod scale;
+mod sides;
 mod sparse;
 mod value;
 

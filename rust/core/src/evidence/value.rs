@@ -8,6 +8,7 @@ use super::classic;
 use super::compact::compact_total;
 use super::orbit::{stiff_tangent, tangent_rows};
 use super::scale::{scales, Scale};
+use super::sides::sides_total;
 use super::sparse::SparseStep;
 use crate::arrow::Factored;
 use crate::linalg::Cholesky;
@@ -36,11 +37,20 @@ pub struct EvidenceParts {
     pub occam: f64,
     /// Integrals over the scales of charts on lines, in place of the Gaussians along them.
     pub scale: f64,
+    /// Integrals of logits over the side of their threshold, in place of the Gaussians about them.
+    pub sides: f64,
 }
 
 impl EvidenceParts {
     fn total(&self) -> f64 {
-        self.log_det + self.orbit + self.compact + self.scale + self.unsupported + self.constants + self.occam
+        self.log_det
+            + self.orbit
+            + self.compact
+            + self.scale
+            + self.sides
+            + self.unsupported
+            + self.constants
+            + self.occam
     }
 }
 
@@ -132,6 +142,7 @@ impl Evidence {
             unsupported: -system.lin.loss.ard_unsupported,
             constants: -0.5 * (dimension as f64 - j as f64) * ln_2pi - permutations - symmetries,
             scale: scales.iter().map(|s| s.value).sum(),
+            sides: sides_total(problem, state, rho, factored),
             occam: 0.0,
         };
         let parts = match problem.mode() {

@@ -59,6 +59,17 @@ impl GatePrior {
     }
 }
 
+/// The least open gate: its logit, and derivatives in it as if it were free.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Wall {
+    pub logit: f64,
+    /// Of the gate's value.
+    pub gate: f64,
+    /// First and second of the prior's energy at unit strength.
+    pub energy: f64,
+    pub bend: f64,
+}
+
 /// A gate: how logits become the weights of atoms, and the prior that makes them sparse.
 ///
 /// Logits `0..n_free(K)` are free, and every one of them has a Gaussian prior of precision `logit_precision`. The weights
@@ -137,6 +148,16 @@ pub trait Gate: Send + Sync + std::fmt::Debug {
                 *out += factor * weight * d3;
             }
         }
+    }
+    /// Independent gates that are closed below a threshold: the logarithm of the integral of `N(l; 0, 1/precision)
+    /// exp(-lambda E(l))` over the logits of a closed gate, and its derivative in `ln lambda`; `None` for a gate that is open
+    /// everywhere, or has no Gaussian.
+    fn ln_closed(&self, _lambda: f64, _atom: usize) -> Option<(f64, f64)> {
+        None
+    }
+    /// What is known of a gate at its wall, for those gates.
+    fn at_wall(&self, _atom: usize) -> Option<Wall> {
+        None
     }
     /// Log-normaliser of one row's prior at strength `lambda` and its derivative in `ln lambda`.
     fn ln_normaliser(&self, lambda: f64, n_atoms: usize) -> (f64, f64);

@@ -8,8 +8,10 @@
 
 use super::formula::LogisticAtom;
 use super::logistic::{independent_row, logistic};
-use super::{check_positive, Gate, GateRow, RowFormula};
+use super::{check_positive, Gate, GateRow, RowFormula, Wall};
 use crate::errors::ShapeError;
+use crate::special::gauss_legendre;
+use std::f64::consts::TAU;
 use std::sync::Arc;
 
 /// Below this a logistic function is zero to rounding, and so is its pull.
@@ -80,6 +82,48 @@ impl ThresholdGate {
 
     fn scaled(&self, logit: f64) -> f64 {
         (logit - self.threshold) * self.inverse_temperature
+    }
+
+    /// `ln` of the integral of `N(l; 0, 1/precision) exp(-lambda E(l))` below the threshold, and its derivative in `ln lambda`,
+    /// by Gauss' rule on panels no wider than what the integrand varies over.
+    fn below_threshold(&self, lambda: f64) -> (f64, f64) {
+        /// Nodes of a panel, and its width in standard deviations of the Gaussian or in temperatures, whichever is less.
+        const NODES: usize = 12;
+        const WIDTH: (f64, f64) = (0.5, 1.0);
+        /// Nats that the Gaussian falls by to where the integral is cut off.
+        const TAIL: f64 = 45.0;
+        let deviation = 1.0 / self.logit_precision.sqrt();
+        let highest = self.threshold.min(0.0);
+        let end = -(highest * highest + 2.0 * TAIL * deviation * deviation).sqrt();
+        let banded = self.threshold + BAND / self.inverse_temperature;
+        let rule = gauss_legendre(NODES);
+        // nodes with the logarithm of the integrand, and the energy there
+        let mut nodes: Vec<(f64, f64, f64)> = Vec::new();
+        let mut add = |low: f64, high: f64, width: f64| {
+            let panels = ((high - low) / width).ceil().max(1.0);
+            let half = 0.5 * (high - low) / panels;
+            for panel in 0..panels as usize {
+                let middle = low + half * (2 * panel + 1) as f64;
+                nodes.extend(rule.iter().map(|(x, weight)| {
+                    let logit = middle + half * x;
+                    let charge = lambda * energy(self.scaled(logit));
+                    (half * weight, -0.5 * self.logit_precision * logit * logit - charge, charge)
+                }));
+            }
+        };
+        let (wide, narrow) = (WIDTH.0 * deviation, WIDTH.1 / self.inverse_temperature);
+        if banded > end {
+            add(end, banded, wide);
+        }
+        add(banded.max(end), self.threshold, wide.min(narrow));
+        let top = nodes.iter().map(|(_, log, _)| *log).fold(f64::NEG_INFINITY, f64::max);
+        let (mut total, mut moment) = (0.0, 0.0);
+        for (weight, log, charge) in nodes {
+            let mass = weight * (log - top).exp();
+            total += mass;
+            moment += mass * charge;
+        }
+        (total.ln() + top + 0.5 * (self.logit_precision / TAU).ln(), -moment / total)
     }
 }
 
@@ -192,11 +236,78 @@ impl Gate for ThresholdGate {
         (gated * total.ln(), -gated * lambda * moment / total)
     }
 
+    fn ln_closed(&self, lambda: f64, atom: usize) -> Option<(f64, f64)> {
+        (self.logit_precision > 0.0 && !self.always_on(atom)).then(|| self.below_threshold(lambda))
+    }
+
+    fn at_wall(&self, atom: usize) -> Option<Wall> {
+        let logit = self.wall(atom).filter(|_| self.logit_precision > 0.0)?;
+        let (t, [_, d1, d2, _]) = (self.inverse_temperature, logistic(self.scaled(logit)));
+        Some(Wall { logit, gate: t * d1, energy: t * d1, bend: t * t * d2 })
+    }
+
     fn logit_precision(&self) -> f64 {
         self.logit_precision
     }
 
     fn improper(&self) -> Arc<dyn Gate> {
         Arc::new(Self { logit_precision: 0.0, ..self.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn gate(threshold: f64, temperature: f64, precision: f64) -> ThresholdGate {
+        let nodes = SigmoidNodes::new(&[0.0], &[1.0], threshold, temperature).unwrap();
+        ThresholdGate::new(threshold, temperature, precision, &[1], nodes).unwrap()
+    }
+
+    #[test]
+    fn without_a_charge_a_closed_gate_has_the_mass_of_its_gaussian() {
+        // N(0, 1) below 0, 1 and -2 standard deviations
+        for (deviations, mass) in [(0.0, 0.5), (1.0, 0.841_344_746_068_542_9), (-2.0, 0.022_750_131_948_179_207)] {
+            for (temperature, precision) in [(1.0, 0.04), (0.02, 1.0), (30.0, 4.0)] {
+                let gate = gate(deviations / f64::sqrt(precision), temperature, precision);
+                let (ln_mass, _) = gate.ln_closed(1e-12, 0).unwrap();
+                assert!((ln_mass - f64::ln(mass)).abs() < 1e-10, "{ln_mass} {mass}");
+            }
+        }
+    }
+
+    #[test]
+    fn gates_that_are_always_open_have_no_side() {
+        let gate = gate(0.0, 1.0, 0.04);
+        assert_eq!((gate.ln_closed(1.0, 1), gate.at_wall(1)), (None, None));
+        assert_eq!((gate.improper().ln_closed(1.0, 0), gate.improper().at_wall(0)), (None, None));
+    }
+
+    proptest! {
+        /// Against the midpoint rule of many cells.
+        #[test]
+        fn a_closed_mass_is_the_integral_with_its_slope(
+            threshold in -3.0f64..3.0,
+            temperature in 0.2f64..3.0,
+            precision in 0.02f64..2.0,
+            log_strength in -6.0f64..8.0,
+        ) {
+            let gate = gate(threshold, temperature, precision);
+            let at = |log: f64| gate.ln_closed(log.exp(), 0).unwrap();
+            let (ln_mass, slope) = at(log_strength);
+            let e = 1e-4;
+            let difference = (at(log_strength + e).0 - at(log_strength - e).0) / (2.0 * e);
+            prop_assert!((slope - difference).abs() < 1e-6 * (1.0 + slope.abs()));
+            const CELLS: usize = 200_000;
+            let lambda = log_strength.exp();
+            let cell = 14.0 / precision.sqrt() / CELLS as f64;
+            let density = |i: usize| {
+                let l = threshold - cell * (i as f64 + 0.5);
+                (-0.5 * precision * l * l - lambda * energy(gate.scaled(l))).exp() * (precision / TAU).sqrt()
+            };
+            let sum: f64 = (0..CELLS).map(|i| cell * density(i)).sum();
+            prop_assert!((ln_mass - sum.ln()).abs() < 1e-6, "{ln_mass} {}", sum.ln());
+        }
     }
 }

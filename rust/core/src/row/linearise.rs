@@ -1,7 +1,7 @@
 //! Values, gradients and curvature of all rows in one pass over the data.
 
 use super::columns::Columns;
-use super::priors::{add_normalisers, drop_coordinate_constants, pin_unseen, prior_terms, LossParts};
+use super::priors::{add_normalisers, drop_coordinate_constants, held, pin_unseen, prior_terms, LossParts};
 use super::second::{add_second, SecondAtom};
 use super::stacked::Stacked;
 use super::tape::{Chunk, HeldAxis};
@@ -149,7 +149,7 @@ struct Scratch {
     held: Vec<HeldJet>,
 }
 
-/// What is known of a held coordinate before the residual is.
+/// What is known of a held coordinate, or of a logit that is held at its wall, before the residual is.
 struct HeldJet {
     /// Position of its row in the chunk.
     index: usize,
@@ -322,6 +322,12 @@ fn evaluate_bases(
                 let (gate, inward) = (gate.a[s], wall.inward);
                 scratch.held.push(HeldJet { index, atom: k, place: s, gate, slot, inward, d1, d2 });
                 hold_axis(&mut jet, wall.axis);
+            }
+            let wall = problem.gate().at_wall(k).filter(|_| problem.is_proper() && held(problem, state, row, k));
+            if let Some(wall) = wall {
+                // the logit of a held gate moves the row along the atom's point; at the wall a logistic function does not bend
+                let (d1, d2) = (jet.phi.clone(), vec![0.0; atom.width()]);
+                scratch.held.push(HeldJet { index, atom: k, place: s, gate: wall.gate, slot: s, inward: 0.0, d1, d2 });
             }
             chunk.phi.part_mut(index, s).iter_mut().zip(&jet.phi).for_each(|(phi, value)| *phi = gate.a[s] * value);
             scratch.basis.extend_from_slice(&jet.phi);

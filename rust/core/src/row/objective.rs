@@ -77,7 +77,7 @@ impl<'a> RowObjective<'a> {
         let against: Vec<f64> = columns.iter().map(|&a| target.against[a]).collect();
         let zeros = vec![0.0; columns.len()];
         let still = (0..solver.n_free()).filter(|k| logits.binary_search(k).is_err());
-        let idle = still.map(|k| solver.logit_energy(k, row.logits[k])).sum();
+        let idle = still.map(|k| solver.closed[k]).sum();
         let shared = if solver.gate.shares() { solver.n_free() } else { 0 };
         Self {
             solver,

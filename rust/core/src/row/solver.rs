@@ -7,13 +7,17 @@ use super::objective::{Expansion, RowObjective};
 use crate::atoms::{hold, walls, Atom, BasisJet};
 use crate::errors::ShapeError;
 use crate::gates::{Gate, GateRow};
+use crate::interval::interval_charge;
 use crate::linalg::{axpy, dot, product, small_backward, small_cholesky, small_forward, Op};
 use crate::priors::{coordinate_charge, coordinate_priors, Pull};
 use crate::rho::SaeManifoldRho;
 use crate::wire::wired;
 use ndarray::{Array2, ArrayView1};
+use std::f64::consts::TAU;
 use std::sync::Arc;
 
+/// Where a logit that is held at its wall could go, counted from there.
+const OPEN: (f64, f64) = (0.0, f64::INFINITY);
 /// Bound on Newton steps of one candidate.
 const MAX_STEPS: usize = 60;
 /// A candidate is converged when one more step would lower its objective by less than half this squared, in nats.
@@ -61,6 +65,8 @@ pub struct RowSolver {
     pub coord_offsets: Vec<usize>,
     /// Independent gates: the logit of every closed gate, at its prior's optimum; empty where gates share a row.
     pub rest: Vec<f64>,
+    /// What every closed gate costs a row: by its mass where it has one, at rest where not.
+    pub closed: Vec<f64>,
 }
 
 impl RowSolver {
@@ -86,6 +92,7 @@ impl RowSolver {
         if decoders.nrows() != offsets[atoms.len()] {
             return Err(ShapeError::shape("decoders", &[decoders.nrows()], &[offsets[atoms.len()]]));
         }
+        let n_atoms = atoms.len();
         let decoders = decoders.as_standard_layout().into_owned();
         let gram = product((decoders.view(), Op::Plain), (decoders.view(), Op::Transposed));
         let mut out = Self {
@@ -99,9 +106,12 @@ impl RowSolver {
             offsets,
             coord_offsets,
             rest: Vec::new(),
+            closed: vec![0.0; n_atoms],
         };
         if !out.gate.shares() {
             out.rest = out.settle_rest();
+            let mass = |k: usize| out.gate.ln_closed(out.rho.lambda_sparse(), k).map(|(mass, _)| -mass);
+            out.closed = (0..out.n_free()).map(|k| mass(k).unwrap_or(out.logit_energy(k, out.rest[k]))).collect();
         }
         Ok(out)
     }
@@ -222,10 +232,29 @@ impl RowSolver {
             if !self.gate.shares() && self.n_free() > 0 {
                 let curve = self.own_gram_times(k, &jet.phi);
                 let slope = gates.da[s * gates.free + s];
-                let seen = factor * slope * slope * dot(&curve, &jet.phi);
-                // an improper gate's closed logits have unit stiffness
+                let length = factor * dot(&curve, &jet.phi);
                 let precision = self.gate.logit_precision();
-                total += 0.5 * (seen / if precision > 0.0 { precision } else { 1.0 }).ln_1p();
+                total += match self.gate.at_wall(k) {
+                    Some(wall) => {
+                        let lambda = self.rho.lambda_sparse();
+                        let logit = row.logits[k];
+                        let charge = if self.gate.held(k, logit) {
+                            let data = factor * wall.gate * dot(&jet.phi, &residual[own]);
+                            let stiffness = wall.gate * wall.gate * length + precision + lambda * wall.bend.max(0.0);
+                            interval_charge(data + lambda * wall.energy + precision * logit, stiffness, OPEN)
+                        } else {
+                            let [_, _, bend, _] = self.gate.logit_energy(k, logit);
+                            let stiffness = slope * slope * length + precision + lambda * bend.max(0.0);
+                            interval_charge(0.0, stiffness, (wall.logit - logit, OPEN.1))
+                        };
+                        charge.value + 0.5 * (TAU / precision).ln()
+                    }
+                    // an improper gate's closed logits have unit stiffness
+                    None => {
+                        let unit = if precision > 0.0 { precision } else { 1.0 };
+                        0.5 * (slope * slope * length / unit).ln_1p()
+                    }
+                };
             }
         }
         total

@@ -90,7 +90,7 @@ class Threshold(RowGate):
             return float(expit(x)) if x > BAND else 0.0
 
         # from where the Gaussian is nothing, in pieces that the integrand is smooth on
-        end = min(self.threshold, 0.0) - 12 / np.sqrt(eps)
+        end = min(self.threshold, 0.0) - 12 / np.sqrt(eps) - self.temperature * np.log1p(strength)
         cuts = np.linspace(end, self.threshold, 100)
         pieces = list(pairwise(cuts))
         mass = sum(quad(density, low, high, epsabs=0.0, epsrel=1e-12)[0] for low, high in pieces)

@@ -90,11 +90,14 @@ impl ThresholdGate {
         /// Nodes of a panel, and its width in standard deviations of the Gaussian or in temperatures, whichever is less.
         const NODES: usize = 12;
         const WIDTH: (f64, f64) = (0.5, 1.0);
-        /// Nats that the Gaussian falls by to where the integral is cut off.
+        /// Nats below a value that the integrand reaches at which the integral is cut off.
         const TAIL: f64 = 45.0;
         let deviation = 1.0 / self.logit_precision.sqrt();
-        let highest = self.threshold.min(0.0);
-        let end = -(highest * highest + 2.0 * TAIL * deviation * deviation).sqrt();
+        let below = |l: f64| 0.5 * self.logit_precision * l * l + lambda * energy(self.scaled(l));
+        // a strong charge is only small where the logistic function is
+        let (near, far) = (self.threshold, self.threshold - lambda.ln_1p() / self.inverse_temperature);
+        let reached = below(near.min(0.0)).min(below(far.min(0.0)));
+        let end = -deviation * (2.0 * (reached + TAIL)).sqrt();
         let banded = self.threshold + BAND / self.inverse_temperature;
         let rule = gauss_legendre(NODES);
         // nodes with the logarithm of the integrand, and the energy there
@@ -301,7 +304,7 @@ mod tests {
             prop_assert!((slope - difference).abs() < 1e-6 * (1.0 + slope.abs()));
             const CELLS: usize = 200_000;
             let lambda = log_strength.exp();
-            let cell = 14.0 / precision.sqrt() / CELLS as f64;
+            let cell = (14.0 / precision.sqrt() + temperature * lambda.ln_1p()) / CELLS as f64;
             let density = |i: usize| {
                 let l = threshold - cell * (i as f64 + 0.5);
                 (-0.5 * precision * l * l - lambda * energy(gate.scaled(l))).exp() * (precision / TAU).sqrt()

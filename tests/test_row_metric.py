@@ -18,7 +18,8 @@ from reference.evidence import log_symmetries
 from reference.factors import COMPACT_STIFFNESS, LN_2PI
 from reference.gates import IBP, Gate, Softmax, Threshold
 from reference.jets import all_row_jets
-from reference.objective import gradient_theta, loss_parts
+from reference.objective import gradient_theta, held_logits, loss_parts
+from reference.sides import sides_total
 from sae_rs import _core
 from strategies import Recipe
 from test_core_against_reference import INNER_TOL, core_rho, state_of
@@ -100,6 +101,8 @@ def test_against_dense_algebra(name: str) -> None:
         compact += part.charge(whole[block] + COMPACT_STIFFNESS * np.eye(len(part.index)))
         compact -= 0.5 * np.linalg.slogdet(matrix[block])[1]
     total = sum(loss.values()) + 0.5 * log_det(matrix) - 0.5 * log_det(generators.T @ matrix @ generators) + compact
+    assert not held_logits(problem, state).any()  # their slopes would be in the metric
+    total += sides_total(problem, state, rho, matrix)
     total -= log_group_volume(problem, state, rho) + log_symmetries(problem, state, rho)
     total -= (len(matrix) - generators.shape[1]) / 2 * LN_2PI
     parts = term.criterion_as_atoms(core_rho(rho))

@@ -292,7 +292,7 @@ def _resettled(fit: Search, point: Point, term: _core.SaeManifoldTerm) -> tuple[
     ended : str or None
         None when there is more to search.
     """
-    lowest = point
+    searched = lowest = point
     seen = [(_supports(point), value_at(point))]
     for _ in range(fit.max_refreshes):
         settled, point = point, fit.fine(term, point.rho)
@@ -306,7 +306,7 @@ def _resettled(fit: Search, point: Point, term: _core.SaeManifoldTerm) -> tuple[
             lowest = point
         supports = _supports(point)
         if any(known == supports and abs(value - other) <= same for known, other in seen):
-            return lowest, "as it was" if value_at(lowest) == seen[0][1] else None
+            return lowest, "as it was" if lowest is searched else None
         seen.append((supports, value))
         term, changed = point.evaluation.term.refreshed(point.rho, threads=fit.threads)
         if changed == 0:

@@ -16,7 +16,6 @@
 use super::adjoint::Adjoint;
 use crate::arrow::Factored;
 use crate::gates::Wall;
-use crate::interval::interval_charge;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::RowView;
@@ -103,15 +102,13 @@ pub fn for_each_open(
     for (u, &k) in view.support.iter().enumerate().take(view.free) {
         let Some(wall) = problem.gate().at_wall(k as usize) else { continue };
         if let Some(pull) = view.pull_at(u) {
-            let slope = pull.slope + lambda * wall.energy + precision * wall.logit;
-            let curvature = pull.curvature + precision + lambda * wall.bend.max(0.0);
-            let charge = interval_charge(slope, curvature, (0.0, f64::INFINITY));
+            let charge = wall.held((pull.slope, pull.curvature), lambda, precision);
             let held = Some((charge.by_slope, wall));
             visit(u, &OpenTerm { value: charge.value, by_curvature: charge.by_curvature, by_point: 0.0, held });
             continue;
         }
         let h = view.curvature[u * (view.q + 1)];
-        let charge = interval_charge(0.0, h, (wall.logit - state.logits[[view.row, k as usize]], f64::INFINITY));
+        let charge = wall.free(state.logits[[view.row, k as usize]], h);
         visit(
             u,
             &OpenTerm {

@@ -16,6 +16,7 @@ pub use softmax::{EntropyNodes, Softmax};
 pub use threshold::{SigmoidNodes, ThresholdGate};
 
 use crate::errors::ShapeError;
+use crate::interval::{interval_charge, IntervalCharge};
 
 use std::sync::Arc;
 
@@ -68,6 +69,20 @@ pub struct Wall {
     /// First and second of the prior's energy at unit strength.
     pub energy: f64,
     pub bend: f64,
+}
+
+impl Wall {
+    /// The charge of a logit above the wall, whose curvature is `h`.
+    pub fn free(&self, logit: f64, h: f64) -> IntervalCharge {
+        interval_charge(0.0, h, (self.logit - logit, f64::INFINITY))
+    }
+
+    /// The charge of a logit that is held at the wall, by what the data have of slope and curvature there.
+    pub fn held(&self, data: (f64, f64), lambda: f64, precision: f64) -> IntervalCharge {
+        let slope = data.0 + lambda * self.energy + precision * self.logit;
+        let curvature = data.1 + precision + lambda * self.bend.max(0.0);
+        interval_charge(slope, curvature, (0.0, f64::INFINITY))
+    }
 }
 
 /// A gate: how logits become the weights of atoms, and the prior that makes them sparse.

@@ -7,7 +7,6 @@ use super::objective::{Expansion, RowObjective};
 use crate::atoms::{hold, walls, Atom, BasisJet};
 use crate::errors::ShapeError;
 use crate::gates::{Gate, GateRow};
-use crate::interval::interval_charge;
 use crate::linalg::{axpy, dot, product, small_backward, small_cholesky, small_forward, Op};
 use crate::priors::{coordinate_charge, coordinate_priors, Pull};
 use crate::rho::SaeManifoldRho;
@@ -16,8 +15,6 @@ use ndarray::{Array2, ArrayView1};
 use std::f64::consts::TAU;
 use std::sync::Arc;
 
-/// Where a logit that is held at its wall could go, counted from there.
-const OPEN: (f64, f64) = (0.0, f64::INFINITY);
 /// Bound on Newton steps of one candidate.
 const MAX_STEPS: usize = 60;
 /// A candidate is converged when one more step would lower its objective by less than half this squared, in nats.
@@ -240,12 +237,11 @@ impl RowSolver {
                         let logit = row.logits[k];
                         let charge = if self.gate.held(k, logit) {
                             let data = factor * wall.gate * dot(&jet.phi, &residual[own]);
-                            let stiffness = wall.gate * wall.gate * length + precision + lambda * wall.bend.max(0.0);
-                            interval_charge(data + lambda * wall.energy + precision * logit, stiffness, OPEN)
+                            wall.held((data, wall.gate * wall.gate * length), lambda, precision)
                         } else {
                             let [_, _, bend, _] = self.gate.logit_energy(k, logit);
                             let stiffness = slope * slope * length + precision + lambda * bend.max(0.0);
-                            interval_charge(0.0, stiffness, (wall.logit - logit, OPEN.1))
+                            wall.free(logit, stiffness)
                         };
                         charge.value + 0.5 * (TAU / precision).ln()
                     }

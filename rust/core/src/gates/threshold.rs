@@ -98,7 +98,8 @@ impl ThresholdGate {
         let (near, far) = (self.threshold, self.threshold - lambda.ln_1p() / self.inverse_temperature);
         let reached = below(near.min(0.0)).min(below(far.min(0.0)));
         let end = -deviation * (2.0 * (reached + TAIL)).sqrt();
-        let banded = self.threshold + BAND / self.inverse_temperature;
+        // nor is there anything of the Gaussian far above, where a high threshold lies
+        let (banded, top) = (self.threshold + BAND / self.inverse_temperature, self.threshold.min(-end));
         let rule = gauss_legendre(NODES);
         // nodes with the logarithm of the integrand, and the energy there
         let mut nodes: Vec<(f64, f64, f64)> = Vec::new();
@@ -114,19 +115,23 @@ impl ThresholdGate {
                 }));
             }
         };
-        let (wide, narrow) = (WIDTH.0 * deviation, WIDTH.1 / self.inverse_temperature);
+        // far below, the Gaussian falls by e within so much less than its deviation
+        let steep = (-self.threshold / deviation).max(1.0);
+        let (wide, narrow) = (WIDTH.0 * deviation / steep, WIDTH.1 / self.inverse_temperature);
         if banded > end {
-            add(end, banded, wide);
+            add(end, banded.min(top), wide);
         }
-        add(banded.max(end), self.threshold, wide.min(narrow));
-        let top = nodes.iter().map(|(_, log, _)| *log).fold(f64::NEG_INFINITY, f64::max);
+        if banded < top {
+            add(banded.max(end), top, wide.min(narrow));
+        }
+        let highest = nodes.iter().map(|(_, log, _)| *log).fold(f64::NEG_INFINITY, f64::max);
         let (mut total, mut moment) = (0.0, 0.0);
         for (weight, log, charge) in nodes {
-            let mass = weight * (log - top).exp();
+            let mass = weight * (log - highest).exp();
             total += mass;
             moment += mass * charge;
         }
-        (total.ln() + top + 0.5 * (self.logit_precision / TAU).ln(), -moment / total)
+        (total.ln() + highest + 0.5 * (self.logit_precision / TAU).ln(), -moment / total)
     }
 }
 
@@ -277,6 +282,16 @@ mod tests {
                 let (ln_mass, _) = gate.ln_closed(1e-12, 0).unwrap();
                 assert!((ln_mass - f64::ln(mass)).abs() < 1e-10, "{ln_mass} {mass}");
             }
+        }
+    }
+
+    #[test]
+    fn a_threshold_far_from_the_gaussian_takes_no_longer() {
+        for (temperature, precision) in [(1.0, 0.04), (1e-6, 1.0), (1e5, 1e-3)] {
+            assert!(gate(1e9, temperature, precision).ln_closed(1e-12, 0).unwrap().0.abs() < 1e-10);
+            // Mills' ratio far below: N(x) / |x|
+            let (ln_mass, _) = gate(-1e4 / f64::sqrt(precision), temperature, precision).ln_closed(1e-12, 0).unwrap();
+            assert!((ln_mass + 0.5e8 + 0.5 * TAU.ln() + 1e4f64.ln()).abs() < 1e-6, "{ln_mass}");
         }
     }
 

@@ -190,6 +190,7 @@ def test_a_worker_that_is_lost_ends_the_fit(client: Any, rank: int) -> None:
     same_models(state(cluster.fit(one(), X, client=client)), state(one().fit(X)))
 
 
+@pytest.mark.usefixtures("signal_is_heard")
 def test_ctrl_c_cancels_the_tasks(client: Any) -> None:
     model, rows = long_fit()
     killer = threading.Thread(target=once, args=(client, lambda n: min(n) == 1, _thread.interrupt_main))

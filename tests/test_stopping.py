@@ -26,6 +26,8 @@ from sae_rs import (
 from sae_rs.growth import growing
 from sae_rs.problem import Problem
 
+pytestmark = pytest.mark.usefixtures("signal_is_heard")
+
 X, X2 = one_circle()[0], two_circles(n=80)[0]
 
 
@@ -43,14 +45,6 @@ class Press:
 
     def values(self, stage: str) -> list[float]:
         return [event.value for event in self.heard if event.stage == stage]
-
-
-@pytest.fixture(autouse=True)
-def signal_is_heard() -> Any:
-    """Jobs in the background inherit a shell's deafness to Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def interrupted(model: ManifoldSAE, *data: Any, **more: Any) -> ManifoldSAE:

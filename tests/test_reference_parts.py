@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import combinations_with_replacement, pairwise, product
 from math import comb
 
 import numpy as np
@@ -36,7 +36,7 @@ from reference.atoms.duchon import kernel_columns, kernel_jets
 from reference.atoms.patch import log_rotation_volume
 from reference.atoms.poincare import radial_weights
 from reference.atoms.sphere import sphere_nodes
-from reference.compact import Part, angles, charge_interval, interval, sphere
+from reference.compact import Part, charge_interval, closed, interval
 from reference.conditioning import Spectrum
 from reference.factors import CircleFactor, Factor, IntervalFactor, LineFactor, SphereFactor
 from reference.gates import IBP, Frozen, Gate, Softmax, Threshold
@@ -136,19 +136,28 @@ def test_sphere_moves(antipodal: bool, seed: int) -> None:
 
 
 def part_of(*factors: Factor) -> Part:
-    """A compact part of its own."""
-    place = [Place(0, 0, factor, np.zeros(factor.ambient), None, np.arange(factor.dim), NO_ARD) for factor in factors]
+    """A compact part of its own, of one atom each factor."""
+    starts = np.cumsum([0, *[factor.dim for factor in factors]])
+    listed = [
+        Place(k, 0, factor, np.zeros(factor.ambient), None, starts[k] + np.arange(factor.dim), NO_ARD)
+        for k, factor in enumerate(factors)
+    ]
     if isinstance(factors[0], IntervalFactor):
-        return interval(place[0])
-    return sphere(place[0]) if isinstance(factors[0], SphereFactor) else angles(place)
+        return interval(listed[0])
+    return Part(tuple(listed), tuple(axis for place in listed for axis in closed(place)))
 
 
-PARTS = {
+SINGLE = {
     "2pi": (CircleFactor(),),
     "pi": (CircleFactor(np.pi),),
-    "T2": (CircleFactor(), CircleFactor(3.0)),
     "S2": (SphereFactor(),),
     "RP2": (SphereFactor(True),),
+}
+PARTS = {
+    **SINGLE,
+    "T2": (CircleFactor(), CircleFactor(3.0)),
+    "S2+pi": (SphereFactor(), CircleFactor(np.pi)),
+    "mixed": (CircleFactor(3.0), SphereFactor(True), CircleFactor(), SphereFactor()),
 }
 INTERVAL = IntervalFactor(-1.0, 2.0)
 COMPACT = pytest.mark.parametrize("factors", [*PARTS.values(), (INTERVAL,)], ids=[*PARTS, "interval"])
@@ -158,12 +167,14 @@ COMPACT = pytest.mark.parametrize("factors", [*PARTS.values(), (INTERVAL,)], ids
 @pytest.mark.parametrize("size", [-0.7, 1e-3, 0.4, 30.0])
 def test_a_charge_has_its_slope(factors: tuple[Factor, ...], size: float) -> None:
     part = part_of(*factors)
-    d = len(part.units)
-    exact = size * np.array([[1.0, 0.3], [0.3, 0.5]])[:d, :d]
-    for direction in (np.array([[1.0, 0], [0, 0]]), np.array([[0, 1.0], [1, 0]]), np.array([[0, 0], [0, 1.0]])):
-        at = direction[:d, :d]
+    d = len(part.index)
+    exact = 0.3 / (1.0 + np.abs(np.subtract.outer(np.arange(d), np.arange(d)) - 1.0))
+    exact = size * (0.5 * (exact + exact.T) + np.diag(np.linspace(1.0, 0.4, d)))
+    for a, b in combinations_with_replacement(range(d), 2):
+        at = np.zeros((d, d))
+        at[a, b] = at[b, a] = 1.0
         numeric = slope(lambda s, at=at: part.charge(exact + s * at))
-        assert np.sum(part.charge_slope(exact) * at) == pytest.approx(float(numeric), rel=1e-8, abs=1e-11)
+        assert np.sum(part.charge_slope(exact) * at) == pytest.approx(float(numeric), rel=1e-8, abs=1e-10)
 
 
 @COMPACT
@@ -171,13 +182,13 @@ def test_an_unidentified_coordinate_counts_for_nothing(factors: tuple[Factor, ..
     """Prior, Gaussian integral and compact term cancel as the curvature goes to zero, and only the Gaussian stays when
     it grows."""
     part = part_of(*factors)
-    d = len(part.units)
+    d = len(part.index)
     volume = sum(factor.log_volume for factor in factors)
     assert volume + part.charge(1e-9 * np.eye(d)) - d / 2 * np.log(2 * np.pi) == pytest.approx(0.0, abs=1e-7)
     assert part.charge(1e5 * np.eye(d)) == pytest.approx(d / 2 * np.log(1e5), abs=1e-4)
 
 
-@pytest.mark.parametrize("factor", [PARTS[name][0] for name in PARTS], ids=PARTS)
+@pytest.mark.parametrize("factor", [factors[0] for factors in SINGLE.values()], ids=SINGLE)
 def test_a_charge_is_an_integral(factor: Factor) -> None:
     """exp(-k (1 - cos angle)) over the factor, by the midpoint rule in the angle."""
     for k in (-2.0, 0.3, 5.0):

@@ -98,10 +98,25 @@ def chosen_start(
         point = fit.settled(
             best.evaluation.term, _with_sparsity(best.rho, min(log_sparse, fit.sparsity_ceiling)), GLANCE_INNER
         )
+        point = _at_rest(fit, point, value_at(best))
         tried.append(point)
         if value_at(point) > value_at(best) + WORSE * entries:
             break
     return min(tried, key=value_at)
+
+
+def _at_rest(fit: Search, point: Point, value: float) -> Point:
+    """A point whose V seems lower than a value, converged further until its lead exceeds the descent of L that is left.
+
+    Away from the inner optimum V means little: where rows have more variables than columns its determinant rises by
+    more than L has yet to fall.
+    """
+    for _ in range(fit.max_inner // COARSE_INNER):
+        inner, lead = point.evaluation.inner, value - value_at(point)
+        if inner.status != "iteration_limit" or not 0.0 < lead < 0.5 * inner.decrement**2:
+            break
+        point = fit.coarse(point.evaluation.term, point.rho, COARSE_INNER)
+    return point
 
 
 def _log_dispersion(rho: _core.SaeManifoldRho) -> float:

@@ -1,10 +1,11 @@
 """The compact terms: the integral over a compact part of a chart in place of the Gaussian one, at the exact curvature.
 
-An atom's angles are one part, because a row may hold one combination of them and leave another free; each sphere is
-one; each interval is one; each choice is one. h is the part's block of H and K that of the exact Hessian A of L, delta
-included. Its term is charge(K) - 1/2 ln|h|: with the 1/2 ln|h| in 1/2 ln|H| and the constants, minus the logarithm of a
-von Mises or von Mises-Fisher integral whose concentrations are the eigenvalues of K. Where the row determines its
-point, K is about h; where it does not, the point lies where the row's noise is, which only K knows.
+The angles and directions of a row are one part, of all atoms that it uses, because a row may hold one combination of
+them and leave another free; each interval is one; each choice is one. h is the part's block of H and K that of the
+exact Hessian A of L, delta included. Its term is charge(K) - 1/2 ln|h|: with the 1/2 ln|h| in 1/2 ln|H| and the
+constants, minus the logarithm of von Mises or von Mises-Fisher integrals whose concentrations are the eigenvalues of K
+in radians, charge(K) = sum_a [f_a(K)]_aa with f_a the charge of one concentration on axis a. Where the row determines
+its point, K is about h; where it does not, the point lies where the row's noise is, which only K knows.
 
 Between two ends, at a = lo - t and b = hi - t from the point, the integral is
 
@@ -93,64 +94,85 @@ def charge_interval(g: float, k: float, a: float, b: float) -> tuple[float, floa
 
 
 @dataclass(frozen=True)
-class Part:
-    """Places of one atom in one row that are integrated together, the charge of one concentration and its slope.
+class Axis:
+    """One coordinate of a part: what one radian is, the charge of one concentration and its slope.
 
-    ``units`` (n,) is what one radian is in each coordinate; ``index`` (n,) are the variables; ``point_of`` is the
-    derivative of the charge in the coordinate itself.
+    ``point_of`` is the derivative of the charge in the coordinate itself.
     """
 
-    places: tuple[Place, ...]
-    units: Array
+    unit: float
     charge_of: Callable[[float], float]
     slope_of: Callable[[float], float]
     point_of: Callable[[float], float] = lambda k: 0.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Places of one row that are integrated together, with all of their axes; ``index`` (n,) are the variables."""
+
+    places: tuple[Place, ...]
+    axes: tuple[Axis, ...]
 
     @property
     def index(self) -> NDArray[np.int_]:
         return np.concatenate([place.index for place in self.places])
 
+    @property
+    def atoms(self) -> list[int]:
+        """(n,) the atom of each axis."""
+        return [place.atom for place in self.places for _ in place.index]
+
+    @property
+    def units(self) -> Array:
+        return np.array([axis.unit for axis in self.axes])
+
     def charge(self, exact: Array) -> float:
         """-ln of the integral over the part, + n/2 ln 2 pi, of a density of curvature ``exact`` (n, n) at its mode."""
-        scaled = exact * np.outer(self.units, self.units)
-        total = sum(self.charge_of(float(k)) for k in np.linalg.eigvalsh(scaled))
-        return float(total - np.log(self.units).sum())
+        values, vectors = np.linalg.eigh(exact * np.outer(self.units, self.units))
+        charges = np.array([[axis.charge_of(float(k)) for k in values] for axis in self.axes])
+        return float(np.sum(vectors**2 * charges) - np.log(self.units).sum())
 
     def charge_slope(self, exact: Array) -> Array:
-        """d charge / d exact (n, n)."""
+        """d charge / d exact (n, n).
+
+        Of [f(K)]_aa = e' f(K) e, in the eigenvectors U of K, U (F o U'ee'U) U' with F the divided differences of f.
+        """
         values, vectors = np.linalg.eigh(exact * np.outer(self.units, self.units))
-        slopes = np.array([self.slope_of(float(k)) for k in values])
-        return (vectors * slopes) @ vectors.T * np.outer(self.units, self.units)
+        gaps = values[:, None] - values
+        near = np.abs(gaps) <= 1e-6 * (1 + np.abs(values[:, None]) + np.abs(values))
+        middle = 0.5 * (values[:, None] + values)
+        inside = np.zeros_like(exact)
+        for axis, own in zip(self.axes, vectors, strict=True):
+            charges = np.array([axis.charge_of(float(k)) for k in values])
+            slopes = np.vectorize(axis.slope_of)(middle)
+            divided = np.where(near, slopes, (charges[:, None] - charges) / np.where(near, 1.0, gaps))
+            inside += divided * np.outer(own, own)
+        return vectors @ inside @ vectors.T * np.outer(self.units, self.units)
 
 
-def angles(listed: list[Place]) -> Part:
-    """Angles of one atom."""
-    units = np.array([1 / place.factor.kappa for place in listed if isinstance(place.factor, CircleFactor)])
-    return Part(tuple(listed), units, lambda k: float(charge_circle(k)), lambda k: float(charge_circle_slope(k)))
-
-
-def sphere(place: Place) -> Part:
-    """A direction: half the charge for each of its two axes."""
-    assert isinstance(place.factor, SphereFactor)
+def closed(place: Place) -> list[Axis]:
+    """The axes of an angle, or of a direction: half the charge for each of its two."""
+    if isinstance(place.factor, CircleFactor):
+        unit = float(1 / place.factor.kappa)
+        return [Axis(unit, lambda k: float(charge_circle(k)), lambda k: float(charge_circle_slope(k)))]
+    if not isinstance(place.factor, SphereFactor):
+        return []
     rate = 1.0 if place.factor.antipodal else 2.0
-
-    def charge_of(k: float) -> float:
-        return 0.5 * charge_sphere(k, rate)
-
-    return Part((place,), np.ones(2), charge_of, lambda k: 0.5 * charge_sphere_slope(k, rate))
+    axis = Axis(1.0, lambda k: 0.5 * charge_sphere(k, rate), lambda k: 0.5 * charge_sphere_slope(k, rate))
+    return [axis, axis]
 
 
 def interval(place: Place) -> Part:
     """A coordinate between two ends."""
     assert isinstance(place.factor, IntervalFactor)
     a, b = (float(end - place.t[0]) for end in (place.factor.low, place.factor.high))
-    return Part(
-        (place,),
-        np.ones(1),
+    axis = Axis(
+        1.0,
         lambda k: charge_interval(0.0, max(k, 0.0), a, b)[0] + 0.5 * LN_2PI,
         lambda k: charge_interval(0.0, k, a, b)[2] if k > 0 else 0.0,
         lambda k: charge_interval(0.0, max(k, 0.0), a, b)[3],
     )
+    return Part((place,), (axis,))
 
 
 @dataclass(frozen=True)
@@ -209,20 +231,18 @@ def held_coordinates(problem: Problem, state: State, rho: Rho) -> Iterator[Held]
 
 def compact_parts(problem: Problem, state: State, rho: Rho) -> Iterator[Part]:
     """The parts whose coordinates are variables."""
-    supported = places(problem, state, rho, supported=True)
-    for _, group in groupby(supported, key=lambda place: (place.atom, place.row)):
+    supported = sorted(places(problem, state, rho, supported=True), key=lambda place: (place.row, place.atom))
+    for _, group in groupby(supported, key=lambda place: place.row):
         listed = list(group)
-        circles = [place for place in listed if isinstance(place.factor, CircleFactor)]
-        if circles:
-            yield angles(circles)
+        around = [place for place in listed if closed(place)]
+        if around:
+            yield Part(tuple(around), tuple(axis for place in around for axis in closed(place)))
         for place in listed:
-            if isinstance(place.factor, SphereFactor):
-                yield sphere(place)
-            elif isinstance(place.factor, IntervalFactor):
+            if isinstance(place.factor, IntervalFactor):
                 if place.factor.moves(place.t):
                     yield interval(place)
             else:
-                assert isinstance(place.factor, CircleFactor | LineFactor | ChoiceFactor)
+                assert isinstance(place.factor, CircleFactor | SphereFactor | LineFactor | ChoiceFactor)
 
 
 def compact_blocks(problem: Problem, state: State, rho: Rho) -> Iterator[tuple[Part, Array]]:
@@ -262,7 +282,7 @@ def compact_theta(problem: Problem, state: State, rho: Rho) -> Array:
         prior = np.concatenate([place.factor.third(place.t, place.alpha) for place in part.places])
         out[part.index] += np.diag(slope) * prior
         if len(part.index) == 1:
-            out[part.index] += part.point_of(float(exact[0, 0]))
+            out[part.index] += part.axes[0].point_of(float(exact[0, 0]))
     for held in held_coordinates(problem, state, rho):
         out += _held_theta(problem, state, rho, held)
     return out
@@ -293,33 +313,52 @@ def _moves(problem: Problem, state: State, place: Place, jets: RowJets) -> NDArr
 
 def _third(problem: Problem, state: State, rho: Rho, part: Part, own: list[int]) -> Array:
     """(p, n, n, q): the second derivatives of z-hat in the part's coordinates, differentiated once more."""
-    place = part.places[0]
-    i, k, p = place.row, place.atom, problem.n_outputs
-    variables, atom, decoder = variables_of(problem, state), problem.atoms[k], state.decoders[k]
+    i, p = part.places[0].row, problem.n_outputs
+    variables = variables_of(problem, state)
     index = variables.row(i)
     a, da, _ = problem.gate.jets(state.logits[i], state.support[i], rho.log_lambda_sparse)
     position = {int(v): at for at, v in enumerate(index)}
-    coords = [position[int(v)] for v in variables.coord[k][i]]
-    local = [coords.index(at) for at in own]
-    jets = atom.jets(state.coords[k][i], 3)
-    assert jets.d3 is not None
-    bend = basis_jets(atom, state.coords[k][i]).d2[np.ix_(local, local)]
     out = np.zeros((p, len(own), len(own), len(index)))
-    out[..., : problem.n_free] = np.einsum("abm,mp,j->pabj", bend, decoder, da[k])
-    third = np.einsum("abcm,mp->pabc", jets.d3[np.ix_(local, local)], decoder)
-    if isinstance(place.factor, SphereFactor):
-        # d3 is symmetric; the derivative of a covariant Hessian on the unit sphere is not:
-        # grad_c Hess_ab = d3_abc - 1/3 (2 g_ab F_c - g_bc F_a - g_ca F_b)
-        flat, gradient = np.eye(2), (jets.d1[local] @ decoder).T
-        third -= 2 / 3 * np.einsum("ab,pc->pabc", flat, gradient)
-        third += 1 / 3 * np.einsum("bc,pa->pabc", flat, gradient)
-        third += 1 / 3 * np.einsum("ca,pb->pabc", flat, gradient)
-    out[..., coords] = a[k] * third
-    still = held_axes(atom, state.coords[k][i])
-    out[..., [coords[axis] for axis in still]] = 0.0
-    for m, c in np.ndindex(atom.width, p):
-        out[c, :, :, position[int(variables.border[k][m, c])]] = a[k] * bend[..., m]
+    # atoms add up, so no second derivative has coordinates of two
+    for k in sorted(set(part.atoms)):
+        atom, decoder = problem.atoms[k], state.decoders[k]
+        coords = [position[int(v)] for v in variables.coord[k][i]]
+        among = [at for at, other in enumerate(part.atoms) if other == k]
+        local = [coords.index(own[at]) for at in among]
+        jets = atom.jets(state.coords[k][i], 3)
+        assert jets.d3 is not None
+        bend = basis_jets(atom, state.coords[k][i]).d2[np.ix_(local, local)]
+        block = np.zeros((p, len(local), len(local), len(index)))
+        block[..., : problem.n_free] = np.einsum("abm,mp,j->pabj", bend, decoder, da[k])
+        third = np.einsum("abcm,mp->pabc", jets.d3[np.ix_(local, local)], decoder)
+        slopes = (jets.d1 @ decoder).T
+        for first, second in _spheres(part, k, local):
+            # d3 is symmetric; the derivative of a covariant Hessian on the unit sphere is not:
+            # grad_c Hess_ab = d3_abc - 1/3 (2 g_ab F_c - g_bc F_a - g_ca F_b)
+            pair = [local[first], local[second]]
+            flat, gradient = np.eye(2), slopes[:, pair]
+            turned = -2 / 3 * np.einsum("ab,pc->pabc", flat, gradient)
+            turned += 1 / 3 * np.einsum("bc,pa->pabc", flat, gradient)
+            turned += 1 / 3 * np.einsum("ca,pb->pabc", flat, gradient)
+            third[np.ix_(range(p), [first, second], [first, second], pair)] += turned
+        block[..., coords] = a[k] * third
+        still = held_axes(atom, state.coords[k][i])
+        block[..., [coords[axis] for axis in still]] = 0.0
+        for m, c in np.ndindex(atom.width, p):
+            block[c, :, :, position[int(variables.border[k][m, c])]] = a[k] * bend[..., m]
+        out[np.ix_(range(p), among, among, range(len(index)))] = block
     return out
+
+
+def _spheres(part: Part, k: int, local: list[int]) -> Iterator[tuple[int, int]]:
+    """Where the two axes of each sphere of an atom are among its axes of a part."""
+    at = 0
+    for place in part.places:
+        if place.atom == k:
+            if isinstance(place.factor, SphereFactor):
+                yield at, at + 1
+            at += place.factor.dim
+    assert at == len(local)
 
 
 def compact_rho(problem: Problem, state: State, rho: Rho) -> Array:
@@ -335,11 +374,14 @@ def compact_rho(problem: Problem, state: State, rho: Rho) -> Array:
         first, second = jets.first[:, own], jets.second[:, own, :][:, :, own]
         gauss, bend = first.T @ first, np.tensordot(residual, second, axes=1)
         out[-1] -= scale * np.sum(slope * (gauss + bend))
-        moved = slopes[part.places[0].atom] * (2 * gauss + bend) + np.tensordot(pull[i], second, axes=1)
+        own_slopes = np.array([slopes[k] for k in part.atoms])
+        moved = (own_slopes[:, None] + own_slopes) * gauss + own_slopes * bend
+        moved += np.tensordot(pull[i], second, axes=1)
         out[0] += scale * np.sum(slope * moved)
-        for j, place in enumerate(part.places):
+        for place in part.places:
             if place.alpha is not None:
-                out[place.ard] += slope[j, j] * place.factor.curvature(place.t, place.alpha)
+                own = np.isin(part.index, place.index)
+                out[place.ard] += np.diag(slope)[own] @ np.atleast_1d(place.factor.curvature(place.t, place.alpha))
     for held in held_coordinates(problem, state, rho):
         _, by_slope, by_curvature = held.charge
         out[-1] -= by_slope * held.slope + by_curvature * (held.gauss + held.bend)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erfcx
+from scipy.special import erfcx, log_ndtr
 
 from .gates.base import logistic_derivatives
 from .gates.threshold import Threshold
@@ -89,10 +89,14 @@ def _charges(gate: Threshold, state: State) -> tuple[Array, Array, Array, Array]
 
 def charge(g: float, k: float, a: float) -> tuple[float, float, float, float]:
     """C(g, k, a) and its derivatives in g, in k and in the point that a is counted from."""
-    tail = np.sqrt(np.pi / (2 * k)) * float(erfcx((g + k * a) / np.sqrt(2 * k)))  # of what is left, over its value at a
+    start = (g + k * a) / np.sqrt(k)  # in deviations from the mean
+    tail = np.sqrt(np.pi / (2 * k)) * float(erfcx(start / np.sqrt(2)))  # of what is left, over its value at a
     mean = (1 / tail - g) / k
     square = (a / tail + 1 - g * mean) / k
-    return float(g * a + 0.5 * k * a**2 - np.log(tail)), float(mean), float(0.5 * square), float(-1 / tail)
+    # far below the mean nearly all is left, and its value at a is nothing
+    value = g * a + 0.5 * k * a**2 - np.log(tail) if start > 0 else -0.5 * (g**2 / k + np.log(2 * np.pi / k))
+    value -= float(log_ndtr(-start)) if start <= 0 else 0.0
+    return float(value), float(mean), float(0.5 * square), float(-1 / tail)
 
 
 def open_logits(problem: Problem, state: State) -> Iterator[tuple[int, int]]:

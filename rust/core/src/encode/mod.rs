@@ -12,7 +12,7 @@ pub use refresh::{refresh, sparsity_floor};
 
 use crate::atoms::Atom;
 use crate::errors::ShapeError;
-use crate::gates::Gate;
+use crate::gates::{Gate, GatePrior};
 use crate::linalg::dot;
 use crate::rho::SaeManifoldRho;
 use crate::row::{RowSolver, RowState, Target};
@@ -92,6 +92,8 @@ pub struct Encoder {
     grids: Vec<Grid>,
     /// Shares: per atom, a row that uses it alone.
     alone: Vec<Alone>,
+    /// Shares: energy of the prior of a row whose logits are all zero.
+    even: f64,
 }
 
 impl Encoder {
@@ -105,8 +107,11 @@ impl Encoder {
     ) -> Result<Self, ShapeError> {
         let rows = RowSolver::new(atoms, gate, rho, scores, decoders)?;
         let grids = (0..rows.atoms.len()).map(|k| Grid::new(&rows, k)).collect();
-        let mut out = Self { rows, grids, alone: Vec::new() };
+        let mut out = Self { rows, grids, alone: Vec::new(), even: 0.0 };
         if out.rows.gate.shares() {
+            let mut even = GatePrior::default();
+            out.rows.gate.prior(&vec![0.0; out.rows.atoms.len()], &mut even);
+            out.even = out.rows.rho.lambda_sparse() * even.energy;
             out.alone = (0..out.rows.atoms.len()).map(|k| out.settle_alone(k)).collect();
         }
         Ok(out)
@@ -198,7 +203,11 @@ impl Encoder {
     }
 
     fn consider(&self, target: &Target, found: &mut Option<Scored>, candidate: RowState) {
-        let candidate = self.scored(target, candidate);
+        self.prefer(found, self.scored(target, candidate));
+    }
+
+    /// Keeps a candidate that is better by more than rounding.
+    fn prefer(&self, found: &mut Option<Scored>, candidate: Scored) {
         let margin = |f: &Scored| BETTER * (1.0 + f.row.objective.abs());
         if found.as_ref().is_none_or(|f| candidate.score < f.score - margin(f)) {
             *found = Some(candidate);

@@ -4,7 +4,7 @@
 //! more than a coordinate costs. What cannot be solved in closed form is polished by Newton steps.
 
 use super::nearest::{Scratch, Seen};
-use super::{Encoder, COORDINATE_PRICE, MAX_MIXED};
+use super::{Encoder, Scored, COORDINATE_PRICE, MAX_MIXED};
 use crate::linalg::dot;
 use crate::row::{RowState, Target};
 use crate::state::SUPPORT_CUTOFF;
@@ -76,7 +76,7 @@ impl Encoder {
         }
         waiting.sort_by(|a, b| a.0.total_cmp(&b.0));
 
-        let mut found = current.map(|row| self.scored(target, self.settled(target, row)));
+        let mut found: Option<Scored> = None;
         let constant = 0.5 * factor * target.length;
         let (mut singles, mut least) = (Vec::with_capacity(n), None::<(f64, usize)>);
         for (floor, k) in waiting {
@@ -103,15 +103,26 @@ impl Encoder {
                 least = Some((cost, k));
             }
         }
+        let score = |found: &Option<Scored>| found.as_ref().map_or(f64::INFINITY, |found| found.score);
+        if let Some(row) = current.and_then(|row| self.settled(target, row, score(&found))) {
+            // stays unless another is better by more than rounding
+            let mut stays = Some(self.scored(target, row));
+            if let Some(other) = found {
+                self.prefer(&mut stays, other);
+            }
+            found = stays;
+        }
         // of atoms whose prior leaves others in the row, the nearest, unless some that it leaves alone are nearer
         let near = |cost: f64| singles.iter().filter(|single| **single < cost).count() < NEARER;
         if let Some((_, k)) = least.filter(|(cost, _)| near(*cost)) {
             let row = self.placed(target, self.used_alone(k, &coords), k);
-            self.consider(target, &mut found, self.settled(target, row));
+            if let Some(row) = self.settled(target, row, score(&found)) {
+                self.consider(target, &mut found, row);
+            }
         }
         let mut best = found.expect("at least one candidate");
         for _ in best.row.support.len()..MAX_MIXED.min(self.rows.gate.cap()) {
-            let Some(richer) = self.richer(target, &best.row) else { break };
+            let Some(richer) = self.richer(target, &best) else { break };
             let before = best.score;
             let mut found = Some(best);
             self.consider(target, &mut found, richer);
@@ -150,14 +161,15 @@ impl Encoder {
     ///
     /// Moving a part a of the row from its fit to the point gamma changes the data term by
     /// `a <gamma - fit, residual> + a^2 |gamma - fit|^2 / 2` (over phi), smallest at a in closed form.
-    fn richer(&self, target: &Target, row: &RowState) -> Option<RowState> {
+    fn richer(&self, target: &Target, best: &Scored) -> Option<RowState> {
         /// A mixture with less than this of an atom is noise in its plane; with more, the new atom would be the main one.
         const SHARES: (f64, f64) = (0.02, 0.9);
+        let row = &best.row;
         let factor = target.weight * self.rows.inverse_dispersion;
         let fitted = self.weighted(row);
         let curve = self.rows.gram_of(&row.support, &fitted);
         let (fit_length, fit_data) = (dot(&fitted, &curve), dot(&fitted, &target.against));
-        let mut best: Option<(f64, usize, usize, f64)> = None;
+        let mut most: Option<(f64, usize, usize, f64)> = None;
         for k in (0..self.rows.atoms.len()).filter(|&k| !row.support.contains(&(k as u32))) {
             let rows = self.rows.offsets[k]..self.rows.offsets[k + 1];
             let grid = &self.grids[k];
@@ -170,12 +182,12 @@ impl Encoder {
                 let bend = grid.lengths[g] - 2.0 * with_fit + fit_length;
                 let share = (-slope / bend).clamp(SHARES.0, SHARES.1);
                 let gain = -factor * share * (slope + 0.5 * share * bend);
-                if best.is_none_or(|b| gain > b.0) {
-                    best = Some((gain, k, g, share));
+                if most.is_none_or(|m| gain > m.0) {
+                    most = Some((gain, k, g, share));
                 }
             }
         }
-        let (gain, k, g, share) = best?;
+        let (gain, k, g, share) = most?;
         // the gate prior charges for mixing about its entropy
         let entropy = -share * share.ln() - (1.0 - share) * (1.0 - share).ln();
         if gain < COORDINATE_PRICE + self.rows.rho.lambda_sparse() * entropy {
@@ -192,12 +204,28 @@ impl Encoder {
         }
         next.support.push(k as u32);
         next.support.sort_unstable();
-        Some(self.settled(target, next))
+        self.settled(target, next, best.score)
+    }
+
+    /// What no row of a support scores less than: its data fitted exactly, its logits where a row's prior is least, and its
+    /// coordinates at their price.
+    fn least_score(&self, support: &[u32]) -> f64 {
+        let of_logits = self.alone.iter().map(|alone| alone.energy).fold(self.even, f64::min);
+        let of_atom = |&k: &u32| {
+            let energies = &self.grids[k as usize].energies;
+            let least = energies.iter().copied().fold(f64::INFINITY, f64::min);
+            least + COORDINATE_PRICE * self.rows.atoms[k as usize].dim() as f64
+        };
+        of_logits + support.iter().map(of_atom).sum::<f64>()
     }
 
     /// Polishes a row and makes its support agree with its gates: atoms that come above the cutoff enter, atoms below it
-    /// leave if the row stays settled without them.
-    fn settled(&self, target: &Target, row: RowState) -> RowState {
+    /// leave if the row stays settled without them. `None` where the support has become so large that its row cannot score
+    /// less than `ceiling`: near the least strength a mixture of two lets all others in.
+    fn settled(&self, target: &Target, row: RowState, ceiling: f64) -> Option<RowState> {
+        if self.least_score(&row.support) >= ceiling {
+            return None;
+        }
         let mut row = self.rows.polish(target, row, false);
         let mut wanted = Vec::new();
         // every round adds an atom or is the last but one
@@ -214,6 +242,9 @@ impl Encoder {
                 if row.support.len() > self.rows.gate.cap() {
                     row.support.clone_from(&wanted);
                 }
+                if self.least_score(&row.support) >= ceiling {
+                    return None;
+                }
                 row = self.rows.polish(target, row, false);
                 continue;
             }
@@ -229,6 +260,6 @@ impl Encoder {
             }
             row = smaller;
         }
-        row
+        Some(row)
     }
 }

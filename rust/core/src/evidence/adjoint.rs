@@ -6,7 +6,7 @@
 //! local variables (q x r) and the partial trace kappa_i over channels of its border part (M).
 
 use super::columns::add_column_traces;
-use super::compact::{add_second_terms, for_each_compact, SecondSums};
+use super::compact::{add_second_terms, closed_term, for_each_bounded, SecondSums};
 use super::gauge_terms::{add_gauge_terms, add_orbit_roughness, add_velocity_terms, Orbit};
 use super::orbit::tangent_rows;
 use super::scale::add_scales;
@@ -422,12 +422,12 @@ impl RowWork<'_> {
                     x[u * q + u] += 2.0 * term.by_curvature;
                 }
             });
-            for_each_compact(self.problem, self.state, self.rho, view, |atom, part, term| {
-                let n = part.axes.len();
-                for (i, slope) in term.by_curvature.iter().enumerate() {
-                    let (u, v) = (atom.slot + part.axes[i / n], atom.slot + part.axes[i % n]);
-                    x[u * q + v] += 2.0 * slope;
-                }
+            if let Some((axes, term)) = closed_term(self.problem, self.state, self.rho, view) {
+                let pairs = axes.slots().flat_map(|u| axes.slots().map(move |v| u * q + v));
+                pairs.zip(&term.by_curvature).for_each(|(at, slope)| x[at] += 2.0 * slope);
+            }
+            for_each_bounded(self.problem, self.state, self.rho, view, |atom, part, term| {
+                x[(atom.slot + part.axis) * (q + 1)] += 2.0 * term.by_curvature;
             });
         }
         for u in 0..q {

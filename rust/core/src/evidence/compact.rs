@@ -1,7 +1,8 @@
 //! The compact terms of V over the rows, and their derivatives.
 //!
-//! A term depends on a compact part's block h of H and on s, the rest of the exact curvature: `a <gamma_ab, r> w/phi` and what the
-//! coordinates' priors have beyond their part of H. With eta the derivative in s of all terms of a row, symmetric in a, b,
+//! A term depends on the block h of H over a row's closed axes, or on the entry of a coordinate with ends, and on s, the rest of
+//! the exact curvature: `a <gamma_ab, r> w/phi` within an atom, nothing between two, and what the coordinates' priors have beyond
+//! their part of H. With eta the derivative in s of all terms of a row, symmetric in a, b,
 //!
 //! ```text
 //! sum eta_ab ds_ab = w/phi [ <Psi dB, r> + <Psi B, dx> + sum_k da_k eta_ab <gamma_ab, r> + a_k eta_ab <d gamma_ab, r> ]
@@ -18,36 +19,59 @@ use super::sides::for_each_open;
 use crate::arrow::Factored;
 use crate::atoms::BasisJet;
 use crate::linalg::{axpy, dot};
-use crate::priors::{block_of, compact_parts, coordinate_priors, CompactPart, CompactTerm};
+use crate::priors::{bounded_parts, coordinate_priors, BoundedPart, BoundedTerm, ClosedAxes, ClosedTerm};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{AtomView, Chunk, RowView};
 use crate::state::State;
 use ndarray::{s, Array1, Array2, ArrayView1, Axis};
 
-/// Calls `visit` with every compact part of a row's atoms, and its term.
-pub(super) fn for_each_compact(
+/// The closed axes of a row's atoms with their term; `None` where there are none.
+pub(super) fn closed_term(
     problem: &Problem,
     state: &State,
     rho: &SaeManifoldRho,
     view: &RowView<'_>,
-    mut visit: impl FnMut(&AtomView<'_>, &CompactPart, &CompactTerm),
+) -> Option<(ClosedAxes, ClosedTerm)> {
+    let factors = |atom: AtomView<'_>| (atom.slot, problem.atoms()[atom.atom].factors());
+    let axes = ClosedAxes::new(view.atoms().map(factors));
+    if axes.is_empty() {
+        return None;
+    }
+    let mut second = axes.block(view.second, view.q);
+    for atom in view.atoms() {
+        let point = state.point(atom.atom, view.row);
+        coordinate_priors(&*problem.atoms()[atom.atom], rho, atom.atom, point, |j, prior| {
+            if let Some(a) = axes.slots().position(|slot| slot == atom.slot + j) {
+                second[a * (axes.len() + 1)] += prior.beyond();
+            }
+        });
+    }
+    // H was factored, so its blocks are positive definite
+    let term = axes.term(&axes.block(view.curvature, view.q), &second)?;
+    Some((axes, term))
+}
+
+/// Calls `visit` with every coordinate of a row that has ends or is a choice, and its term.
+pub(super) fn for_each_bounded(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    view: &RowView<'_>,
+    mut visit: impl FnMut(&AtomView<'_>, &BoundedPart, &BoundedTerm),
 ) {
     for atom in view.atoms() {
         let kind = &*problem.atoms()[atom.atom];
-        for part in compact_parts(kind.factors()) {
-            let n = part.axes.len();
-            let h = block_of(&part.axes, view.curvature, view.q, atom.slot);
-            let mut second = block_of(&part.axes, view.second, view.q, atom.slot);
-            coordinate_priors(kind, rho, atom.atom, state.point(atom.atom, view.row), |j, prior| {
-                if let Some(a) = part.axes.iter().position(|axis| *axis == j) {
-                    second[a * (n + 1)] += prior.beyond();
+        let point = state.point(atom.atom, view.row);
+        for part in bounded_parts(kind.factors()) {
+            let at = (atom.slot + part.axis) * (view.q + 1);
+            let mut second = view.second[at];
+            coordinate_priors(kind, rho, atom.atom, point, |j, prior| {
+                if j == part.axis {
+                    second += prior.beyond();
                 }
             });
-            let point = state.point(atom.atom, view.row);
-            let pull = if part.axes.len() == 1 { view.pull_at(atom.slot + part.axes[0]) } else { None };
-            // H was factored, so its blocks are positive definite
-            if let Some(term) = part.term(&h, &second, point, pull) {
+            if let Some(term) = part.term(view.curvature[at], second, point, view.pull_at(atom.slot + part.axis)) {
                 visit(&atom, &part, &term);
             }
         }
@@ -63,7 +87,8 @@ pub(super) fn compact_total(problem: &Problem, state: &State, rho: &SaeManifoldR
             let chunk = lin.chunk(problem, state, c);
             for index in 0..chunk.len() {
                 let view = chunk.row(problem, state, index);
-                for_each_compact(problem, state, rho, &view, |_, _, term| total += term.value);
+                total += closed_term(problem, state, rho, &view).map_or(0.0, |(_, term)| term.value);
+                for_each_bounded(problem, state, rho, &view, |_, _, term| total += term.value);
             }
         }
         total
@@ -80,6 +105,50 @@ pub(super) struct SecondSums<'a> {
     pub rho: &'a mut [f64],
     /// Minus the derivative in ln phi of the data's part: the trace of eta against that of s, and what held coordinates add.
     pub data: &'a mut f64,
+}
+
+/// What the terms of a row have of one atom's s, and of its point.
+struct Bend<'a> {
+    atom: AtomView<'a>,
+    /// Of the atom in the row's support.
+    place: usize,
+    /// Local coordinates of the atom.
+    axes: Vec<usize>,
+    /// Derivative in s, over pairs of them.
+    eta: Vec<f64>,
+    /// Places among the axes of the first of a sphere's two.
+    spheres: Vec<usize>,
+    /// A coordinate with ends, alone.
+    bounded: Option<BoundedTerm>,
+}
+
+/// All of a row.
+fn bends_of<'a>(problem: &'a Problem, state: &State, rho: &SaeManifoldRho, view: RowView<'a>) -> Vec<Bend<'a>> {
+    let mut out = Vec::new();
+    if let Some((closed, term)) = closed_term(problem, state, rho, &view) {
+        let slots: Vec<usize> = closed.slots().collect();
+        for (place, atom) in view.atoms().enumerate() {
+            let dim = problem.atoms()[atom.atom].dim();
+            let own: Vec<usize> =
+                (0..slots.len()).filter(|&a| (atom.slot..atom.slot + dim).contains(&slots[a])).collect();
+            if own.is_empty() {
+                continue;
+            }
+            let axes = own.iter().map(|&a| slots[a] - atom.slot).collect();
+            let pairs = own.iter().flat_map(|&a| own.iter().map(move |&b| (a, b)));
+            let eta = pairs.map(|(a, b)| term.by_second[a * slots.len() + b]).collect();
+            let directions: Vec<usize> = (0..own.len()).filter(|&a| closed.is_direction(own[a])).collect();
+            let spheres = directions.into_iter().step_by(2).collect();
+            out.push(Bend { atom, place, axes, eta, spheres, bounded: None });
+        }
+    }
+    for_each_bounded(problem, state, rho, &view, |atom, part, term| {
+        let place = view.support.binary_search(&(atom.atom as u32)).expect("an atom of the support");
+        let atom = view.atoms().nth(place).expect("an atom of the support");
+        let (axes, eta) = (vec![part.axis], vec![term.by_second]);
+        out.push(Bend { atom, place, axes, eta, spheres: Vec::new(), bounded: Some(*term) });
+    });
+    out
 }
 
 /// Adds the derivatives of a chunk's compact terms through s, through points between ends, and of what is held.
@@ -112,7 +181,7 @@ pub(super) fn add_second_terms(
     for index in 0..chunk.len() {
         let view = chunk.row(problem, state, index);
         let out = &mut local[layout.block(view.row).start - origin..layout.block(view.row).end - origin];
-        for_each_compact(problem, state, rho, &view, |atom, part, term| {
+        for Bend { atom, place, axes, eta, spheres, bounded } in bends_of(problem, state, rho, view) {
             let kind = &*problem.atoms()[atom.atom];
             let (dim, width) = (kind.dim(), kind.width());
             let point = state.point(atom.atom, view.row);
@@ -123,22 +192,20 @@ pub(super) fn add_second_terms(
             third.clear();
             third.resize(dim * dim * dim * width, 0.0);
             kind.third(point, &mut third);
-            let place = view.support.binary_search(&(atom.atom as u32)).expect("an atom of the support");
             let against = against.part(index, place);
-            let (n, eta) = (part.axes.len(), &term.by_second);
+            let n = axes.len();
             let mut bend = vec![0.0; width];
             let moves: Vec<usize> = (0..dim).filter(|c| view.pull_at(atom.slot + c).is_none()).collect();
-            let held = n == 1 && !moves.contains(&part.axes[0]);
-            if held {
-                let j = part.axes[0];
-                axpy(term.by_slope, &jet.d1[j * width..(j + 1) * width], &mut bend);
+            let j = axes[0];
+            let (by_slope, by_point) = bounded.map_or((0.0, 0.0), |term| (term.by_slope, term.by_point));
+            if !moves.contains(&j) {
+                axpy(by_slope, &jet.d1[j * width..(j + 1) * width], &mut bend);
                 for &c in &moves {
                     let at = (j * dim + c) * width;
-                    out[view.position(atom.slot + c)] +=
-                        atom.gate * term.by_slope * dot(&jet.d2[at..at + width], against);
+                    out[view.position(atom.slot + c)] += atom.gate * by_slope * dot(&jet.d2[at..at + width], against);
                 }
                 let along = &jet.d1[j * width..(j + 1) * width];
-                let axis = HeldDirection { problem, decoders, row: view.row, atom, along, gate: atom.gate };
+                let axis = HeldDirection { problem, decoders, row: view.row, atom: &atom, along, gate: atom.gate };
                 let tangent = axis.tangent(inverse);
                 let strength = problem.gate().value_slope(rho.lambda_sparse(), atom.atom);
                 let curvature = tangent.add_border(eta[0], border);
@@ -152,24 +219,26 @@ pub(super) fn add_second_terms(
                 *data += eta[0] * curvature;
                 by_rho[0] += 2.0 * strength * eta[0] * curvature;
             } else {
-                out[view.position(atom.slot + part.axes[0])] += term.by_point;
+                out[view.position(atom.slot + j)] += by_point;
             }
             for (i, weight) in eta.iter().enumerate() {
-                let pair = part.axes[i / n] * dim + part.axes[i % n];
+                let pair = axes[i / n] * dim + axes[i % n];
                 axpy(*weight, &jet.d2[pair * width..(pair + 1) * width], &mut bend);
                 for &c in &moves {
                     let at = (pair * dim + c) * width;
                     out[view.position(atom.slot + c)] += atom.gate * weight * dot(&third[at..at + width], against);
                 }
             }
-            if part.is_sphere() {
+            for first in spheres {
                 // `third` is symmetric; carrying second derivatives along the unit sphere has a curvature term beside it,
                 // -1/3 [2 delta_ab F_c - delta_bc F_a - delta_ca F_b]
-                let slope = |a: &usize| 2.0 / 3.0 * atom.gate * dot(&jet.d1[a * width..(a + 1) * width], against);
-                let slopes: Vec<f64> = part.axes.iter().map(slope).collect();
-                for (c, axis) in part.axes.iter().enumerate() {
-                    let turned = dot(&eta[c * n..(c + 1) * n], &slopes);
-                    out[view.position(atom.slot + axis)] += turned - (eta[0] + eta[3]) * slopes[c];
+                let own = [first, first + 1];
+                let slope = |a: usize| 2.0 / 3.0 * atom.gate * dot(&jet.d1[axes[a] * width..][..width], against);
+                let slopes = own.map(slope);
+                let trace: f64 = own.iter().map(|a| eta[a * (n + 1)]).sum();
+                for (c, slope) in own.iter().zip(slopes) {
+                    let turned: f64 = own.iter().zip(slopes).map(|(a, slope)| eta[c * n + a] * slope).sum();
+                    out[view.position(atom.slot + axes[*c])] += turned - trace * slope;
                 }
             }
             let by_gate = dot(&bend, against);
@@ -179,7 +248,7 @@ pub(super) fn add_second_terms(
             *data += atom.gate * by_gate;
             by_rho[0] += problem.gate().value_slope(rho.lambda_sparse(), atom.atom) * atom.gate * by_gate;
             coordinate_priors(kind, rho, atom.atom, point, |j, prior| {
-                if let Some(a) = part.axes.iter().position(|axis| *axis == j) {
+                if let Some(a) = axes.iter().position(|axis| *axis == j) {
                     let weight = eta[a * (n + 1)];
                     out[view.position(atom.slot + j)] += weight * (prior.d_curvature - prior.d_majoriser);
                     if rho.ard(atom.atom, j).is_some() {
@@ -188,7 +257,7 @@ pub(super) fn add_second_terms(
                 }
             });
             axpy(atom.gate, &bend, bends.part_mut(index, place));
-        });
+        }
     }
 
     for index in 0..chunk.len() {

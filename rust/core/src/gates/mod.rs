@@ -155,6 +155,12 @@ pub trait Gate: Send + Sync + std::fmt::Debug {
             *out += factor * self.logit_energy(k, l)[2] * v;
         }
     }
+    /// `out += factor * Hessian` over the free logits, at unit strength; rows of `out` are `stride` apart.
+    fn add_prior_hessian(&self, logits: &[f64], factor: f64, out: &mut [f64], stride: usize) {
+        for (k, &l) in logits.iter().enumerate() {
+            out[k * (stride + 1)] += factor * self.logit_energy(k, l)[2];
+        }
+    }
     /// `out[w] += factor * sum_k weights[k] d majoriser[k] / d logit[w]`, at unit strength.
     fn majoriser_adjoint(&self, logits: &[f64], factor: f64, weights: &[f64], out: &mut [f64]) {
         for (k, ((&l, weight), out)) in logits.iter().zip(weights).zip(out).enumerate() {

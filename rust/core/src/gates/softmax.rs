@@ -199,6 +199,18 @@ impl Gate for Softmax {
         }
     }
 
+    fn add_prior_hessian(&self, logits: &[f64], factor: f64, out: &mut [f64], stride: usize) {
+        let free = self.n_free(logits.len());
+        if free == 0 {
+            return;
+        }
+        let g = LogGates::new(logits, self.inverse_temperature);
+        let scale = factor * self.inverse_temperature * self.inverse_temperature;
+        for (k, row) in out.chunks_mut(stride).take(free).enumerate() {
+            row.iter_mut().take(free).enumerate().for_each(|(j, h)| *h += scale * g.hessian(k, j));
+        }
+    }
+
     fn prior_hessian_apply(&self, logits: &[f64], factor: f64, v: &[f64], out: &mut [f64]) {
         let free = self.n_free(logits.len());
         if free == 0 {
@@ -328,6 +340,11 @@ mod tests {
                 let mut column = vec![0.0; f];
                 let unit: Vec<f64> = (0..f).map(|j| f64::from(u8::from(j == w))).collect();
                 gate.prior_hessian_apply(&l, 1.0, &unit, &mut column);
+                let mut whole = vec![0.0; f * f];
+                gate.add_prior_hessian(&l, 1.0, &mut whole, f);
+                for j in 0..f {
+                    prop_assert!((whole[w * f + j] - column[j]).abs() < 1e-12);
+                }
                 let mut adjoint = vec![0.0; f];
                 let weights: Vec<f64> = (0..f).map(|j| 0.3 + j as f64).collect();
                 gate.majoriser_adjoint(&l, 1.0, &weights, &mut adjoint);

@@ -50,9 +50,6 @@ pub(super) struct RowObjective<'a> {
     /// The columns of the basis row that each of them moves.
     reach: Vec<Range<usize>>,
     prior: GatePrior,
-    /// Work over all free logits, where gates share a row.
-    unit: Vec<f64>,
-    column: Vec<f64>,
 }
 
 impl<'a> RowObjective<'a> {
@@ -78,7 +75,6 @@ impl<'a> RowObjective<'a> {
         let zeros = vec![0.0; columns.len()];
         let still = (0..solver.n_free()).filter(|k| logits.binary_search(k).is_err());
         let idle = still.map(|k| solver.closed[k]).sum();
-        let shared = if solver.gate.shares() { solver.n_free() } else { 0 };
         Self {
             solver,
             target,
@@ -99,8 +95,6 @@ impl<'a> RowObjective<'a> {
             seen: Vec::new(),
             reach: Vec::new(),
             prior: GatePrior::default(),
-            unit: vec![0.0; shared],
-            column: vec![0.0; shared],
         }
     }
 
@@ -231,14 +225,11 @@ impl<'a> RowObjective<'a> {
             out.hessian[u * (q + 1)] += precision;
             if !shares {
                 out.hessian[u * (q + 1)] += lambda * bend;
-                continue;
             }
+        }
+        if shares {
             // all free logits are variables here, in their order
-            self.unit[k] = 1.0;
-            self.column.fill(0.0);
-            solver.gate.prior_hessian_apply(&row.logits, lambda, &self.unit, &mut self.column);
-            self.unit[k] = 0.0;
-            self.column.iter().enumerate().for_each(|(v, h)| out.hessian[v * q + u] += h);
+            solver.gate.add_prior_hessian(&row.logits, lambda, &mut out.hessian, q);
         }
         if let Some(prior) = solver.gate.columns() {
             // one row moves its columns' masses by little: their prices stay

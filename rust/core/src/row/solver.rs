@@ -8,7 +8,7 @@ use crate::atoms::{hold, walls, Atom, BasisJet};
 use crate::errors::ShapeError;
 use crate::gates::{Gate, GateRow};
 use crate::linalg::{axpy, dot, product, small_backward, small_cholesky, small_forward, Op};
-use crate::priors::{coordinate_charge, coordinate_priors, Pull};
+use crate::priors::{coordinate_charge, coordinate_priors, PlacedAtom, Pull};
 use crate::rho::SaeManifoldRho;
 use crate::wire::wired;
 use ndarray::{Array2, ArrayView1};
@@ -187,73 +187,83 @@ impl RowSolver {
         let residual = self.against_residual(target, row);
         let mut gates = GateRow::default();
         self.gate.row(self.rho.lambda_sparse(), &row.logits, &row.support, &mut gates);
-        let mut total = 0.0;
+        let d: usize = row.support.iter().map(|&k| self.atoms[k as usize].dim()).sum();
+        let (mut h, mut second) = (vec![0.0; d * d], vec![0.0; d * d]);
+        // per coordinate the atom and how its part of the stacked row moves
+        let mut motions: Vec<(usize, Vec<f64>)> = Vec::with_capacity(d);
+        let mut placed = Vec::with_capacity(row.support.len());
+        let mut of_logits = 0.0;
         for (s, &k) in row.support.iter().enumerate() {
-            let (k, a) = (k as usize, gates.a[s]);
+            let (k, a, first) = (k as usize, gates.a[s], motions.len());
             let atom = &*self.atoms[k];
-            let (d, width) = (atom.dim(), atom.width());
+            let (dim, width) = (atom.dim(), atom.width());
             let point = &row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
-            let mut jet = BasisJet::new(d, width);
+            let mut jet = BasisJet::new(dim, width);
             atom.jet(point, &mut jet);
-            let own = self.offsets[k]..self.offsets[k + 1];
+            let against = &residual[self.offsets[k]..self.offsets[k + 1]];
             let pull = |axis: usize| {
                 let part = |block: &[f64], at: usize| block[at * width..(at + 1) * width].to_vec();
-                let (d1, d2) = (part(&jet.d1, axis), part(&jet.d2, axis * d + axis));
-                let length = dot(&self.own_gram_times(k, &d1), &d1);
-                let against = &residual[own.clone()];
+                let (d1, d2) = (part(&jet.d1, axis), part(&jet.d2, axis * dim + axis));
                 Pull {
                     slope: factor * a * dot(&d1, against),
-                    curvature: factor * a * a * length,
+                    curvature: factor * a * a * self.between((k, &d1), (k, &d1)),
                     second: factor * a * dot(&d2, against),
                 }
             };
-            let pulls: Vec<(usize, Pull)> =
-                walls(atom.factors(), point).map(|wall| (wall.axis, pull(wall.axis))).collect();
+            let pulls = walls(atom.factors(), point).map(|wall| (wall.axis, pull(wall.axis))).collect();
             hold(atom.factors(), point, &mut jet);
-            let mut h = vec![0.0; d * d];
-            for u in 0..d {
-                let through = self.own_gram_times(k, &jet.d1[u * width..(u + 1) * width]);
-                for v in 0..d {
-                    h[u * d + v] = factor * a * a * dot(&through, &jet.d1[v * width..(v + 1) * width]);
-                }
+            for (pair, d2) in jet.d2.chunks_exact(width).enumerate() {
+                second[(first + pair / dim) * d + first + pair % dim] = factor * a * dot(d2, against);
             }
-            let bend =
-                |pair: usize| factor * a * dot(&jet.d2[pair * width..(pair + 1) * width], &residual[own.clone()]);
-            let mut second: Vec<f64> = (0..d * d).map(bend).collect();
+            motions.extend(jet.d1.chunks_exact(width).map(|d1| (k, d1.iter().map(|v| a * v).collect())));
             coordinate_priors(atom, &self.rho, k, point, |u, term| {
-                h[u * (d + 1)] += term.stiffness();
-                second[u * (d + 1)] += term.beyond();
+                h[(first + u) * (d + 1)] += term.stiffness();
+                second[(first + u) * (d + 1)] += term.beyond();
             });
-            let charge = coordinate_charge(atom.factors(), (&h, &second), d, point, &pulls);
-            total += charge.max(least * d as f64);
+            placed.push(PlacedAtom { first, factors: atom.factors(), point, pulls });
             if !self.gate.shares() && self.n_free() > 0 {
-                let curve = self.own_gram_times(k, &jet.phi);
-                let slope = gates.da[s * gates.free + s];
-                let length = factor * dot(&curve, &jet.phi);
-                let precision = self.gate.logit_precision();
-                total += match self.gate.at_wall(k) {
-                    Some(wall) => {
-                        let lambda = self.rho.lambda_sparse();
-                        let logit = row.logits[k];
-                        let charge = if self.gate.held(k, logit) {
-                            let data = factor * wall.gate * dot(&jet.phi, &residual[own]);
-                            wall.held((data, wall.gate * wall.gate * length), lambda, precision)
-                        } else {
-                            let [_, _, bend, _] = self.gate.logit_energy(k, logit);
-                            let stiffness = slope * slope * length + precision + lambda * bend.max(0.0);
-                            wall.free(logit, stiffness)
-                        };
-                        charge.value + 0.5 * (TAU / precision).ln()
-                    }
-                    // an improper gate's closed logits have unit stiffness
-                    None => {
-                        let unit = if precision > 0.0 { precision } else { 1.0 };
-                        0.5 * (slope * slope * length / unit).ln_1p()
-                    }
-                };
+                of_logits +=
+                    self.logit_charge(factor, (k, row.logits[k]), gates.da[s * gates.free + s], &jet.phi, against);
             }
         }
-        total
+        for u in 0..d {
+            for v in 0..=u {
+                let inner = factor * self.between((motions[u].0, &motions[u].1), (motions[v].0, &motions[v].1));
+                h[u * d + v] += inner;
+                if u != v {
+                    h[v * d + u] += inner;
+                }
+            }
+        }
+        coordinate_charge(&placed, (&h, &second), d, least) + of_logits
+    }
+
+    /// What an open logit of an independent gate costs beside its energy: `slope` is that of its gate, `phi` the basis row at the
+    /// atom's point, and `against` the atom's part of B times the residual.
+    fn logit_charge(&self, factor: f64, (k, logit): (usize, f64), slope: f64, phi: &[f64], against: &[f64]) -> f64 {
+        let length = factor * self.between((k, phi), (k, phi));
+        let precision = self.gate.logit_precision();
+        let Some(wall) = self.gate.at_wall(k) else {
+            // an improper gate's closed logits have unit stiffness
+            let unit = if precision > 0.0 { precision } else { 1.0 };
+            return 0.5 * (slope * slope * length / unit).ln_1p();
+        };
+        let lambda = self.rho.lambda_sparse();
+        let charge = if self.gate.held(k, logit) {
+            let data = factor * wall.gate * dot(phi, against);
+            wall.held((data, wall.gate * wall.gate * length), lambda, precision)
+        } else {
+            let [_, _, bend, _] = self.gate.logit_energy(k, logit);
+            wall.free(logit, slope * slope * length + precision + lambda * bend.max(0.0))
+        };
+        charge.value + 0.5 * (TAU / precision).ln()
+    }
+
+    /// Inner product of the row's motions when atoms k and l have these basis rows: `x' Q_kl y`.
+    fn between(&self, (k, x): (usize, &[f64]), (l, y): (usize, &[f64])) -> f64 {
+        let own = self.offsets[l]..self.offsets[l + 1];
+        let seen = |m: usize| dot(&self.gram.row(m).to_slice().expect("standard layout")[own.clone()], y);
+        (self.offsets[k]..self.offsets[k + 1]).zip(x).map(|(m, x)| x * seen(m)).sum()
     }
 
     /// Energy of the priors of one atom's coordinate.
@@ -439,11 +449,5 @@ impl RowSolver {
             self.atoms[k].advance(t, &step[u..u + dim]);
             u += dim;
         }
-    }
-
-    /// Atom k's block of Q times x.
-    fn own_gram_times(&self, k: usize, x: &[f64]) -> Vec<f64> {
-        let own = self.offsets[k]..self.offsets[k + 1];
-        own.clone().map(|m| dot(&self.gram.row(m).to_slice().expect("standard layout")[own.clone()], x)).collect()
     }
 }

@@ -15,6 +15,7 @@
 //! `C_g (Phi_k)_j`, and of h = a^2 |gamma_j|^2 w/phi, which is no entry of H and is differentiated here. It does not move. Nor
 //! does a logit that is held at the wall of its gate, whose slope is a' <gamma, r> w/phi beside its prior's (`super::sides`).
 
+use super::held::HeldDirection;
 use super::sides::for_each_open;
 use crate::arrow::Factored;
 use crate::atoms::BasisJet;
@@ -24,7 +25,7 @@ use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{AtomView, Chunk, RowView};
 use crate::state::State;
-use ndarray::{s, Array1, Array2, ArrayView1, Axis};
+use ndarray::Array2;
 
 /// The closed axes of a row's atoms with their term; `None` where there are none.
 pub(super) fn closed_term(
@@ -306,56 +307,5 @@ pub(super) fn add_second_terms(
                 by_rho[0] += slope * atom.gate * dot(atom.phi, pulled.part(index, s));
             }
         }
-    }
-}
-
-/// A direction in which a row would move if what is held were free: along it the row's point moves by `gate along B`.
-struct HeldDirection<'a> {
-    problem: &'a Problem,
-    decoders: &'a Array2<f64>,
-    row: usize,
-    atom: &'a AtomView<'a>,
-    along: &'a [f64],
-    gate: f64,
-}
-
-/// Its curvature `h = gate^2 |along B|^2 w/phi`, with what its derivatives are made of.
-struct HeldTangent<'a> {
-    direction: HeldDirection<'a>,
-    /// `along B w/phi`.
-    tangent: Array1<f64>,
-    /// B against that.
-    seen: Vec<f64>,
-}
-
-impl<'a> HeldDirection<'a> {
-    fn tangent(self, inverse: f64) -> HeldTangent<'a> {
-        let block = self.decoders.slice(s![self.atom.rows.clone(), ..]);
-        let mut tangent = ArrayView1::from(self.along).dot(&block).insert_axis(Axis(0));
-        self.problem.weigh(self.row..self.row + 1, inverse, &mut tangent);
-        let tangent = tangent.row(0).to_owned();
-        let seen = block.dot(&tangent).to_vec();
-        HeldTangent { direction: self, tangent, seen }
-    }
-}
-
-impl HeldTangent<'_> {
-    /// `|along B|^2 w/phi`.
-    fn length(&self) -> f64 {
-        dot(self.direction.along, &self.seen)
-    }
-
-    /// `weight` times the derivative of h in a variable that `along` moves with in this way.
-    fn slope(&self, weight: f64, moves: &[f64]) -> f64 {
-        2.0 * weight * self.direction.gate * self.direction.gate * dot(moves, &self.seen)
-    }
-
-    /// Adds `weight` times the derivatives of h to those of the border, and returns h.
-    fn add_border(&self, weight: f64, border: &mut Array2<f64>) -> f64 {
-        let HeldDirection { atom, along, gate, .. } = &self.direction;
-        for (m, d) in atom.rows.clone().zip(along.iter()) {
-            border.row_mut(m).scaled_add(2.0 * weight * gate * gate * d, &self.tangent);
-        }
-        gate * gate * self.length()
     }
 }

@@ -7,6 +7,7 @@ mod compact;
 mod fellner_schall;
 mod gauge_terms;
 mod gradient;
+mod held;
 mod orbit;
 mod scale;
 mod sides;

@@ -108,7 +108,8 @@ def row(data: str, planted: list[str], X: Array, kinds: list[Atom], gate: sae_rs
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="how many draws")
+    parser.add_argument("--first", type=int, default=0, help="the seed of the first")
     known = ["circles", "noise", "lines", "small", "mixture"]
     parser.add_argument("--only", nargs="*", default=known[:3], choices=known)
     arguments = parser.parse_args()
@@ -121,7 +122,7 @@ def main() -> None:
         out.append(line)
         print(line, flush=True)
 
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first, arguments.first + arguments.seeds):
         if "noise" in arguments.only:
             add(row("noise", [], np.random.default_rng(seed).standard_normal((600, 12)), every, sae_rs.Softmax()))
         if "lines" in arguments.only:

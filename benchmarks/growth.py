@@ -1,6 +1,6 @@
 """How many atoms, and of which kinds, a dictionary grows to on planted data.
 
-    python benchmarks/growth.py [--only circles noise lines small mixture] [--seeds 1]
+    python benchmarks/growth.py [--only circles noise lines small mixture] [--seeds 1] [--first 0]
 
 The mixtures take minutes each, and have to be asked for.
 

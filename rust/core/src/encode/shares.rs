@@ -219,11 +219,16 @@ impl Encoder {
         of_logits + support.iter().map(of_atom).sum::<f64>()
     }
 
+    /// Whether no row of a support scores less than a candidate does, if there is one.
+    fn is_hopeless(&self, support: &[u32], ceiling: f64) -> bool {
+        ceiling < f64::INFINITY && self.least_score(support) >= ceiling
+    }
+
     /// Polishes a row and makes its support agree with its gates: atoms that come above the cutoff enter, atoms below it
     /// leave if the row stays settled without them. `None` where the support has become so large that its row cannot score
     /// less than `ceiling`: near the least strength a mixture of two lets all others in.
     fn settled(&self, target: &Target, row: RowState, ceiling: f64) -> Option<RowState> {
-        if self.least_score(&row.support) >= ceiling {
+        if self.is_hopeless(&row.support, ceiling) {
             return None;
         }
         let mut row = self.rows.polish(target, row, false);
@@ -242,7 +247,7 @@ impl Encoder {
                 if row.support.len() > self.rows.gate.cap() {
                     row.support.clone_from(&wanted);
                 }
-                if self.least_score(&row.support) >= ceiling {
+                if self.is_hopeless(&row.support, ceiling) {
                     return None;
                 }
                 row = self.rows.polish(target, row, false);
@@ -261,5 +266,48 @@ impl Encoder {
             row = smaller;
         }
         Some(row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::atoms::{Atom, Circle};
+    use crate::gates::{EntropyNodes, Softmax};
+    use crate::rho::SaeManifoldRho;
+    use ndarray::{Array1, Array2};
+    use proptest::prelude::*;
+    use std::f64::consts::TAU;
+    use std::sync::Arc;
+
+    const ATOMS: usize = 4;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// A row that is polished from anywhere, on whichever support, with data or without.
+        #[test]
+        fn no_row_scores_less_than_its_support_allows(
+            entries in prop::collection::vec(-1.0f64..1.0, 3 * ATOMS * 6),
+            data in prop::collection::vec(-1.5f64..1.5, 6),
+            logits in prop::collection::vec(-6.0f64..6.0, ATOMS),
+            angles in prop::collection::vec(0.0..TAU, ATOMS),
+            used in 1usize..(1 << ATOMS),
+            ln_lambda in -2.0f64..4.0,
+            weight in 0.0f64..2.0,
+        ) {
+            let nodes = EntropyNodes::new(Array2::zeros((1, ATOMS - 1)).view(), 1.0).unwrap();
+            let gate = Arc::new(Softmax::new(1.0, 0.04, None, nodes).unwrap());
+            let atoms = (0..ATOMS).map(|_| Arc::new(Circle::new(1).unwrap()) as Arc<dyn Atom>).collect();
+            let rho = SaeManifoldRho::with_per_atom_smooth(ln_lambda, vec![0.0; ATOMS], 2.0 * 0.1f64.ln());
+            let decoders = Array2::from_shape_vec((3 * ATOMS, 6), entries).unwrap();
+            let encoder = Encoder::new(atoms, gate, rho, Vec::new(), decoders).unwrap();
+            let target = encoder.rows.target(Array1::from(data).view(), weight);
+            let support: Vec<u32> = (0..ATOMS as u32).filter(|k| used >> k & 1 == 1).collect();
+            let logits = logits.iter().map(|l| l - logits[ATOMS - 1]).collect();
+            let start = RowState { logits, coords: angles, support, objective: f64::INFINITY, converged: false };
+            let row = encoder.rows.polish(&target, start, false);
+            prop_assert!(encoder.score(&target, &row) >= encoder.least_score(&row.support) - 1e-9);
+        }
     }
 }

@@ -213,23 +213,8 @@ def test_many_rows_go_on_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     model = ManifoldSAE("auto", Circle(1), max_atoms=2).fit(circles(2, 8, 240, seed=2))
     assert len(model.decoders_) == 2
     assert model.converged_
-    kept = [step.action for step in model.growth_ if step.kept]
-    # the second birth, and the same atoms from seeds where these end lower
-    assert kept in (["start", "birth", "birth", "start"], ["start", "birth", "birth", "birth", "start"])
+    assert [step.action for step in model.growth_ if step.kept] == ["start", "birth", "birth", "start"]
     assert model.gates_.shape == (240, 2)
-
-
-def test_circles_that_share_out_rows_are_found() -> None:
-    """Rows that are mixtures by softmax weights: no birth alone leads from hard clusters to two circles that mix."""
-    rng = np.random.default_rng(0)
-    planes = np.linalg.qr(rng.standard_normal((16, 4)))[0].T.reshape(2, 2, 16)
-    share, angle = rng.dirichlet([0.5, 0.5], 400), rng.uniform(0.0, 2.0 * np.pi, (400, 2))
-    points = share[..., None] * np.stack([np.cos(angle), np.sin(angle)], axis=2)
-    X = np.einsum("ncd,cdp->np", points, planes) + 0.05 * rng.standard_normal((400, 16))
-    model = ManifoldSAE("auto", Circle(1)).fit(X)
-    assert len(model.decoders_) == 2
-    assert model.score(X) > 0.95
-    assert model.evidence_ < ManifoldSAE(1, Circle(1)).fit(X).evidence_ - 100.0
 
 
 def test_duplicates_are_found_and_merged() -> None:

@@ -185,7 +185,7 @@ class Growing:
         if path.state is None:
             return self._attempt("birth", [partial(self.starts.first, atoms) for atoms in larger])
         if self._attempt("birth", self.proposals.births(path.state)):
-            if len(path.atoms) <= COLD_ATOMS:
+            if not rules.gate.exclusive and len(path.atoms) <= COLD_ATOMS:
                 # what shares a row with others is seldom one atom at first: seeds of all of them may do better
                 self._attempt("birth", [partial(self.starts.seeded, path.atoms)], hasty=False)
             return True

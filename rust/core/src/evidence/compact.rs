@@ -27,7 +27,8 @@ use crate::row::{AtomView, Chunk, RowView};
 use crate::state::State;
 use ndarray::Array2;
 
-/// The closed axes of a row's atoms with their term; `None` where there are none.
+/// The closed axes of a row's atoms with their term; `None` where their block of H is not positive definite in floating point,
+/// so that V does not exist.
 pub(super) fn closed_term(
     problem: &Problem,
     state: &State,
@@ -36,19 +37,15 @@ pub(super) fn closed_term(
 ) -> Option<(ClosedAxes, ClosedTerm)> {
     let factors = |atom: AtomView<'_>| (atom.slot, problem.atoms()[atom.atom].factors());
     let axes = ClosedAxes::new(view.atoms().map(factors));
-    if axes.is_empty() {
-        return None;
-    }
     let mut second = axes.block(view.second, view.q);
     for atom in view.atoms() {
         let point = state.point(atom.atom, view.row);
         coordinate_priors(&*problem.atoms()[atom.atom], rho, atom.atom, point, |j, prior| {
             if let Some(a) = axes.slots().position(|slot| slot == atom.slot + j) {
-                second[a * (axes.len() + 1)] += prior.beyond();
+                second[a * (axes.count() + 1)] += prior.beyond();
             }
         });
     }
-    // H was factored, so its blocks are positive definite
     let term = axes.term(&axes.block(view.curvature, view.q), &second)?;
     Some((axes, term))
 }
@@ -79,8 +76,13 @@ pub(super) fn for_each_bounded(
     }
 }
 
-/// The sum of all compact terms.
-pub(super) fn compact_total(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Factored) -> f64 {
+/// The sum of all compact terms; `None` where a row has none.
+pub(super) fn compact_total(
+    problem: &Problem,
+    state: &State,
+    rho: &SaeManifoldRho,
+    factored: &Factored,
+) -> Option<f64> {
     let lin = &factored.system.lin;
     let parts = lin.plan.map(|chunks| {
         let mut total = 0.0;
@@ -88,11 +90,11 @@ pub(super) fn compact_total(problem: &Problem, state: &State, rho: &SaeManifoldR
             let chunk = lin.chunk(problem, state, c);
             for index in 0..chunk.len() {
                 let view = chunk.row(problem, state, index);
-                total += closed_term(problem, state, rho, &view).map_or(0.0, |(_, term)| term.value);
+                total += closed_term(problem, state, rho, &view)?.1.value;
                 for_each_bounded(problem, state, rho, &view, |_, _, term| total += term.value);
             }
         }
-        total
+        Some(total)
     });
     parts.into_iter().sum()
 }

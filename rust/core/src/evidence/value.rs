@@ -135,10 +135,11 @@ impl Evidence {
             .sum();
         let scales = if problem.is_proper() { scales(problem, state, rho, factored, &used)? } else { Vec::new() };
         let permutations = ln_permutations(problem, &used);
+        let compact = if problem.is_proper() { compact_total(problem, state, rho, factored)? } else { 0.0 };
         let proper = || EvidenceParts {
             log_det: 0.5 * factored.log_det() - ln_w + 0.5 * factor.log_det(),
             orbit: -0.5 * t_factor.log_det() - ln_volume,
-            compact: compact_total(problem, state, rho, factored),
+            compact,
             unsupported: -system.lin.loss.ard_unsupported,
             constants: -0.5 * (dimension as f64 - j as f64) * ln_2pi - permutations - symmetries,
             scale: scales.iter().map(|s| s.value).sum(),

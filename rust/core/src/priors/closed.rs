@@ -89,12 +89,8 @@ impl ClosedAxes {
         Self { axes }
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.axes.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.axes.is_empty()
     }
 
     /// Their places among the row's variables.
@@ -115,7 +111,7 @@ impl ClosedAxes {
     /// The term where their block of H is `h`, and that of the exact curvature `h + s`; `None` where h is not positive
     /// definite.
     pub fn term(&self, h: &[f64], s: &[f64]) -> Option<ClosedTerm> {
-        let n = self.len();
+        let n = self.count();
         let mut factor = h.to_vec();
         if !small_cholesky(&mut factor, n) {
             return None;
@@ -150,14 +146,14 @@ impl ClosedAxes {
     }
 
     fn in_radians(&self, h: &[f64], s: &[f64]) -> Vec<f64> {
-        let n = self.len();
+        let n = self.count();
         let unit = |i: usize| self.axes[i / n].unit * self.axes[i % n].unit;
         h.iter().zip(s).enumerate().map(|(i, (h, s))| (h + s) * unit(i)).collect()
     }
 
     /// The charge of a block in radians, and its derivative.
     fn spectral(&self, k: &[f64]) -> (f64, Vec<f64>) {
-        let n = self.len();
+        let n = self.count();
         let alike = self.axes.windows(2).all(|pair| pair[0].measure == pair[1].measure);
         match (n, alike) {
             (0, _) => (0.0, Vec::new()),
@@ -171,7 +167,7 @@ impl ClosedAxes {
     }
 
     fn of_many(&self, k: &[f64]) -> (f64, Vec<f64>) {
-        let n = self.len();
+        let n = self.count();
         let (values, vectors) = symmetric_eigen(ArrayView2::from_shape((n, n), k).expect("a square block"));
         let mut kinds: Vec<Measure> = Vec::new();
         for axis in &self.axes {
@@ -268,7 +264,7 @@ mod tests {
             entries in prop::collection::vec(-1.0f64..1.0, 50), ln_size in -3.0f64..4.0, chart in 0usize..7
         ) {
             let (axes, _) = closed(CHARTS[chart]);
-            let n = axes.len();
+            let n = axes.count();
             let (h, s) = blocks(n, &entries, ln_size.exp());
             let e = 1e-5 * ln_size.exp();
             let term = axes.term(&h, &s).unwrap();
@@ -332,7 +328,7 @@ mod tests {
     fn flat_axes_contribute_nothing() {
         for charts in CHARTS {
             let (axes, d) = closed(charts);
-            let n = axes.len();
+            let n = axes.count();
             let ridge: Vec<f64> = (0..n * n).map(|i| if i % (n + 1) == 0 { 1e-9 } else { 0.0 }).collect();
             let energy: f64 = charts.iter().flat_map(|f| f.iter()).filter_map(|f| f.ln_volume()).sum();
             let cost = axes.price(&ridge, &vec![0.0; n * n], f64::NEG_INFINITY);
@@ -384,10 +380,23 @@ mod tests {
     }
 
     #[test]
+    fn a_row_without_closed_axes_has_no_charge() {
+        let (axes, _) = closed(&[&[ChartFactor::Line]]);
+        assert_eq!(axes.term(&[], &[]).unwrap().value, 0.0);
+        assert_eq!(axes.price(&[], &[], 1.0), 0.0);
+    }
+
+    #[test]
+    fn a_block_that_is_not_positive_definite_has_no_term() {
+        let (axes, _) = closed(&[&[CIRCLE], &[CIRCLE]]);
+        assert_eq!(axes.term(&[1.0, 2.0, 2.0, 1.0], &[0.0; 4]), None);
+    }
+
+    #[test]
     fn the_term_vanishes_where_the_curvature_is_strong_and_exact() {
         for charts in CHARTS {
             let (axes, _) = closed(charts);
-            let n = axes.len();
+            let n = axes.count();
             let h: Vec<f64> = (0..n * n).map(|i| if i % (n + 1) == 0 { 4e8 } else { 1e8 / n as f64 }).collect();
             let term = axes.term(&h, &vec![0.0; n * n]).unwrap();
             assert!(term.value.abs() < 1e-7, "{charts:?} {}", term.value);

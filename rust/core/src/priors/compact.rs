@@ -126,14 +126,14 @@ pub fn coordinate_charge(atoms: &[PlacedAtom<'_>], (h, s): (&[f64], &[f64]), d: 
     let closed = ClosedAxes::new(atoms.iter().map(|atom| (atom.first, atom.factors)));
     let block = closed.block(h, d);
     let price = closed.price(&block, &closed.block(s, d), least);
-    let others = d - closed.len();
+    let others = d - closed.count();
     if others == 0 {
         return price;
     }
     let half_ln_det = |mut matrix: Vec<f64>, n: usize| {
         small_cholesky(&mut matrix, n).then(|| (0..n).map(|u| matrix[u * n + u].ln()).sum::<f64>())
     };
-    let (Some(all), Some(own)) = (half_ln_det(h.to_vec(), d), half_ln_det(block, closed.len())) else {
+    let (Some(all), Some(own)) = (half_ln_det(h.to_vec(), d), half_ln_det(block, closed.count())) else {
         return f64::INFINITY;
     };
     let mut rest = all - own - 0.5 * others as f64 * TAU.ln();

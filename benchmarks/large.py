@@ -29,6 +29,7 @@ from scipy.optimize import linear_sum_assignment
 
 import sae_rs
 from sae_rs import Circle, ManifoldSAE, ThresholdGate
+from sae_rs.memory import parse_memory_budget
 
 CIRCLES, QUICK_CIRCLES = (64, 160, 4_000), (8, 24, 600)
 SHARE, AMPLITUDES, CIRCLES_NOISE = 0.2, (0.85, 1.15), 0.04
@@ -111,7 +112,7 @@ def measure_rows(n: int) -> dict[str, Any]:
         ManifoldSAE(2, Circle(1)).fit(circle_mixture(200, 8, 2, ROWS_NOISE))
         interpreter, start = peak_memory(), time.perf_counter()
         model = ManifoldSAE(ROWS_K, Circle(), memory_budget=BUDGET, progress=True).fit(np.load(path, mmap_mode="r"))
-        seconds, plan = time.perf_counter() - start, model.term_.plan()
+        seconds, plan = time.perf_counter() - start, model.term_.plan(parse_memory_budget(BUDGET))
         return {
             "n": n,
             "status": model.certificate_.status,

@@ -91,6 +91,25 @@ class TestOverlappingCircles:
         check_recovery(gate, seed)
 
 
+@slow
+class TestMoreDimensionsThanColumns:
+    def test_every_plane_is_found(self) -> None:
+        n_circles, p, n, noise = 12, 16, 1000, 0.04
+        rng = np.random.default_rng(0)
+        planes = [np.linalg.qr(rng.standard_normal((p, 2)))[0].T for _ in range(n_circles)]
+        X = noise * rng.standard_normal((n, p))
+        for row in X:
+            for k in rng.choice(n_circles, 2, replace=False):
+                angle = rng.uniform(0.0, 2.0 * np.pi)
+                row += rng.uniform(0.85, 1.15) * np.array([np.cos(angle), np.sin(angle)]) @ planes[k]
+        model = ManifoldSAE(n_circles, Circle(), ThresholdGate()).fit(X)
+        spans = [np.linalg.svd(decoder[1:3], full_matrices=False)[2] for decoder in model.decoders_]
+        cosines = np.array([[np.linalg.svd(plane @ span.T)[1].min() for span in spans] for plane in planes])
+        assert model.converged_
+        assert np.arccos(np.clip(cosines.max(axis=1), -1.0, 1.0)).max() < 0.1
+        assert len(set(cosines.argmax(axis=1))) == n_circles
+
+
 class TestEncoding:
     @pytest.mark.parametrize("gate", [IBP(), ThresholdGate()], ids=["ibp", "threshold"])
     def test_training_rows_give_the_fit(self, gate: object) -> None:

@@ -3,11 +3,13 @@
 //! Every kernel is sequential: parallelism lives one level up, over rows, where the order of
 //! summation is fixed. That is what makes results independent of the number of threads.
 
+use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt;
+use faer::linalg::evd;
 use faer::linalg::matmul::matmul;
 use faer::linalg::triangular_inverse;
-use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
+use faer::{Accum, Mat, MatMut, MatRef, Par};
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 
 /// Whether an operand enters a product as stored or transposed.
@@ -130,14 +132,24 @@ impl Cholesky {
     }
 }
 
-/// Eigenvalues (ascending) and eigenvectors (columns) of a symmetric matrix.
+/// Eigenvalues (ascending) and eigenvectors (columns) of a symmetric matrix, of which the lower triangle is read.
 pub fn symmetric_eigen(a: ArrayView2<'_, f64>) -> (Array1<f64>, Array2<f64>) {
     let n = a.nrows();
     let mat = Mat::from_fn(n, n, |i, j| a[[i, j]]);
-    let eigen = mat.self_adjoint_eigen(Side::Lower).expect("the symmetric eigenproblem of finite input converges");
-    let values = Array1::from_shape_fn(n, |i| eigen.S()[i]);
-    let vectors = Array2::from_shape_fn((n, n), |(i, j)| eigen.U()[(i, j)]);
-    (values, vectors)
+    let (mut values, mut vectors) = (Diag::<f64>::zeros(n), Mat::<f64>::zeros(n, n));
+    let req = evd::self_adjoint_evd_scratch::<f64>(n, evd::ComputeEigenvectors::Yes, Par::Seq, Default::default());
+    let mut buffer = MemBuffer::new(req);
+    evd::self_adjoint_evd(
+        mat.as_ref(),
+        values.as_mut(),
+        Some(vectors.as_mut()),
+        Par::Seq,
+        MemStack::new(&mut buffer),
+        Default::default(),
+    )
+    .expect("the symmetric eigenproblem of finite input converges");
+    let values = Array1::from_shape_fn(n, |i| values[i]);
+    (values, Array2::from_shape_fn((n, n), |(i, j)| vectors[(i, j)]))
 }
 
 /// An orthonormal basis (columns) of the span of the rows of `rows`, by Gram-Schmidt with
@@ -304,4 +316,21 @@ pub fn inner(a: &[f64], b: &[f64]) -> f64 {
 #[inline(always)]
 pub fn add_scaled(alpha: f64, x: &[f64], y: &mut [f64]) {
     y.iter_mut().zip(x).for_each(|(y, x)| *y += alpha * x);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eigenvectors_have_the_same_bits_on_any_number_of_threads() {
+        let n = 300;
+        let a = Array2::from_shape_fn((n, n), |(i, j)| ((i * j) as f64).sin() + ((i + j) as f64).cos());
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let (values, vectors) = pool.install(|| symmetric_eigen(a.view()));
+            values.iter().chain(&vectors).map(|v| v.to_bits()).collect::<Vec<_>>()
+        };
+        assert!(on(1) == on(2) && on(1) == on(3));
+    }
 }

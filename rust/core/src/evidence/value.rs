@@ -17,7 +17,7 @@ use crate::problem::{EvidenceMode, Problem};
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
 use ndarray::{s, Array2};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::f64::consts::TAU;
 
 /// The named terms of V beyond those of L.
@@ -161,7 +161,8 @@ impl Evidence {
 
 /// ln of the number of orders of interchangeable atoms: of one kind and one label.
 fn ln_permutations(problem: &Problem, used: &[bool]) -> f64 {
-    let mut counts: HashMap<(String, usize), usize> = HashMap::new();
+    // in order: a sum of logarithms is to have the same bits in every process
+    let mut counts: BTreeMap<(String, usize), usize> = BTreeMap::new();
     for (k, atom) in problem.atoms().iter().enumerate().filter(|(k, _)| used[*k]) {
         *counts.entry((atom.key(), problem.gate().label(k))).or_default() += 1;
     }

@@ -2,11 +2,12 @@
 
 use super::charts::charts;
 use super::components::{principal_scores, whiten};
+use super::overcomplete;
 use super::overlapping;
 use super::subspaces::{read_cluster, Subspace};
 use super::Guess;
 use crate::problem::Problem;
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView1};
 
 /// Open gates start at this part of what they can be: there is room to either side.
 const OPEN: f64 = 0.75;
@@ -46,19 +47,22 @@ pub(super) fn are_many(problem: &Problem) -> bool {
     overlapping::are_many(problem.n_rows(), &problem.atoms().iter().map(|a| a.seed_components()).collect::<Vec<_>>())
 }
 
-/// Guesses from independent components.
-pub(super) fn independent(problem: &Problem, random_state: u64) -> Vec<Guess> {
+/// Guesses from independent components, or where there are more of them than columns or rows, from subspaces that single rows
+/// lead to.
+pub(super) fn independent(problem: &Problem, random_state: u64, interrupted: &dyn Fn() -> bool) -> Vec<Guess> {
     let sizes: Vec<usize> = problem.atoms().iter().map(|a| a.seed_components()).collect();
     let rank = sizes.iter().sum();
     let mut scores = principal_scores(problem.data().view(), rank);
-    if scores.ncols() < rank {
-        return Vec::new();
-    }
     let all: Vec<usize> = (0..problem.n_rows()).collect();
+    let unscaled = scores.clone();
     whiten(&mut scores, &all);
     // components that are rounding of others cannot be told apart
-    if scores.columns().into_iter().any(|column| column.iter().all(|v| *v == 0.0)) {
-        return Vec::new();
+    let told_apart = |column: ArrayView1<'_, f64>| column.iter().any(|v| *v != 0.0);
+    if scores.ncols() < rank || !scores.columns().into_iter().all(told_apart) {
+        // how many dimensions a subspace has is not told by the rows that lead to it
+        let size = Some(sizes[0]).filter(|d| sizes.iter().all(|other| other == d));
+        let found = size.and_then(|d| overcomplete::components(&unscaled, (sizes.len(), d), random_state, interrupted));
+        return found.iter().map(|set| from_components(problem, set)).collect();
     }
     let sets = overlapping::components(scores.view(), &sizes, random_state);
     sets.iter().map(|set| from_components(problem, set)).collect()

@@ -12,6 +12,7 @@ mod fixed_point;
 mod geodesic;
 mod grouping;
 mod independent;
+mod overcomplete;
 mod overlapping;
 mod radii;
 mod subspaces;
@@ -57,7 +58,7 @@ pub fn seeds(
         return Ok(vec![start(problem, independent::routed(problem, routing))?.1]);
     }
     let shares = problem.gate().shares();
-    let components = if shares { Vec::new() } else { independent::independent(problem, random_state) };
+    let components = if shares { Vec::new() } else { independent::independent(problem, random_state, interrupted) };
     // where components are many enough to be told apart at once, clusters of rows have nothing to add
     let mut guesses = match problem.n_atoms() {
         1 => single(problem),

@@ -270,16 +270,26 @@ impl Moments {
     }
 }
 
-/// Radii cut where they fall apart into small and large, and scores scaled by the large ones.
+impl Component {
+    /// Scores and radii relative to those of the active rows; `None` where there are none.
+    pub(super) fn new(y: ArrayView2<'_, f64>, active: Vec<bool>) -> Option<Self> {
+        let radius = radii(y);
+        let mut large: Vec<f64> = radius.iter().zip(&active).filter(|(_, on)| **on).map(|(r, _)| *r).collect();
+        large.sort_by(f64::total_cmp);
+        let typical = *large.get(large.len() / 2).filter(|r| **r > 0.0)?;
+        Some(Self { scores: &y / typical, radius: radius / typical, active })
+    }
+}
+
+fn radii(y: ArrayView2<'_, f64>) -> Array1<f64> {
+    y.rows().into_iter().map(|r| (r.dot(&r) / y.ncols() as f64).sqrt()).collect()
+}
+
+/// Radii cut where they fall apart into small and large.
 fn component(y: ArrayView2<'_, f64>) -> Component {
-    let d = y.ncols() as f64;
-    let radius: Array1<f64> = y.rows().into_iter().map(|r| (r.dot(&r) / d).sqrt()).collect();
+    let radius = radii(y);
     let cut = cut_between(&radius);
-    let active: Vec<bool> = radius.iter().map(|r| *r > cut).collect();
-    let mut large: Vec<f64> = radius.iter().copied().filter(|r| *r > cut).collect();
-    large.sort_by(f64::total_cmp);
-    let typical = large[large.len() / 2];
-    Component { scores: &y / typical, radius: radius / typical, active }
+    Component::new(y, radius.iter().map(|r| *r > cut).collect()).expect("something is above the cut")
 }
 
 /// The value between two classes of numbers of largest variance between them; something is always above it.

@@ -1,0 +1,131 @@
+//! First guesses for atoms whose subspaces, all of one size, have more dimensions together than the data, and of which a row uses
+//! few.
+//!
+//! No rotation makes components of such atoms independent. But each is still a local optimum of the fourth moment, and a row's
+//! fixed point of it is almost always one of the atoms that the row uses (`candidates`). Sparse coding of all rows then tells
+//! which candidates are needed, and each is fitted to what the others leave of the rows that use it (`coding`).
+
+mod candidates;
+mod coding;
+
+use super::overlapping::Component;
+use super::subspaces::rows_by_length;
+use candidates::candidates;
+use coding::Dictionary;
+use ndarray::{Array2, Axis};
+
+/// Rows that subspaces are learnt from, at least; and rows for each atom.
+const ROWS: usize = 4096;
+const ROWS_AN_ATOM: usize = 64;
+/// Bound on sweeps of coding and fitting; what is left after a few is for the fit itself.
+const SWEEPS: usize = 16;
+/// Sweeps before the least needed subspaces go, and the part of them that stays in each sweep.
+const ALL_STAY: usize = 2;
+const STAY: f64 = 0.8;
+/// A sweep that changes the noise by less, with as many subspaces as wanted, is the last.
+const SETTLED: f64 = 1e-3;
+/// The part of the rows' variance that is noise, before any of it is explained.
+const FIRST_NOISE: f64 = 0.3;
+
+/// `count` components of d dimensions from the scores of centred rows on all their principal components (n x r); `None` when
+/// interrupted, or where there are too few rows or columns to tell.
+pub(super) fn components(
+    scores: &Array2<f64>,
+    (count, d): (usize, usize),
+    random_state: u64,
+    interrupted: &dyn Fn() -> bool,
+) -> Option<Vec<Component>> {
+    let (n, r) = scores.dim();
+    let stride = n.div_ceil(ROWS.max(ROWS_AN_ATOM * count));
+    let sample: Vec<usize> = rows_by_length(scores).into_iter().step_by(stride).collect();
+    if 2 * d > r || sample.len() <= r {
+        return None;
+    }
+    let rows = scores.select(Axis(0), &sample);
+    let found = candidates(&rows, (count, d), random_state, interrupted)?;
+    let found = learnt(&rows, found, (count, d), interrupted)?.read(scores);
+    (found.len() == count).then_some(found)
+}
+
+/// The `count` subspaces that explain the rows with the fewest of them a row.
+fn learnt(
+    rows: &Array2<f64>,
+    found: Vec<Array2<f64>>,
+    (count, d): (usize, usize),
+    interrupted: &dyn Fn() -> bool,
+) -> Option<Dictionary> {
+    let square = rows.iter().map(|v| v * v).sum::<f64>() / rows.len() as f64;
+    let mut dictionary = Dictionary::new(found, d, FIRST_NOISE * square);
+    for sweep in 0..SWEEPS {
+        if interrupted() {
+            return None;
+        }
+        let before = dictionary.noise;
+        let mut code = dictionary.code(rows.view());
+        dictionary.fit(&mut code);
+        let settled = dictionary.len() == count && (dictionary.noise - before).abs() < SETTLED * before;
+        if sweep >= ALL_STAY {
+            if settled {
+                break;
+            }
+            dictionary.keep(&code, count.max((STAY * dictionary.len() as f64) as usize));
+        }
+        dictionary.fill(&code, count);
+    }
+    let code = dictionary.code(rows.view());
+    dictionary.keep(&code, count);
+    Some(dictionary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::components::principal_scores;
+    use super::*;
+    use crate::linalg::{product, Op};
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    /// Unit circles in random planes of p channels, `used` of them a row.
+    fn circles(n: usize, p: usize, k: usize, used: usize) -> (Array2<f64>, Vec<Vec<bool>>) {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        // a sum of uniform numbers is near enough to normal
+        let mut unit = |d: usize| {
+            let v: Vec<f64> = (0..d).map(|_| (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0).collect();
+            let length = v.iter().map(|v| v * v).sum::<f64>().sqrt();
+            v.into_iter().map(|v| v / length).collect::<Vec<_>>()
+        };
+        let frame = |own: Vec<f64>| candidates::orthonormal(Array2::from_shape_vec((2, p), own).unwrap()).unwrap();
+        let frames: Vec<Array2<f64>> = (0..k).map(|_| frame(unit(2 * p))).collect();
+        let mut rows = Array2::zeros((n, p));
+        let mut on = vec![vec![false; n]; k];
+        for i in 0..n {
+            for step in 0..used {
+                // every circle is beside every other one
+                let own = (i + step * (1 + (i / k) % (k - 1))) % k;
+                let point = Array2::from_shape_vec((1, 2), unit(2)).unwrap();
+                let mut row = rows.row_mut(i);
+                row += &product((point.view(), Op::Plain), (frames[own].view(), Op::Plain)).row(0);
+                on[own][i] = true;
+            }
+            let noise = unit(p);
+            rows.row_mut(i).iter_mut().zip(noise).for_each(|(v, e)| *v += 0.1 * e);
+        }
+        (rows, on)
+    }
+
+    #[test]
+    fn more_circles_than_half_the_columns_are_told_apart() {
+        let (rows, on) = circles(1500, 32, 20, 2);
+        let found = components(&principal_scores(rows.view(), 32), (20, 2), 0, &|| false).unwrap();
+        let agreement = |c: &Component, truth: &[bool]| c.active.iter().zip(truth).filter(|(a, b)| a == b).count();
+        let best = |truth: &Vec<bool>| found.iter().map(|c| agreement(c, truth)).max().unwrap();
+        let worst = on.iter().map(best).min().unwrap();
+        assert!(worst > 1470, "{worst}");
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_search() {
+        let (rows, _) = circles(400, 12, 8, 2);
+        assert!(components(&principal_scores(rows.view(), 12), (8, 2), 0, &|| true).is_none());
+    }
+}

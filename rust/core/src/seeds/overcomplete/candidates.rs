@@ -27,7 +27,8 @@ const LONGEST: f64 = 2.0;
 /// Subspaces that share more of their dimensions are one.
 const SAME: f64 = 0.8;
 
-/// Distinct subspaces (orthonormal rows, d x r), the most pronounced first, where `count` are wanted; `None` when interrupted.
+/// Distinct subspaces (orthonormal rows, d x r), the most pronounced first, where `count` are wanted; `None` when interrupted, or where the rows have
+/// too few dimensions.
 pub(super) fn candidates(
     rows: &Array2<f64>,
     (count, d): (usize, usize),
@@ -35,6 +36,10 @@ pub(super) fn candidates(
     interrupted: &dyn Fn() -> bool,
 ) -> Option<Vec<Array2<f64>>> {
     let z = whitened(rows);
+    // two of them have to fit in
+    if z.ncols() < 2 * d {
+        return None;
+    }
     let stride = rows.nrows().div_ceil(STARTS_AN_ATOM * count);
     let starts: Vec<usize> = (0..rows.nrows()).step_by(stride).collect();
     let search = Search { z: z.view(), rows: rows.view(), d };
@@ -135,7 +140,7 @@ impl Search<'_> {
     fn around(&self, u: ArrayView2<'_, f64>, rng: &mut ChaCha8Rng) -> Option<Array2<f64>> {
         let (n, q) = self.z.dim();
         // one more than wanted: the last converge slowly
-        let m = (self.d + 1).min(q);
+        let m = self.d + 1;
         let along = product((self.z, Op::Plain), (u, Op::Transposed));
         let fourth = along.iter().map(|c| c.powi(4)).sum::<f64>() / n as f64;
         let mut basis = Array2::from_shape_simple_fn((m, q), || rng.random::<f64>() - 0.5);
@@ -156,7 +161,7 @@ impl Search<'_> {
             basis = product((vectors.view(), Op::Transposed), (next.view(), Op::Plain));
         }
         // eigenvalues ascend
-        orthonormal(basis.slice(s![m - self.d.min(m).., ..]).to_owned())
+        orthonormal(basis.slice(s![1.., ..]).to_owned())
     }
 
     /// A subspace of whitened rows in the channels of the rows themselves.

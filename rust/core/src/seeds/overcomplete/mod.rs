@@ -38,7 +38,7 @@ pub(super) fn components(
     let (n, r) = scores.dim();
     let stride = n.div_ceil(ROWS.max(ROWS_AN_ATOM * count));
     let sample: Vec<usize> = rows_by_length(scores).into_iter().step_by(stride).collect();
-    if 2 * d > r || sample.len() <= r {
+    if sample.len() <= r {
         return None;
     }
     let rows = scores.select(Axis(0), &sample);
@@ -121,6 +121,18 @@ mod tests {
         let best = |truth: &Vec<bool>| found.iter().map(|c| agreement(c, truth)).max().unwrap();
         let worst = on.iter().map(best).min().unwrap();
         assert!(worst > 1470, "{worst}");
+    }
+
+    #[test]
+    fn rows_of_too_few_dimensions_have_none() {
+        let (rows, _) = circles(300, 8, 6, 2);
+        for kept in [0, 1, 3] {
+            let flat = Array2::from_shape_fn(rows.dim(), |(i, c)| if c < kept { rows[[i, c]] } else { 0.0 });
+            assert!(components(&principal_scores(flat.view(), 8), (6, 2), 0, &|| false).is_none());
+        }
+        assert!(
+            components(&principal_scores(rows.slice(ndarray::s![..8, ..]).view(), 8), (6, 2), 0, &|| false).is_none()
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ import sae_rs
 from planted import NOISE, fitted_mean, fitted_one, fitted_two, one_circle, two_circles
 from sae_rs import Circle, ConvergenceWarning, ManifoldSAE, Softmax
 from sae_rs.diagnostics import _extrapolated
+from sae_rs.training import inverse_to_rounding
 from sae_rs.validation import check_random_state
 
 X, ANGLE = one_circle()
@@ -233,6 +234,15 @@ class TestCurve:
         at = np.column_stack([np.ones_like(grid), np.cos(grid), np.sin(grid)])
         expected = np.sqrt(np.diag(at @ covariance @ at.T))
         np.testing.assert_allclose(model.curve(0).sd, expected, rtol=1e-10)
+
+    def test_a_precision_that_is_rounding_has_a_covariance(self) -> None:
+        turn = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0]
+        precision = (turn * np.array([1e18, 1e10, 1.0, -100.0])) @ turn.T
+        covariance = inverse_to_rounding(precision)
+        values = np.linalg.eigvalsh(covariance)
+        largest = 1.0 / (np.finfo(float).eps * 1e18)
+        assert 0.01 * largest < values[-1] < 1.01 * largest
+        assert values[0] > -1e-12 * largest
 
 
 class TestSummary:

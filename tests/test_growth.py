@@ -284,3 +284,8 @@ def test_what_it_cannot_be_combined_with(options: dict[str, Any], message: str) 
     X = np.random.default_rng(0).standard_normal((50, 8))
     with pytest.raises(ValueError, match=message):
         ManifoldSAE(**{"n_atoms": "auto", **options}).fit(X)
+
+
+def test_places_of_atoms_need_a_given_number() -> None:
+    with pytest.raises(ValueError, match=r"n_atoms='auto' needs ungated=\(\), .* got ungated=\(1,\)"):
+        ManifoldSAE("auto", Circle(1), ThresholdGate(ungated=(1,))).fit(np.zeros((9, 3)))

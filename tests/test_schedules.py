@@ -261,6 +261,9 @@ class TestConcentration:
         assert far.sparsity_start(logits, support) == -2.0
         for gate in (IBP(learnable=False), IBP(ungated=(0, 1, 2, 3))):
             assert gate.sparsity_start(logits, support) == 0.0
+        # a concentration that is fixed is looked for nowhere else
+        assert IBP().sparsity_detours
+        assert not IBP(learnable=False).sparsity_detours
 
     @pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
     def test_fits_converge(self, alpha: float) -> None:

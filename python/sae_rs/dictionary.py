@@ -209,7 +209,9 @@ class FittedDictionary:
         n_points = check_integer(n_points, "n_points", 1)
         grid = atom.grid_over(n_points, self.coords_[k][self.support_[:, k]])
         basis = _core.basis(atom.spec(), grid)
-        sd = np.sqrt(np.einsum("gm,mn,gn->g", basis, self._training.covariances[k], basis))
+        variance = np.einsum("gm,mn,gn->g", basis, self._training.covariances[k], basis)
+        # a variance far below the covariance's largest is a difference of larger numbers
+        sd = np.sqrt(np.maximum(variance, 0.0))
         return Curve(grid, self.mean_ + decode_atom(atom, self.decoders_[k], grid), sd)
 
     def summary(self) -> str:

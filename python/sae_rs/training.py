@@ -114,8 +114,7 @@ def summarise_training(
         precision = grams[k] / dispersion + decoder_precision(
             roughness[k], float(smoothness[k]), dispersion, mean_variance
         )
-        inverse = np.linalg.inv(precision)
-        covariances.append(0.5 * (inverse + inverse.T))
+        covariances.append(inverse_to_rounding(precision))
     return TrainingSummary(1.0 - residual / total, shares / total, covariances, views, view_rows, edf)
 
 
@@ -173,3 +172,13 @@ def metric_explained_variance(
             residual = residual - gates[rows, k, None] * decode_atom(atom, decoders[k], coords[k][rows])
         left += float(w[rows] @ whitened_squares(residual, factors[rows]))
     return 1.0 - left / total if total > 0.0 else float("nan")
+
+
+def inverse_to_rounding(precision: FloatArray) -> FloatArray:
+    """Inverse (M, M) of a precision whose smallest eigenvalues may be rounding of its largest, and count as that much.
+
+    Positive definite where an inverse of the matrix as it is would have eigenvalues of either sign.
+    """
+    values, vectors = np.linalg.eigh(precision)
+    inverse = (vectors / np.maximum(values, np.finfo(np.float64).eps * values[-1])) @ vectors.T
+    return np.asarray(0.5 * (inverse + inverse.T))

@@ -85,8 +85,9 @@ class IBP(TemperedGate):
         """The coupling of a column's rows can outweigh their curvature, and then V does not exist.
 
         It does so in a range of concentrations: far below every mass is likely at some cost, far above none costs much.
+        One that is fixed stays where it is.
         """
-        return (-1.0, 1.0, -2.0, 2.0, -3.0, 3.0)
+        return (-1.0, 1.0, -2.0, 2.0, -3.0, 3.0) if self.learnable else ()
 
     def sparsity_start(self, logits: FloatArray, support: NDArray[np.bool_]) -> float:
         """Where a learnable α starts: where the masses of a seed's columns are likeliest, not far from `alpha`."""

@@ -120,8 +120,8 @@ def check_growth(evidence: object, rho: object, gate: Gate) -> None:
         )
     if gate.routing is not None:
         raise ValueError("n_atoms='auto' cannot be combined with frozen routing, which says how many atoms there are")
-    if getattr(gate, "ungated", ()):
+    if ungated := getattr(gate, "ungated", ()):
         raise ValueError(
             "n_atoms='auto' needs ungated=(), since atoms are named by their places in a dictionary of given size,"
-            f" got ungated={gate.ungated!r}"
+            f" got ungated={ungated!r}"
         )

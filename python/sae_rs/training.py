@@ -175,10 +175,11 @@ def metric_explained_variance(
 
 
 def inverse_to_rounding(precision: FloatArray) -> FloatArray:
-    """Inverse (M, M) of a precision whose smallest eigenvalues may be rounding of its largest, and count as that much.
+    """Inverse (M, M) of a precision in whose own units, 1 on the diagonal, small eigenvalues may be rounding.
 
-    Positive definite where an inverse of the matrix as it is would have eigenvalues of either sign.
+    Those count as that much: the inverse of the matrix as it is would have eigenvalues of either sign.
     """
-    values, vectors = np.linalg.eigh(precision)
+    unit = np.sqrt(np.diag(precision))
+    values, vectors = np.linalg.eigh(precision / np.outer(unit, unit))
     inverse = (vectors / np.maximum(values, np.finfo(np.float64).eps * values[-1])) @ vectors.T
-    return np.asarray(0.5 * (inverse + inverse.T))
+    return np.asarray(0.5 * (inverse + inverse.T) / np.outer(unit, unit))

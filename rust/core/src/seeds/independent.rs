@@ -47,14 +47,14 @@ pub(super) fn are_many(problem: &Problem) -> bool {
     overlapping::are_many(problem.n_rows(), &problem.atoms().iter().map(|a| a.seed_components()).collect::<Vec<_>>())
 }
 
-/// Guesses from independent components, or where there are more of them than columns or rows, from subspaces that single rows
-/// lead to.
-pub(super) fn independent(problem: &Problem, random_state: u64, interrupted: &dyn Fn() -> bool) -> Vec<Guess> {
+/// Guesses from independent components, and whether the data have as many as the atoms need; where they have fewer, from subspaces
+/// that single rows lead to, which are not sure to be the atoms'.
+pub(super) fn independent(problem: &Problem, random_state: u64, interrupted: &dyn Fn() -> bool) -> (Vec<Guess>, bool) {
     let sizes: Vec<usize> = problem.atoms().iter().map(|a| a.seed_components()).collect();
     let rank = sizes.iter().sum();
-    let mut scores = principal_scores(problem.data().view(), rank);
+    let unscaled = principal_scores(problem.data().view(), rank);
+    let mut scores = unscaled.clone();
     let all: Vec<usize> = (0..problem.n_rows()).collect();
-    let unscaled = scores.clone();
     whiten(&mut scores, &all);
     // components that are rounding of others cannot be told apart
     let told_apart = |column: ArrayView1<'_, f64>| column.iter().any(|v| *v != 0.0);
@@ -62,10 +62,10 @@ pub(super) fn independent(problem: &Problem, random_state: u64, interrupted: &dy
         // how many dimensions a subspace has is not told by the rows that lead to it
         let size = Some(sizes[0]).filter(|d| sizes.iter().all(|other| other == d));
         let found = size.and_then(|d| overcomplete::components(&unscaled, (sizes.len(), d), random_state, interrupted));
-        return found.iter().map(|set| from_components(problem, set)).collect();
+        return (found.iter().map(|set| from_components(problem, set)).collect(), false);
     }
     let sets = overlapping::components(scores.view(), &sizes, random_state);
-    sets.iter().map(|set| from_components(problem, set)).collect()
+    (sets.iter().map(|set| from_components(problem, set)).collect(), true)
 }
 
 /// A guess for gates that are given (n x K): each atom's subspace is that of the rows which use it most.

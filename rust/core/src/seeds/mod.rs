@@ -58,11 +58,14 @@ pub fn seeds(
         return Ok(vec![start(problem, independent::routed(problem, routing))?.1]);
     }
     let shares = problem.gate().shares();
-    let components = if shares { Vec::new() } else { independent::independent(problem, random_state, interrupted) };
+    let (components, complete) = match shares {
+        true => (Vec::new(), false),
+        false => independent::independent(problem, random_state, interrupted),
+    };
     // where components are many enough to be told apart at once, clusters of rows have nothing to add
     let mut guesses = match problem.n_atoms() {
         1 => single(problem),
-        _ if !components.is_empty() && independent::are_many(problem) => Vec::new(),
+        _ if complete && independent::are_many(problem) => Vec::new(),
         _ => clustered(problem, n_init, random_state, interrupted),
     };
     if !shares {

@@ -7,6 +7,7 @@
 //! the atoms', or none near some of them.
 
 use super::super::components::whiten;
+use super::shorten;
 use crate::linalg::{product, symmetric_eigen, Op};
 use ndarray::{s, Array2, ArrayView2, Axis};
 use rand::{RngExt, SeedableRng};
@@ -22,13 +23,10 @@ const ALONE: usize = 12;
 const AROUND: usize = 10;
 /// A step that turns no direction by more than about a degree is the last.
 const SETTLED: f64 = 1e-4;
-/// Rows longer than so many times the median count as of that length: a few outliers make fourth moments of their own.
-const LONGEST: f64 = 2.0;
 /// Subspaces that share more of their dimensions are one.
 const SAME: f64 = 0.8;
 
-/// Distinct subspaces (orthonormal rows, d x r), the most pronounced first, where `count` are wanted; `None` when interrupted, or where the rows have
-/// too few dimensions.
+/// Distinct subspaces (orthonormal rows, d x r), the most pronounced first, where `count` are wanted; `None` when interrupted.
 pub(super) fn candidates(
     rows: &Array2<f64>,
     (count, d): (usize, usize),
@@ -36,10 +34,6 @@ pub(super) fn candidates(
     interrupted: &dyn Fn() -> bool,
 ) -> Option<Vec<Array2<f64>>> {
     let z = whitened(rows);
-    // two of them have to fit in
-    if z.ncols() < 2 * d {
-        return None;
-    }
     let stride = rows.nrows().div_ceil(STARTS_AN_ATOM * count);
     let starts: Vec<usize> = (0..rows.nrows()).step_by(stride).collect();
     let search = Search { z: z.view(), rows: rows.view(), d };
@@ -69,26 +63,13 @@ fn shared(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
     inner.iter().map(|v| v * v).sum::<f64>() / a.nrows() as f64
 }
 
-/// Principal scores of unit variance, without those that are rounding, long rows shortened.
+/// Principal scores of unit variance, long rows shortened.
 fn whitened(rows: &Array2<f64>) -> Array2<f64> {
     let all: Vec<usize> = (0..rows.nrows()).collect();
-    let shorten = |z: &mut Array2<f64>| {
-        let lengths: Vec<f64> = z.rows().into_iter().map(|row| row.dot(&row).sqrt()).collect();
-        let mut sorted = lengths.clone();
-        sorted.sort_by(f64::total_cmp);
-        let longest = LONGEST * sorted[sorted.len() / 2];
-        for (mut row, length) in z.rows_mut().into_iter().zip(lengths) {
-            if length > longest && longest > 0.0 {
-                row *= longest / length;
-            }
-        }
-    };
     let mut z = rows.clone();
-    shorten(&mut z);
     whiten(&mut z, &all);
     shorten(&mut z);
-    let kept: Vec<usize> = (0..z.ncols()).filter(|&c| z.column(c).iter().any(|v| *v != 0.0)).collect();
-    Array2::from_shape_fn((z.nrows(), kept.len()), |(i, c)| z[[i, kept[c]]])
+    z
 }
 
 struct Found {

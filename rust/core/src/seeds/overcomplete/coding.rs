@@ -1,7 +1,7 @@
 //! Rows as sums of points in few subspaces, and the subspaces that fit them.
 //!
 //! A row takes subspaces one after the other, each time the one that explains most of what is left, while that is more than a
-//! projection of noise onto d dimensions is with a probability of 1/K (`chi^2_d` exceeds `d + 2 sqrt(d x) + 2 x` with a probability of
+//! projection of noise onto d dimensions is with a probability of 1/K, with K subspaces at that time (`chi^2_d` exceeds `d + 2 sqrt(d x) + 2 x` with a probability of
 //! at most e^-x: Laurent and Massart, Annals of Statistics 28, 2000). All its parts are solved again each time. A subspace is then
 //! turned into the leading one of what the others leave of its rows.
 
@@ -15,7 +15,7 @@ use rayon::prelude::*;
 const CHUNK: usize = 256;
 /// Steps to the leading subspace of a sweep, from where it was: sweeps do the rest.
 const TURNS: usize = 4;
-/// Least noise relative to the rows' mean square: below it is rounding.
+/// Least noise of rows of unit mean square: below it is rounding.
 const LEAST_NOISE: f64 = 1e-12;
 
 /// Subspaces, and the variance of what they do not explain in each channel.
@@ -160,9 +160,8 @@ impl Dictionary {
             }
         }
         let explained: usize = code.rows.iter().map(|row| row.values.len()).sum();
-        let least = LEAST_NOISE * self.noise;
         let rest: f64 = code.left.iter().map(|v| v * v).sum();
-        self.noise = (rest / (code.left.len() - explained) as f64).max(least);
+        self.noise = (rest / (code.left.len() - explained) as f64).max(LEAST_NOISE);
         code.gain = self.gain(&code.rows);
     }
 
@@ -187,7 +186,7 @@ impl Dictionary {
         self.subspaces.extend(worst.into_iter().filter_map(|(_, i)| around(&code.left, i, self.d)).take(wanting));
     }
 
-    /// Components of all rows (n x r), those that explain most first; without those that no row uses.
+    /// Components of all rows (n x r), those that explain most first. One that no row uses gets the row that would most.
     pub(super) fn read(&self, rows: &Array2<f64>) -> Vec<Component> {
         let code = self.code(rows.view());
         let of = |k: usize| {
@@ -199,6 +198,11 @@ impl Dictionary {
                     scores.row_mut(i).iter_mut().zip(values).for_each(|(to, v)| *to = *v);
                     active[i] = true;
                 }
+            }
+            if !active.contains(&true) {
+                let length = |i: usize| scores.row(i).dot(&scores.row(i));
+                let nearest = (0..active.len()).max_by(|&a, &b| length(a).total_cmp(&length(b)))?;
+                active[nearest] = true;
             }
             Component::new(scores.view(), active)
         };

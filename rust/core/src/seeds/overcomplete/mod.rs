@@ -8,6 +8,7 @@
 mod candidates;
 mod coding;
 
+use super::components::whiten;
 use super::overlapping::Component;
 use super::subspaces::rows_by_length;
 use candidates::candidates;
@@ -24,7 +25,7 @@ const ALL_STAY: usize = 2;
 const STAY: f64 = 0.8;
 /// A sweep that changes the noise by less, with as many subspaces as wanted, is the last.
 const SETTLED: f64 = 1e-3;
-/// The part of the rows' variance that is noise, before any of it is explained.
+/// The part of the rows' variance, one, that is noise before any of it is explained.
 const FIRST_NOISE: f64 = 0.3;
 
 /// `count` components of d dimensions from the scores of centred rows on all their principal components (n x r); `None` when
@@ -35,16 +36,49 @@ pub(super) fn components(
     random_state: u64,
     interrupted: &dyn Fn() -> bool,
 ) -> Option<Vec<Component>> {
+    let scores = in_their_unit(scores)?;
     let (n, r) = scores.dim();
     let stride = n.div_ceil(ROWS.max(ROWS_AN_ATOM * count));
-    let sample: Vec<usize> = rows_by_length(scores).into_iter().step_by(stride).collect();
-    if sample.len() <= r {
+    let sample: Vec<usize> = rows_by_length(&scores).into_iter().step_by(stride).collect();
+    // two subspaces have to fit in
+    if sample.len() <= r || r < 2 * d {
         return None;
     }
-    let rows = scores.select(Axis(0), &sample);
+    let mut rows = scores.select(Axis(0), &sample);
+    shorten(&mut rows);
     let found = candidates(&rows, (count, d), random_state, interrupted)?;
-    let found = learnt(&rows, found, (count, d), interrupted)?.read(scores);
+    let found = learnt(&rows, found, (count, d), interrupted)?.read(&scores);
     (found.len() == count).then_some(found)
+}
+
+/// Scores of unit mean square, without the columns that are rounding of others; `None` where all are.
+fn in_their_unit(scores: &Array2<f64>) -> Option<Array2<f64>> {
+    let mut whitened = scores.clone();
+    let all: Vec<usize> = (0..scores.nrows()).collect();
+    whiten(&mut whitened, &all);
+    let kept: Vec<usize> = (0..scores.ncols()).filter(|&c| whitened.column(c).iter().any(|v| *v != 0.0)).collect();
+    let largest = kept.iter().flat_map(|&c| scores.column(c)).fold(0.0f64, |m, v| m.max(v.abs()));
+    if largest == 0.0 {
+        return None;
+    }
+    let mut own = Array2::from_shape_fn((scores.nrows(), kept.len()), |(i, c)| scores[[i, kept[c]]] / largest);
+    let unit = (own.iter().map(|v| v * v).sum::<f64>() / own.len() as f64).sqrt();
+    own /= unit;
+    Some(own)
+}
+
+/// Rows longer than so many times the median get that length: a few outliers make subspaces of their own.
+fn shorten(rows: &mut Array2<f64>) {
+    const LONGEST: f64 = 2.0;
+    let lengths: Vec<f64> = rows.rows().into_iter().map(|row| row.dot(&row).sqrt()).collect();
+    let mut sorted = lengths.clone();
+    sorted.sort_by(f64::total_cmp);
+    let longest = LONGEST * sorted[sorted.len() / 2];
+    for (mut row, length) in rows.rows_mut().into_iter().zip(lengths) {
+        if length > longest && longest > 0.0 {
+            row *= longest / length;
+        }
+    }
 }
 
 /// The `count` subspaces that explain the rows with the fewest of them a row.
@@ -54,8 +88,7 @@ fn learnt(
     (count, d): (usize, usize),
     interrupted: &dyn Fn() -> bool,
 ) -> Option<Dictionary> {
-    let square = rows.iter().map(|v| v * v).sum::<f64>() / rows.len() as f64;
-    let mut dictionary = Dictionary::new(found, d, FIRST_NOISE * square);
+    let mut dictionary = Dictionary::new(found, d, FIRST_NOISE);
     for sweep in 0..SWEEPS {
         if interrupted() {
             return None;
@@ -121,6 +154,28 @@ mod tests {
         let best = |truth: &Vec<bool>| found.iter().map(|c| agreement(c, truth)).max().unwrap();
         let worst = on.iter().map(best).min().unwrap();
         assert!(worst > 1470, "{worst}");
+    }
+
+    #[test]
+    fn an_outlier_a_factor_and_columns_of_zeros_change_little() {
+        let (mut rows, on) = circles(1500, 32, 20, 2);
+        rows.row_mut(7).mapv_inplace(|v| 100.0 * v);
+        rows.mapv_inplace(|v| 1e60 * v);
+        let wide = Array2::from_shape_fn((1500, 40), |(i, c)| if c < 32 { rows[[i, c]] } else { 0.0 });
+        let found = components(&principal_scores(wide.view(), 40), (20, 2), 0, &|| false).unwrap();
+        let agreement = |c: &Component, truth: &[bool]| c.active.iter().zip(truth).filter(|(a, b)| a == b).count();
+        let best = |truth: &Vec<bool>| found.iter().map(|c| agreement(c, truth)).max().unwrap();
+        let worst = on.iter().map(best).min().unwrap();
+        assert!(worst > 1470, "{worst}");
+    }
+
+    #[test]
+    fn there_are_as_many_as_wanted() {
+        let (rows, _) = circles(600, 16, 10, 2);
+        for count in [12, 17, 24] {
+            let found = components(&principal_scores(rows.view(), 16), (count, 2), 0, &|| false).unwrap();
+            assert_eq!(found.len(), count);
+        }
     }
 
     #[test]

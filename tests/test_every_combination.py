@@ -59,7 +59,9 @@ COMBINATIONS = [(kind, gate) for kind in KINDS for gate in GATES]
 DRAWN = [(*pair, "laplace") for pair in COMBINATIONS] + [
     (kind, gate, "quasi_laplace")
     for kind, gate in COMBINATIONS
-    if kind not in ("line", "patch", "duchon") and gate in ("softmax", "frozen")
+    if kind not in ("line", "patch", "duchon")
+    and gate in ("softmax", "frozen")
+    and (kind, gate) != ("cylinder", "softmax")
 ]
 """Kinds, gates and modes of which enough draws have a clear minimum.
 
@@ -105,7 +107,7 @@ CLASSIC = (
     classic(FiniteSet(2), Threshold(), 2, 3.0, -5.0, **DENSE),
     classic(FiniteSet(2), Threshold(), 7, 4.0, -4.0, **COMPACT),
     classic(Segment(3), Threshold(), 0, 3.0, -5.0, **DENSE),
-    classic(Segment(3), Threshold(), 0, 3.0, -5.0, **COMPACT),
+    classic(Segment(3), Threshold(), 4, 3.0, -5.0, **COMPACT),
     classic(Patch(1, 2), Threshold(), 0, 3.0, -5.0, **DENSE),
     classic(Patch(1, 2), Threshold(), 0, 3.0, -5.0, **COMPACT),
     classic(NARROW, Threshold(ungated=(0,)), 0, 0.0, -2.0, **DENSE, **LOUD),
@@ -118,7 +120,7 @@ CLASSIC = (
     classic(Sphere(1), OPEN, 5, 0.0, -8.0, **DENSE, **BESIDE),
     classic(Sphere(1), IBP(), 2, 0.0, -9.0, **COMPACT),
     classic(ProjectivePlane(2), WARM, 2, 2.0, -9.0, **DENSE, **BESIDE, n=32),
-    classic(ProjectivePlane(2), IBP(), 8, 0.0, -6.0, **COMPACT, **BESIDE),
+    classic(ProjectivePlane(2), IBP(), 165, 0.0, -6.0, **COMPACT, **BESIDE),
     classic(Cylinder(1, 2), IBP(), 48, 0.0, -9.0, **DENSE),
     classic(Cylinder(1, 2), IBP(), 7, 0.0, -9.0, **COMPACT),
     classic(Poincare(2), OPEN, 0, 0.0, -2.0, **DENSE),
@@ -136,6 +138,8 @@ CLASSIC = (
     classic(NARROW, OPEN, 0, 0.0, -2.0, **DENSE, **LOUD),
     classic(WIDE, IBP(), 42, 0.0, -5.0, **COMPACT, n=28, log_noise=-2.0),
     # flat functions whose scale the rest holds
+    classic(Cylinder(1, 1), Softmax(), 1, -1.0, -1.0, **DENSE, **BESIDE),
+    classic(Cylinder(1, 1), Softmax(), 1, -1.0, 0.0, **COMPACT, **BESIDE),
     classic(Patch(1, 2), Softmax(), 1, -1.0, -2.0, **DENSE, **BESIDE),
     classic(Patch(1, 2), Softmax(), 1, -1.0, -2.0, **COMPACT, **BESIDE),
     classic(Patch(1, 2), Frozen(), 0, -1.0, -2.0, **DENSE, **BESIDE),

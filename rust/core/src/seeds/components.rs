@@ -1,4 +1,4 @@
-//! Principal components: what every first guess is read from.
+//! Principal components, and orthonormal rows: what every first guess is read from.
 
 use crate::linalg::{product, symmetric_eigen, Op};
 use ndarray::{Array2, ArrayView2};
@@ -39,4 +39,22 @@ pub fn whiten(scores: &mut Array2<f64>, rows: &[usize]) {
         let factor = if scale > ROUNDING * largest { 1.0 / scale } else { 0.0 };
         column.mapv_inplace(|v| v * factor);
     }
+}
+
+/// The orthonormal rows nearest to some rows; `None` where these are dependent to rounding.
+pub fn orthonormal(rows: Array2<f64>) -> Option<Array2<f64>> {
+    /// Relative size of a square that is rounding.
+    const DEPENDENT: f64 = 1e-14;
+    let square = product((rows.view(), Op::Plain), (rows.view(), Op::Transposed));
+    let (values, vectors) = symmetric_eigen(square.view());
+    let largest = values.iter().copied().fold(0.0, f64::max);
+    if !(largest > 0.0 && largest.is_finite()) || values.iter().any(|v| *v <= DEPENDENT * largest) {
+        return None;
+    }
+    let mut scaled = vectors.clone();
+    for (mut column, value) in scaled.columns_mut().into_iter().zip(&values) {
+        column /= value.sqrt();
+    }
+    let root = product((scaled.view(), Op::Plain), (vectors.view(), Op::Transposed));
+    Some(product((root.view(), Op::Plain), (rows.view(), Op::Plain)))
 }

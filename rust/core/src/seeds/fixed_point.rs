@@ -4,7 +4,8 @@
 //! `-exp(-y^2/2)` has no such rows. Its fixed point `w <- E[x g(w'x)] - E[g'(w'x)] w` for all components at once, made orthogonal
 //! again after each step, is Hyvarinen's FastICA (IEEE Transactions on Neural Networks 10, 1999).
 
-use crate::linalg::{product, symmetric_eigen, Op};
+use super::components::orthonormal;
+use crate::linalg::{product, Op};
 use ndarray::{Array2, ArrayView2};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -18,7 +19,8 @@ const SETTLED: f64 = 1e-4;
 pub(super) fn components_alone(whitened: ArrayView2<'_, f64>, random_state: u64) -> Vec<Vec<f64>> {
     let (n, d) = whitened.dim();
     let mut rng = ChaCha8Rng::seed_from_u64(random_state);
-    let mut w = orthogonal(Array2::from_shape_simple_fn((d, d), || rng.random::<f64>() - 0.5));
+    let start = Array2::from_shape_simple_fn((d, d), || rng.random::<f64>() - 0.5);
+    let mut w = orthonormal(start).unwrap_or_else(|| Array2::eye(d));
     for _ in 0..STEPS {
         let mut y = product((whitened, Op::Plain), (w.view(), Op::Transposed));
         let mut slopes = vec![0.0; d];
@@ -33,7 +35,7 @@ pub(super) fn components_alone(whitened: ArrayView2<'_, f64>, random_state: u64)
         for ((mut row, own), slope) in next.rows_mut().into_iter().zip(w.rows()).zip(&slopes) {
             row.scaled_add(-slope, &own);
         }
-        let next = orthogonal(next);
+        let Some(next) = orthonormal(next) else { break };
         let turned = next.rows().into_iter().zip(w.rows()).map(|(a, b)| 1.0 - a.dot(&b).abs()).fold(0.0, f64::max);
         w = next;
         if turned < SETTLED {
@@ -43,16 +45,4 @@ pub(super) fn components_alone(whitened: ArrayView2<'_, f64>, random_state: u64)
     let y = product((w.view(), Op::Plain), (whitened, Op::Transposed));
     debug_assert_eq!(y.dim(), (d, n));
     y.rows().into_iter().map(|row| row.to_vec()).collect()
-}
-
-/// The orthogonal matrix nearest to one: `(W W')^-1/2 W`.
-fn orthogonal(w: Array2<f64>) -> Array2<f64> {
-    let square = product((w.view(), Op::Plain), (w.view(), Op::Transposed));
-    let (values, vectors) = symmetric_eigen(square.view());
-    let mut scaled = vectors.clone();
-    for (mut column, value) in scaled.columns_mut().into_iter().zip(values) {
-        column /= value.max(f64::MIN_POSITIVE).sqrt();
-    }
-    let root = product((scaled.view(), Op::Plain), (vectors.view(), Op::Transposed));
-    product((root.view(), Op::Plain), (w.view(), Op::Plain))
 }

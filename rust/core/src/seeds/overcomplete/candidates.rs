@@ -3,10 +3,10 @@
 //! In whitened rows z the map `u <- E[(u'z)^3 z] - 3 u`, started at a row, climbs the fourth moment of one direction; it ends in
 //! the subspace of an atom that the row uses, and any direction of a circle's plane is as good as any other. The rows that lie along
 //! u are those that use the atom, so `E[(u'z)^2 z z'] - 2/3 E[(u'z)^4] u u' - I` has eigenvalues of one size in its subspace, if it has no
-//! preferred direction there, and is zero in others where rows are Gaussian. They are a start for sparse coding: the fourth moment of all d directions at once has its optima farther from
-//! the atoms', or none near some of them.
+//! preferred direction there, and is zero in others where rows are Gaussian. They are a start for sparse coding: the fourth
+//! moment of all d directions at once has its optima farther from the atoms', or none near some of them.
 
-use super::super::components::whiten;
+use super::super::components::{orthonormal, whiten};
 use super::shorten;
 use crate::linalg::{product, symmetric_eigen, Op};
 use ndarray::{s, Array2, ArrayView2, Axis};
@@ -167,22 +167,4 @@ fn unit_rows(u: &mut Array2<f64>) {
             row /= length;
         }
     }
-}
-
-/// The orthonormal rows nearest to some rows; `None` where these are dependent to rounding.
-pub(super) fn orthonormal(rows: Array2<f64>) -> Option<Array2<f64>> {
-    /// Relative size of a square that is rounding.
-    const DEPENDENT: f64 = 1e-14;
-    let square = product((rows.view(), Op::Plain), (rows.view(), Op::Transposed));
-    let (values, vectors) = symmetric_eigen(square.view());
-    let largest = values.iter().copied().fold(0.0, f64::max);
-    if !(largest > 0.0 && largest.is_finite()) || values.iter().any(|v| *v <= DEPENDENT * largest) {
-        return None;
-    }
-    let mut scaled = vectors.clone();
-    for (mut column, value) in scaled.columns_mut().into_iter().zip(&values) {
-        column /= value.sqrt();
-    }
-    let root = product((scaled.view(), Op::Plain), (vectors.view(), Op::Transposed));
-    Some(product((root.view(), Op::Plain), (rows.view(), Op::Plain)))
 }

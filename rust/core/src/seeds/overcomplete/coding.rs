@@ -5,8 +5,8 @@
 //! at most e^-x: Laurent and Massart, Annals of Statistics 28, 2000). All its parts are solved again each time. A subspace is then
 //! turned into the leading one of what the others leave of its rows.
 
+use super::super::components::orthonormal;
 use super::super::overlapping::Component;
-use super::candidates::orthonormal;
 use crate::linalg::{axpy, dot, product, small_backward, small_cholesky, small_forward, symmetric_eigen, Op};
 use ndarray::{concatenate, s, Array2, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;

@@ -3,6 +3,7 @@
 use crate::errors::ShapeError;
 use ndarray::ArrayView2;
 use std::cmp::Ordering;
+use std::ops::Range;
 
 /// How a row's logits are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,7 +11,7 @@ enum Logits {
     /// One position per active atom.
     Compact,
     /// All free logits of the row, active or not.
-    Dense { free: usize },
+    Dense,
 }
 
 /// The variables of every row: logits first, then the coordinates of its active atoms.
@@ -19,6 +20,8 @@ enum Logits {
 #[derive(Clone, Debug, PartialEq)]
 pub struct SaeRowLayout {
     logits: Logits,
+    /// The atoms whose logits are free, where each row has all of them.
+    free: Vec<u32>,
     coord_dims: Vec<usize>,
     coord_offsets_full: Vec<usize>,
     /// Row i's active atoms are `atoms[row_start[i]..row_start[i + 1]]`, sorted.
@@ -32,7 +35,7 @@ pub struct SaeRowLayout {
 
 impl SaeRowLayout {
     fn build(
-        logits: Logits,
+        (logits, free): (Logits, usize),
         may_be_empty: bool,
         rows: impl Iterator<Item = Vec<u32>>,
         coord_dims: Vec<usize>,
@@ -41,6 +44,7 @@ impl SaeRowLayout {
         let n_atoms = coord_dims.len();
         let mut out = Self {
             logits,
+            free: (0..free as u32).collect(),
             coord_dims,
             coord_offsets_full,
             row_start: vec![0],
@@ -59,7 +63,7 @@ impl SaeRowLayout {
             }
             let mut position = match logits {
                 Logits::Compact => active.len(),
-                Logits::Dense { free } => free,
+                Logits::Dense => free,
             };
             for &k in &active {
                 out.starts.push(position as u32);
@@ -94,7 +98,7 @@ impl SaeRowLayout {
         if coord_dims.len() != coord_offsets_full.len() {
             return Err(ShapeError::shape("coord_offsets_full", &[coord_offsets_full.len()], &[coord_dims.len()]));
         }
-        Self::build(Logits::Compact, false, lists.into_iter(), coord_dims, coord_offsets_full)
+        Self::build((Logits::Compact, 0), false, lists.into_iter(), coord_dims, coord_offsets_full)
     }
 
     /// As [`Self::from_active_atoms`], with all `free` logits of each row kept whichever atoms are active.
@@ -104,7 +108,7 @@ impl SaeRowLayout {
         coord_dims: Vec<usize>,
     ) -> Result<Self, ShapeError> {
         let offsets = Self::default_offsets(free, &coord_dims);
-        Self::build(Logits::Dense { free }, false, lists, coord_dims, offsets)
+        Self::build((Logits::Dense, free), false, lists, coord_dims, offsets)
     }
 
     /// As [`Self::with_dense_logits`], where a row may also use no atom at all.
@@ -114,7 +118,13 @@ impl SaeRowLayout {
         coord_dims: Vec<usize>,
     ) -> Result<Self, ShapeError> {
         let offsets = Self::default_offsets(free, &coord_dims);
-        Self::build(Logits::Dense { free }, true, lists, coord_dims, offsets)
+        Self::build((Logits::Dense, free), true, lists, coord_dims, offsets)
+    }
+
+    /// As [`Self::from_active_atoms`], where a row may also use no atom at all.
+    pub fn with_open_logits(lists: impl Iterator<Item = Vec<u32>>, coord_dims: Vec<usize>) -> Result<Self, ShapeError> {
+        let offsets = Self::default_offsets(coord_dims.len(), &coord_dims);
+        Self::build((Logits::Compact, 0), true, lists, coord_dims, offsets)
     }
 
     /// Per row, the `cap` largest `|a_ik|` that also exceed `relative_cutoff` times that row's own peak; the largest
@@ -249,6 +259,45 @@ impl SaeRowLayout {
         &self.atoms[self.row_start[i]..self.row_start[i + 1]]
     }
 
+    /// Where row i's active atoms stand among those of all rows.
+    pub fn entries(&self, i: usize) -> Range<usize> {
+        self.row_start[i]..self.row_start[i + 1]
+    }
+
+    /// Number of active atoms of all rows.
+    pub fn n_active(&self) -> usize {
+        self.atoms.len()
+    }
+
+    /// Whether a row has logits of its active atoms only.
+    pub fn is_compact(&self) -> bool {
+        self.logits == Logits::Compact
+    }
+
+    /// The atoms of row i's logits, with which its block begins.
+    pub fn logit_atoms(&self, i: usize) -> &[u32] {
+        match self.logits {
+            Logits::Compact => self.active_atoms(i),
+            Logits::Dense => &self.free,
+        }
+    }
+
+    /// Where row i's logits stand among those of all rows.
+    pub fn logits(&self, i: usize) -> Range<usize> {
+        match self.logits {
+            Logits::Compact => self.entries(i),
+            Logits::Dense => i * self.free.len()..(i + 1) * self.free.len(),
+        }
+    }
+
+    /// Number of logits of all rows.
+    pub fn n_logits(&self) -> usize {
+        match self.logits {
+            Logits::Compact => self.n_active(),
+            Logits::Dense => self.n_rows() * self.free.len(),
+        }
+    }
+
     /// Where each active atom's coordinates begin in row i's block.
     pub fn coord_starts(&self, i: usize) -> &[u32] {
         &self.starts[self.row_start[i]..self.row_start[i + 1]]
@@ -260,7 +309,7 @@ impl SaeRowLayout {
     }
 
     /// Row i's block when all blocks are laid end to end.
-    pub fn block(&self, i: usize) -> std::ops::Range<usize> {
+    pub fn block(&self, i: usize) -> Range<usize> {
         self.block_start[i]..self.block_start[i + 1]
     }
 
@@ -293,7 +342,7 @@ impl SaeRowLayout {
         }
         out.fill(0.0);
         match self.logits {
-            Logits::Dense { free } => out[..free].copy_from_slice(&compact[..free]),
+            Logits::Dense => out[..self.free.len()].copy_from_slice(&compact[..self.free.len()]),
             Logits::Compact => {
                 for (position, &k) in self.active_atoms(i).iter().enumerate() {
                     out[k as usize] = compact[position];
@@ -376,6 +425,16 @@ mod tests {
         let lists = vec![vec![4, 1], vec![0], vec![2, 4], vec![3], vec![]];
         let layout = SaeRowLayout::with_independent_logits(lists.into_iter(), 0, vec![1; 6]).unwrap();
         assert_eq!(layout.groups(), [vec![0], vec![1, 2, 4], vec![3], vec![5]]);
+    }
+
+    #[test]
+    fn rows_have_their_open_logits_or_all() {
+        let lists = || vec![vec![2, 0], vec![], vec![1]].into_iter();
+        let open = SaeRowLayout::with_open_logits(lists(), vec![1, 1, 2]).unwrap();
+        assert_eq!((open.logit_atoms(0), open.logits(2), open.n_logits()), (&[0, 2][..], 2..3, 3));
+        assert_eq!((open.coord_starts(0), open.row_q_active(1), open.len()), (&[2, 3][..], 0, 7));
+        let all = SaeRowLayout::with_independent_logits(lists(), 3, vec![1, 1, 2]).unwrap();
+        assert_eq!((all.logit_atoms(1), all.logits(2), all.n_logits()), (&[0, 1, 2][..], 6..9, 9));
     }
 
     #[test]

@@ -549,6 +549,24 @@ def test_missing_support_means_every_atom() -> None:
     assert bare.criterion_as_atoms(core_rho(rho)) == term.criterion_as_atoms(core_rho(rho))
 
 
+def test_what_a_row_does_not_use_of_a_threshold_gate_is_not_there() -> None:
+    """Closed logits and their coordinates change nothing; where they are asked for, they are at rest."""
+    problem, state, rho = Recipe((Circle(1), Sphere(1), Line()), THRESHOLD, full_support=False, seed=9).build()
+    other = Recipe(problem.atoms, THRESHOLD, n=problem.n_rows, seed=10).build().state
+    logits = np.where(state.support, state.logits, other.logits - 7.0)
+    coords = tuple(np.where(state.support[:, [k]], t, other.coords[k]) for k, t in enumerate(state.coords))
+    term = core_term(problem, state)
+    assert core_term(problem, replace(state, logits=logits, coords=coords)).criterion_as_atoms(
+        core_rho(rho)
+    ) == term.criterion_as_atoms(core_rho(rho))
+    found = term.evaluate(core_rho(rho), tol=INNER_TOL, gradient=False).term
+    rest = np.asarray(found.logits)[~state.support]
+    slope = THRESHOLD.charges(np.full(3, rest[0]))[1][0] * np.exp(rho.log_lambda_sparse)
+    assert len(rest)
+    assert (rest == rest[0]).all()
+    assert abs(slope + THRESHOLD.logit_precision * rest[0]) < 1e-12
+
+
 def test_order_of_rho() -> None:
     _, _, rho = Recipe((Circle(1), Torus(1), Line()), ard=(True, False, True), seed=6).build()
     np.testing.assert_array_equal(np.asarray(core_rho(rho).to_flat()), rho.to_flat())

@@ -188,7 +188,9 @@ class Variables:
 
     def own(self, i: int) -> NDArray[np.int_]:
         """The variables of row i: its logits, then its coordinates."""
-        return np.concatenate([self.logit[i][self.free[i]], *[self.coord[k][i] for k in np.flatnonzero(self.support[i])]])
+        return np.concatenate(
+            [self.logit[i][self.free[i]], *[self.coord[k][i] for k in np.flatnonzero(self.support[i])]]
+        )
 
     def row(self, i: int) -> NDArray[np.int_]:
         """Every variable row i depends on: its own, then the whole border."""

@@ -17,7 +17,7 @@ pub fn accumulators(n_rows: usize, bytes: usize) -> usize {
     /// Accumulators of all segments together stay below this.
     const BUDGET: usize = 256 << 20;
     let affordable = (BUDGET / bytes.max(1)).max(1);
-    n_rows.div_ceil(CHUNK_ROWS).max(1).min(MAX_SEGMENTS).min(affordable)
+    n_rows.div_ceil(CHUNK_ROWS).clamp(1, MAX_SEGMENTS).min(affordable)
 }
 
 /// The fixed division of rows into chunks and of chunks into segments.

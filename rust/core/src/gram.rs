@@ -254,7 +254,7 @@ mod tests {
             columns.push(from..from + width);
         }
         let layout =
-            SaeRowLayout::with_independent_logits(supports.to_vec().into_iter(), 0, vec![1; widths.len()]).unwrap();
+            SaeRowLayout::with_independent_logits(supports.iter().cloned(), 0, vec![1; widths.len()]).unwrap();
         let whole = Arc::new(GramShape { columns: columns.clone(), pairs: None });
         let pairs = Some(Pairs::new(&columns, layout.met()));
         let blocks = Arc::new(GramShape { columns: columns.clone(), pairs });

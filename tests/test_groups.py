@@ -24,6 +24,11 @@ CASES = {
     "a large group and a small one": ([(0, 1), (2,)], 10, 400, 40),
 }
 """Atoms of the rows in turn, harmonics, rows, columns."""
+# with 1056 basis functions only what rows use together is held of their Gram matrix
+MANY_ATOMS = {
+    "many pairs": ([(k, k + 1) for k in range(0, 32, 2)], 16, 160, 4),
+    "a long chain": ([(k, k + 1) for k in range(31)], 16, 155, 3),
+}
 LARGEST = {"three groups": 10 * 10, "each alone": 3 * 3, "a chain": 9 * 9}
 """Variables of the largest group: stacked basis functions times channels."""
 
@@ -72,3 +77,19 @@ def test_the_plan_counts_the_largest_group(name: str) -> None:
     plan = term_of(*CASES[name]).plan()
     assert plan["elimination"] == "complement"
     assert plan["dense_size"] == LARGEST[name]
+
+
+@pytest.mark.parametrize("name", MANY_ATOMS)
+def test_many_atoms_have_the_same_numbers(name: str) -> None:
+    term = term_of(*MANY_ATOMS[name])
+    rho = strengths(term.n_atoms, sparse=-4.0, noise=0.05)
+    found = term.evaluate(rho, tol=INNER_TOL, max_inner=500, elimination="complement")
+    assert found.inner.status == "converged"
+    dual, estimated = (
+        found.term.evaluate(rho, max_inner=0, elimination=e, gradient=e == "dual") for e in ("dual", "stochastic")
+    )
+    assert abs(dual.value - found.value) < AGREEMENT * abs(found.value)
+    np.testing.assert_allclose(dual.gradient, found.gradient, atol=1e-6 * np.abs(found.gradient).max())
+    assert estimated.standard_error is not None
+    # Student's t with seven degrees of freedom is beyond five once in seven hundred draws
+    assert abs(estimated.value - found.value) < 5.0 * estimated.standard_error

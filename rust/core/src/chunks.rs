@@ -12,6 +12,14 @@ pub const CHUNK_ROWS: usize = 128;
 /// in the same order on any number of threads and processes.
 const MAX_SEGMENTS: usize = 32;
 
+/// Number of segments that rows are shared out in, each with accumulators of so many bytes.
+pub fn accumulators(n_rows: usize, bytes: usize) -> usize {
+    /// Accumulators of all segments together stay below this.
+    const BUDGET: usize = 256 << 20;
+    let affordable = (BUDGET / bytes.max(1)).max(1);
+    n_rows.div_ceil(CHUNK_ROWS).clamp(1, MAX_SEGMENTS).min(affordable)
+}
+
 /// The fixed division of rows into chunks and of chunks into segments.
 #[derive(Clone, Debug)]
 pub struct Chunks {
@@ -24,11 +32,8 @@ pub struct Chunks {
 impl Chunks {
     /// `accumulator_bytes` is the size of one segment's accumulators; large ones mean fewer segments.
     pub fn new(n: usize, accumulator_bytes: usize, team: Option<&Team>) -> Self {
-        /// Accumulators of all segments together stay below this.
-        const ACCUMULATOR_BUDGET: usize = 256 << 20;
         let n_chunks = n.div_ceil(CHUNK_ROWS).max(1);
-        let affordable = (ACCUMULATOR_BUDGET / accumulator_bytes.max(1)).max(1);
-        let count = n_chunks.min(MAX_SEGMENTS).min(affordable);
+        let count = accumulators(n, accumulator_bytes);
         let segments = (0..count).map(|s| s * n_chunks / count..(s + 1) * n_chunks / count).collect();
         Self { n, segments, team: team.cloned() }
     }

@@ -107,7 +107,7 @@ impl State {
             let Some(old) = self.frames.of(k).cloned() else { continue };
             let lin = linearise(problem, &self, rho, crate::arrow::Frame::span(problem, &self, true))?;
             let rows = problem.rows_of(k);
-            let gram = lin.gram.slice(s![rows.clone(), rows.clone()]);
+            let gram = lin.gram.own(k);
             let mut decoder = self.decoder(problem, k).to_owned();
             // what the rows ask of this atom: sum_i w_i/phi phi_i e_i'
             let moment = gram.dot(&decoder) - lin.border_gradient.slice(s![rows.clone(), ..]);

@@ -3,7 +3,9 @@
 use crate::errors::ShapeError;
 use ndarray::ArrayView2;
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// How a row's logits are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,20 @@ pub struct SaeRowLayout {
     starts: Vec<u32>,
     /// Where each row's block begins when all blocks are laid end to end.
     block_start: Vec<usize>,
+    /// What the supports say of atoms, found when it is first asked for.
+    by_atom: OnceLock<ByAtom>,
+}
+
+/// The rows that use each atom, and the atoms that rows use together.
+#[derive(Clone, Debug, PartialEq)]
+struct ByAtom {
+    /// Atom k's rows are `rows[start[k]..start[k + 1]]`, in order.
+    start: Vec<usize>,
+    rows: Vec<u32>,
+    /// Where the atom's coordinates begin in each of them, when all blocks are laid end to end.
+    coords: Vec<usize>,
+    /// Atoms before it that some row uses with it, in order.
+    met: Vec<Vec<u32>>,
 }
 
 impl SaeRowLayout {
@@ -51,6 +67,7 @@ impl SaeRowLayout {
             atoms: Vec::new(),
             starts: Vec::new(),
             block_start: vec![0],
+            by_atom: OnceLock::new(),
         };
         for (row, mut active) in rows.enumerate() {
             active.sort_unstable();
@@ -231,9 +248,9 @@ impl SaeRowLayout {
             }
             k
         }
-        for i in 0..self.n_rows() {
-            for pair in self.active_atoms(i).windows(2) {
-                let (a, b) = (find(&mut root, pair[0] as usize), find(&mut root, pair[1] as usize));
+        for (k, met) in self.met().iter().enumerate() {
+            for &with in met {
+                let (a, b) = (find(&mut root, k), find(&mut root, with as usize));
                 root[a.max(b)] = a.min(b);
             }
         }
@@ -244,6 +261,46 @@ impl SaeRowLayout {
         }
         groups.retain(|group| !group.is_empty());
         groups
+    }
+
+    fn by_atom(&self) -> &ByAtom {
+        self.by_atom.get_or_init(|| {
+            let n_atoms = self.coord_dims.len();
+            let mut start = vec![0; n_atoms + 1];
+            self.atoms.iter().for_each(|&k| start[k as usize + 1] += 1);
+            (0..n_atoms).for_each(|k| start[k + 1] += start[k]);
+            let mut next = start.clone();
+            let (mut rows, mut coords) = (vec![0; self.atoms.len()], vec![0; self.atoms.len()]);
+            let mut met: Vec<HashSet<u32>> = vec![HashSet::new(); n_atoms];
+            for i in 0..self.n_rows() {
+                let support = self.active_atoms(i);
+                for (s, (&k, &at)) in support.iter().zip(self.coord_starts(i)).enumerate() {
+                    let place = &mut next[k as usize];
+                    rows[*place] = u32::try_from(i).expect("fewer than 2^32 rows");
+                    coords[*place] = self.block_start[i] + at as usize;
+                    *place += 1;
+                    met[k as usize].extend(&support[..s]);
+                }
+            }
+            let sorted = |met: HashSet<u32>| {
+                let mut met: Vec<u32> = met.into_iter().collect();
+                met.sort_unstable();
+                met
+            };
+            ByAtom { start, rows, coords, met: met.into_iter().map(sorted).collect() }
+        })
+    }
+
+    /// The rows that use an atom, in order, with where its coordinates begin among all rows' variables.
+    pub fn users(&self, k: usize) -> impl ExactSizeIterator<Item = (usize, usize)> + '_ {
+        let by_atom = self.by_atom();
+        let own = by_atom.start[k]..by_atom.start[k + 1];
+        by_atom.rows[own.clone()].iter().map(|&row| row as usize).zip(by_atom.coords[own].iter().copied())
+    }
+
+    /// For each atom those before it that some row uses with it, in order.
+    pub fn met(&self) -> &[Vec<u32>] {
+        &self.by_atom().met
     }
 
     pub fn coord_dims(&self) -> &[usize] {
@@ -435,6 +492,17 @@ mod tests {
         assert_eq!((open.coord_starts(0), open.row_q_active(1), open.len()), (&[2, 3][..], 0, 7));
         let all = SaeRowLayout::with_independent_logits(lists(), 3, vec![1, 1, 2]).unwrap();
         assert_eq!((all.logit_atoms(1), all.logits(2), all.n_logits()), (&[0, 1, 2][..], 6..9, 9));
+    }
+
+    #[test]
+    fn users_are_the_rows_that_use_an_atom() {
+        let lists = vec![vec![2, 0], vec![], vec![2], vec![1, 2]];
+        let layout = SaeRowLayout::with_independent_logits(lists.into_iter(), 3, vec![1, 1, 2]).unwrap();
+        let users = |k| layout.users(k).collect::<Vec<_>>();
+        assert_eq!(users(0), [(0, 3)]);
+        assert_eq!(users(1), [(3, 17)]);
+        assert_eq!(users(2), [(0, 4), (2, 12), (3, 18)]);
+        assert_eq!(layout.met(), [vec![], vec![], vec![0, 1]]);
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod evidence;
 mod exchange;
 mod frames;
 mod gates;
+mod gram;
 mod interval;
 mod jets;
 mod layout;

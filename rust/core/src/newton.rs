@@ -10,7 +10,6 @@
 //! can only lower L.
 
 use crate::arrow::{conjugate_gradients, steps_exactly, Elimination, Ending, Factored, Step, System};
-use crate::linalg::Cholesky;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{Columns, RowSolver};
@@ -369,14 +368,12 @@ impl Solver<'_> {
     /// For fixed logits and coordinates L is quadratic in the decoders, with Hessian `G (x) I`: one solve minimises it, and
     /// its gain `1/2 <g, G^-1 g>` is known before it is taken. Taken when it is at least `least_gain`.
     fn polished(&self, mut state: State, system: System, least_gain: f64) -> Option<(State, System)> {
-        let &Self { problem, .. } = self;
+        let &Self { problem, rho, .. } = self;
         // with a metric, or in frames of their own, decoders are not one linear system for all channels
         if problem.metric().is_some() || (!state.frames.is_empty() && problem.n_atoms() > 1) {
             return Some((state, system));
         }
-        let gram = Cholesky::new(system.lin.gram.view())?;
-        let mut step = system.lin.border_gradient.clone();
-        gram.solve(&mut step.view_mut());
+        let step = system.decoder_step(problem, &state, rho, &|| false)?;
         let gain = 0.5 * step.iter().zip(&system.lin.border_gradient).map(|(s, g)| s * g).sum::<f64>();
         if gain.is_nan() || gain < least_gain {
             return Some((state, system));

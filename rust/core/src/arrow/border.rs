@@ -35,7 +35,7 @@ impl Border {
         let outside = if full.is_empty() || frame.complement == 0 {
             None
         } else {
-            let factor = Cholesky::new(gram.select(Axis(0), &full).select(Axis(1), &full).view())?;
+            let factor = Cholesky::new(gram.among(&full).view())?;
             let place = |a: &usize| rows.binary_search(a).expect("rows of the group");
             Some((full.iter().map(place).collect(), factor))
         };

@@ -80,7 +80,7 @@ impl DecodersFirst {
         nulls: Nulls,
         system: &System,
     ) -> Option<Self> {
-        let gram = Cholesky::new(system.lin.gram.view())?;
+        let gram = Cholesky::new(system.lin.gram.whole().view())?;
         let rows = stack(problem, state, rho, system);
         let gauge: Vec<Array2<f64>> = system
             .gauge(curvature)

@@ -55,6 +55,7 @@ impl ArrowSchur {
             columns: lin.columns.terms.iter().map(|t| (t.slope, Vec::new())).collect(),
         };
         let own_border = lin.border_gram(problem);
+        let own_border = own_border.whole();
         let mut start = 0;
         for (a, b) in (0..m).flat_map(|a| (0..m).map(move |b| (a, b))) {
             (0..p).for_each(|c| out.hbb[[a * p + c, b * p + c]] = own_border[[a, b]]);

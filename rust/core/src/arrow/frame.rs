@@ -41,6 +41,11 @@ impl Group {
         stacked.select(Axis(0), &self.rows)
     }
 
+    /// Puts them back.
+    pub fn put(&self, own: &Array2<f64>, stacked: &mut Array2<f64>) {
+        self.rows.iter().zip(own.rows()).for_each(|(&a, row)| stacked.row_mut(a).assign(&row));
+    }
+
     /// Where some of its stacked rows are within the group.
     pub fn places(&self, rows: &[usize]) -> Vec<usize> {
         rows.iter().map(|a| self.rows.binary_search(a).expect("rows of the group")).collect()
@@ -92,6 +97,11 @@ impl Frame {
         Self { groups, group_of, reduced, complement: p - rank }
     }
 
+    /// Whether its channels are all of the output's, as they are.
+    pub fn is_full(&self) -> bool {
+        matches!(&self.groups[..], [Group { basis: None, .. }])
+    }
+
     /// Number of channels r.
     pub fn rank(&self) -> usize {
         self.reduced.ncols()
@@ -132,7 +142,7 @@ impl Frame {
 
     /// Splits stacked border columns (M x p) into their part in the frame (M x r) and the rest (M x p).
     pub fn split(&self, border: &Array2<f64>) -> (Array2<f64>, Option<Array2<f64>>) {
-        if let [Group { basis: None, .. }] = &self.groups[..] {
+        if self.is_full() {
             return (border.clone(), None);
         }
         let mut inside = Array2::zeros((border.nrows(), self.rank()));
@@ -153,7 +163,7 @@ impl Frame {
 
     /// Back from the frame to all channels.
     pub fn lift(&self, inside: &Array2<f64>) -> Array2<f64> {
-        if let [Group { basis: None, .. }] = &self.groups[..] {
+        if self.is_full() {
             return inside.clone();
         }
         let mut border = Array2::zeros((inside.nrows(), self.rank() + self.complement));

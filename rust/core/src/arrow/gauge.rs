@@ -5,6 +5,7 @@
 //! flat direction left.
 
 use super::frame::Group;
+use crate::gram::Gram;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
@@ -55,15 +56,14 @@ pub struct Gauge {
 impl Gauge {
     /// Generators of every atom that no precision of an axis pins and which some row uses; an unused atom has no coordinate
     /// to move. `None` when an atom has collapsed to a point, where its orbit has no tangent.
-    pub fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, gram: &Array2<f64>) -> Option<Self> {
+    pub fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, gram: &Gram) -> Option<Self> {
         let mut columns = Vec::new();
         let used = state.used(problem);
         for (k, atom) in problem.atoms().iter().enumerate() {
             if !rho.log_ard[k].is_empty() || !used[k] {
                 continue;
             }
-            let rows = problem.rows_of(k);
-            let stiffness = gram.diag().slice(s![rows]).mean().unwrap_or(1.0);
+            let stiffness = gram.own(k).diag().mean().unwrap_or(1.0);
             for (generator, basis_map) in atom.generators().into_iter().enumerate() {
                 let border = -basis_map.dot(&state.decoder(problem, k));
                 let norm_squared: f64 = border.iter().map(|v| v * v).sum();

@@ -3,9 +3,11 @@
 //! `(G (x) I + UU')^-1 = G^-1 (x) I - Z K^-1 Z'`, `Z = G^-1 U`, `K = I + U'Z`.
 
 use super::{Frame, Gauge};
+use crate::gram::Gram;
 use crate::linalg::Cholesky;
 use crate::problem::Problem;
-use ndarray::{s, Array2, Axis};
+use ndarray::{s, Array2, ArrayView2};
+use std::ops::Range;
 
 /// The factor over some channels.
 #[derive(Debug)]
@@ -46,22 +48,21 @@ impl Kronecker {
         Some(Self { gram, solved_gauge, gauge, core })
     }
 
-    /// That of one group of atoms in the frame's channels, from G of all atoms.
-    pub(super) fn of_group(
+    /// Over some stacked rows of a group, in the frame's channels, from their part of G.
+    fn of_rows(
         problem: &Problem,
         frame: &Frame,
-        index: usize,
+        (index, rows): (usize, &[usize]),
         gauge: &Gauge,
-        gram: &Array2<f64>,
+        gram: ArrayView2<'_, f64>,
     ) -> Option<Self> {
         let group = &frame.groups()[index];
-        let columns = gauge.within(problem, group, &group.rows).into_iter().map(|(place, u)| {
-            let mut column = Array2::zeros((group.rows.len(), frame.rank()));
+        let columns = gauge.within(problem, group, rows).into_iter().map(|(place, u)| {
+            let mut column = Array2::zeros((rows.len(), frame.rank()));
             column.slice_mut(s![place..place + u.nrows(), ..]).assign(&u);
             column
         });
-        let own = gram.select(Axis(0), &group.rows).select(Axis(1), &group.rows);
-        Self::new(Cholesky::new(own.view())?, columns.collect())
+        Self::new(Cholesky::new(gram)?, columns.collect())
     }
 
     pub(super) fn gram(&self) -> &Cholesky {
@@ -77,6 +78,50 @@ impl Kronecker {
         }
         for (z, s) in self.solved_gauge.iter().zip(&seen) {
             border.scaled_add(-s, z);
+        }
+    }
+}
+
+/// Larger groups of atoms are taken atom by atom: a factor of all of their G would be dense, and its products would cost more
+/// than the rows'.
+const WHOLE_TO: usize = 1024;
+
+/// The border's own curvature for one group of atoms, to step and to precondition with: `G (x) I + UU'`, or its blocks of single
+/// atoms where the group is large.
+#[derive(Debug)]
+pub(super) struct GroupCurvature {
+    /// Places among the group's rows, with their factor.
+    parts: Vec<(Range<usize>, Kronecker)>,
+}
+
+impl GroupCurvature {
+    /// `None` where G is not positive definite in floating point.
+    pub(super) fn new(problem: &Problem, frame: &Frame, index: usize, gauge: &Gauge, gram: &Gram) -> Option<Self> {
+        let rows = &frame.groups()[index].rows;
+        if rows.len() <= WHOLE_TO {
+            let whole = Kronecker::of_rows(problem, frame, (index, rows), gauge, gram.among(rows).view())?;
+            return Some(Self { parts: vec![(0..rows.len(), whole)] });
+        }
+        let (mut parts, mut at) = (Vec::new(), 0);
+        for k in (0..problem.n_atoms()).filter(|&k| frame.group_of(k) == index) {
+            let own: Vec<usize> = problem.rows_of(k).collect();
+            let factor = Kronecker::of_rows(problem, frame, (index, &own), gauge, gram.own(k))?;
+            parts.push((at..at + own.len(), factor));
+            at += own.len();
+        }
+        Some(Self { parts })
+    }
+
+    /// Solves in place for a border vector of the group (m x r).
+    pub(super) fn solve(&self, border: &mut Array2<f64>) {
+        if let [(_, whole)] = &self.parts[..] {
+            whole.solve(border);
+            return;
+        }
+        for (rows, factor) in &self.parts {
+            let mut own = border.slice(s![rows.clone(), ..]).to_owned();
+            factor.solve(&mut own);
+            border.slice_mut(s![rows.clone(), ..]).assign(&own);
         }
     }
 }

@@ -13,6 +13,7 @@
 mod border;
 mod conjugate_gradients;
 mod coupling;
+mod decoders_alone;
 mod decoders_first;
 mod dense;
 mod estimated;

@@ -1,7 +1,9 @@
 //! Which elimination, what is kept, and how much memory that takes, from the problem's shape alone.
 
+use super::estimated::{probes_together, KRYLOV, PROBES};
 use super::Elimination;
-use crate::chunks::CHUNK_ROWS;
+use crate::chunks::{accumulators, CHUNK_ROWS};
+use crate::gram::entries_at_most;
 use crate::row::held_whole;
 
 /// States that are alive at once: where a step starts, its trial, and the points that the outer search keeps.
@@ -12,10 +14,10 @@ const VECTORS: usize = 9;
 /// Arrays of a chunk's rows in all channels that are alive at once.
 const CHUNK_BUFFERS: usize = 3;
 
-/// Border vectors that an estimate of the determinant holds: recurrences of a few dozen steps, and what is kept of all.
-const STOCHASTIC_BORDERS: usize = 400;
-/// Matrices over all atoms in each channel: the whitening, and the sums it is made of.
-const WHITENINGS: usize = 2;
+/// Border vectors that are kept of each probe of an estimated determinant, for its derivative.
+const DIRECTIONS: usize = 20;
+/// Border vectors of a probe that are alive during a product, beside its Krylov basis.
+const PRODUCTS: usize = 6;
 /// A dense system of more variables is not formed: its determinant is estimated.
 const EXACT_TO: usize = 8192;
 
@@ -85,10 +87,15 @@ impl Shape {
                 let sizes = self.group_widths.iter().map(|w| w * rank);
                 (sizes.clone().max().unwrap_or(0), sizes.map(|s| square(s).saturating_mul(3)).sum())
             }
-            // products with the border, a few recurrences at a time, whitened in each channel by a matrix over all atoms
+            // recurrences, a few at a time, with what is kept of all, and the blocks of single atoms that they are whitened by
             Elimination::Stochastic => {
-                let whitening = square(width).saturating_mul(WHITENINGS * width.min(p) + 3);
-                (width * p, (STOCHASTIC_BORDERS * width * p).saturating_add(whitening))
+                let border = width * p;
+                let together = probes_together(border);
+                let of_atom = width.div_ceil(self.n_atoms.max(1));
+                let blocks = self.n_atoms * square(of_atom * of_atom.min(p));
+                let sums = accumulators(self.n_rows, 8 * border * together) * border * together;
+                let borders = (together * (KRYLOV + PRODUCTS) + PROBES * DIRECTIONS) * border;
+                (border, borders + 3 * blocks + sums)
             }
             Elimination::Dual => {
                 let across = coupled.saturating_mul(width * width.min(p));
@@ -136,6 +143,10 @@ impl Shape {
         // where rows and their blocks begin, their atoms, and where the points of these lie
         let layout = 2 * n + self.active_atoms * (1 + usize::from(self.compact));
         let factors = coupled.saturating_mul(coupled) / n.max(1);
+        // G, and what its rows sum up at once
+        let gram = entries_at_most(self.n_rows, self.n_atoms, self.width(), self.active_atoms, self.group_widths.len());
+        let sums = self.width() * self.n_outputs + gram;
+        let sums = gram + accumulators(self.n_rows, 8 * sums) * sums;
         // residuals and products of the chunks that threads work on
         let chunks = CHUNK_BUFFERS * n.min(2 * CHUNK_ROWS) * self.n_outputs;
         chunks
@@ -146,12 +157,17 @@ impl Shape {
             + logits
             + n
             + factors
+            + sums
     }
 
     /// Entries that a fit holds however rows are treated.
     fn always(&self) -> usize {
-        // each atom's motion, solved, over the rows that share its group, and its decoder rows
-        let motions = self.active_coords + self.n_atoms * self.width() * self.n_outputs;
+        // each atom's motion, solved, over the rows and the decoders that share its group; an estimate needs none
+        let of_atom = self.width().div_ceil(self.n_atoms.max(1)).max(1);
+        let motions = match self.elimination().0 {
+            Elimination::Stochastic => 0,
+            _ => self.active_coords + self.group_widths.iter().map(|w| w / of_atom * w).sum::<usize>() * self.n_outputs,
+        };
         // gates, logits and coordinates with their supports, and what pictures need, as tables over all atoms on the way out
         let results = self.n_rows * (2 * self.n_atoms + self.ambient + self.n_atoms / 4 + 3 * self.n_atoms);
         self.working() + motions.max(results)

@@ -7,7 +7,7 @@
 use super::border::Border;
 use super::factor::{Curvature, RowTraces};
 use super::frame::Group;
-use super::kronecker::Kronecker;
+use super::kronecker::GroupCurvature;
 use super::spectral::{ln_held, Nulls};
 use super::substitution::{solve_block, Substitution};
 use super::{Frame, Step, System};
@@ -38,8 +38,8 @@ enum Reduced {
     Exact(Cholesky),
     /// The border's own curvature `G (x) I + UU'`, which is above the Schur complement: eigenvalues of the one against the
     /// other lie between 0 and 1, few of them far from 1. Good enough to step and to precondition with, and it needs no
-    /// dense matrix over the border.
-    Majorised(Kronecker),
+    /// dense matrix over the border. Of large groups the blocks of their atoms.
+    Majorised(GroupCurvature),
 }
 
 /// A Schur complement of more variables is not formed to step with.
@@ -55,9 +55,9 @@ impl Reduced {
     fn solve(&self, border: &Border, inside: &mut Array2<f64>) {
         match self {
             Self::Exact(schur) => border.solve_inside(schur, inside),
-            Self::Majorised(kronecker) => {
+            Self::Majorised(curvature) => {
                 let mut own = border.select(inside);
-                kronecker.solve(&mut own);
+                curvature.solve(&mut own);
                 border.put(&own, inside);
             }
         }
@@ -133,10 +133,11 @@ impl RowsFirst {
             let border = Border::new(problem, state, system, index)?;
             let gauge = system.gauge(curvature);
             if total.is_empty() {
-                let kronecker = Kronecker::of_group(problem, frame, index, gauge, &own_border)?;
-                groups.push((border, Reduced::Majorised(kronecker)));
+                let own = GroupCurvature::new(problem, frame, index, gauge, &own_border)?;
+                groups.push((border, Reduced::Majorised(own)));
                 continue;
             }
+            let among = own_border.among(&group.rows);
             let mut schur = Array2::zeros((m * r, m * r));
             for a in 0..m {
                 for b in 0..m {
@@ -145,7 +146,7 @@ impl RowsFirst {
                         for d in 0..r {
                             schur[[a * r + c, b * r + d]] = -row[packed(c, d)];
                         }
-                        schur[[a * r + c, b * r + c]] += own_border[[group.rows[a], group.rows[b]]];
+                        schur[[a * r + c, b * r + c]] += among[[a, b]];
                     }
                 }
             }

@@ -225,6 +225,29 @@ impl System {
         })
     }
 
+    /// Whether products with G go through the rows: where those use fewer columns than G has entries.
+    pub(super) fn is_by_rows(&self, state: &State, problem: &Problem) -> bool {
+        let layout = state.layout_of_rows();
+        let columns = |k: usize| layout.users(k).len() * problem.rows_of(k).len();
+        problem.metric().is_none()
+            && self.lin.gram.blocks().is_some_and(|held| (0..problem.n_atoms()).map(columns).sum::<usize>() < held)
+    }
+
+    /// `G x` for stacked columns (M x c).
+    pub fn gram_times(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, x: &Array2<f64>) -> Array2<f64> {
+        if !self.is_by_rows(state, problem) {
+            return self.lin.gram.times(x);
+        }
+        let inverse = 1.0 / rho.dispersion();
+        let mut out = self.sum_rows(problem, state, x.dim(), |chunk, sum| {
+            let mut seen = chunk.phi.times(x);
+            problem.weigh(chunk.rows.clone(), inverse, &mut seen);
+            chunk.phi.add_transposed(seen.view(), sum.view_mut());
+        });
+        out += &self.lin.prior.apply(problem, x);
+        out
+    }
+
     /// Product with the exact Hessian of L plus `UU'`.
     ///
     /// With V the border part, E_i = sum_u v_u D_u and Q = BB', the residual enters only against V and E:
@@ -283,7 +306,7 @@ impl System {
         });
         let crossed = sums.slice(ndarray::s![.., ..m]);
         let crossed = &crossed + &crossed.t();
-        let mut border = product((self.lin.gram.view(), Op::Plain), (x.border.view(), Op::Plain));
+        let mut border = self.lin.gram.times(&x.border);
         gemm(&mut border.view_mut(), true, 1.0, (crossed.view(), Op::Plain), (b.view(), Op::Plain));
         border -= &sums.slice(ndarray::s![.., m..]);
         self.pins.apply(problem, &x.border, &mut border);

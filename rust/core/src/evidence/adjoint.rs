@@ -5,6 +5,7 @@
 //! `J_i = [L_i' | phi_i' (x) I]`, so `1/2 tr(X dH) = sum_i w/phi <dJ_i, J_i X>`: a row needs `K_i = (X J_i')` over its
 //! local variables (q x r) and the partial trace kappa_i over channels of its border part (M).
 
+use super::border_rows::BorderRows;
 use super::columns::add_column_traces;
 use super::compact::{add_second_terms, closed_term, for_each_bounded, SecondSums};
 use super::gauge_terms::{add_gauge_terms, add_orbit_roughness, add_velocity_terms, Orbit};
@@ -58,7 +59,7 @@ pub(super) struct Inverse<'a> {
     /// How many of the columns come from solves; the others are an estimate's directions.
     pub(super) solved: usize,
     /// The columns' border parts, in the frame.
-    border: Vec<Array2<f64>>,
+    border: Vec<BorderRows>,
     /// Whether the compact terms' 2 c'(h) is added to its diagonal.
     compact: bool,
 }
@@ -82,12 +83,23 @@ impl<'a> Inverse<'a> {
         let solved = columns.len();
         if let Some(estimate) = factored.estimated() {
             let directions = estimate.directions();
-            let followed =
-                |d: &Direction| SparseStep::from(&estimate.followed(problem, state, rho, &factored.system, &d.border));
+            let followed = |d: &Direction| {
+                let local = estimate.followed(problem, state, rho, &factored.system, &d.border);
+                SparseStep::new(local.into_iter().enumerate(), BorderRows::all(d.border.clone()))
+            };
             columns.extend(directions.iter().map(|d| Cow::Owned(followed(d))));
             theta = beside(&theta, &Array2::from_diag(&directions.iter().map(|d| d.weight).collect::<Array1<f64>>()));
         }
-        let border = columns.iter().map(|y| factored.system.lin.frame.split(&y.border).0).collect();
+        let frame = &factored.system.lin.frame;
+        let in_frame = |y: &Cow<'_, SparseStep>| match frame.is_full() || y.border.is_empty() {
+            true => y.border.clone(),
+            false => {
+                let mut whole = Array2::zeros(state.decoders.dim());
+                y.border.add_to(1.0, 0, &mut whole);
+                BorderRows::trimmed(&frame.split(&whole).0)
+            }
+        };
+        let border = columns.iter().map(in_frame).collect();
         Self { columns, theta, solved, border, compact: false }
     }
 }
@@ -96,12 +108,10 @@ impl Inverse<'_> {
     /// The low-rank part of X between some stacked rows, against a vector over them: all of X over the border where its
     /// determinant is an estimate.
     pub(super) fn over(&self, rows: Range<usize>, x: &Array2<f64>) -> Array2<f64> {
-        let own = |y: usize| self.border[y].slice(s![rows.clone(), ..]);
-        let seen: Array1<f64> =
-            (0..self.border.len()).map(|y| own(y).iter().zip(x).map(|(a, b)| a * b).sum::<f64>()).collect();
+        let seen: Array1<f64> = self.border.iter().map(|y| y.dot_rows(rows.start, x.view())).collect();
         let mut out = Array2::zeros(x.dim());
-        for (y, factor) in self.theta.dot(&seen).iter().enumerate() {
-            out.scaled_add(*factor, &own(y));
+        for (y, factor) in self.border.iter().zip(&self.theta.dot(&seen)) {
+            y.add_to(*factor, rows.start, &mut out);
         }
         out
     }
@@ -136,7 +146,7 @@ pub fn log_det_adjoint(
     evidence: &Evidence,
 ) -> Step {
     let mut columns = tangents(problem, state, factored);
-    columns.iter_mut().zip(&evidence.solved).for_each(|(g, y)| *g = g.minus(y));
+    columns.iter_mut().zip(&evidence.solved).for_each(|(g, y)| *g = g.minus(y, state.decoders.dim()));
     let inverse = Inverse::new(problem, state, rho, factored, &columns, &evidence.theta);
     let mut theta = half_traces(problem, state, rho, factored, &inverse).theta;
     theta.scale(2.0);
@@ -147,8 +157,7 @@ pub fn log_det_adjoint(
 /// The gauge tangents G over all variables.
 fn tangents(problem: &Problem, state: &State, factored: &Factored) -> Vec<SparseStep> {
     let tangent = |column: &GaugeColumn| {
-        let mut border = Array2::zeros(state.decoders.dim());
-        border.slice_mut(s![problem.rows_of(column.atom), ..]).assign(&column.border);
+        let border = BorderRows::new(problem.rows_of(column.atom).start, column.border.clone());
         SparseStep::new(tangent_rows(problem, state, column).into_iter(), border)
     };
     factored.system.gauge.columns.iter().map(tangent).collect()
@@ -211,12 +220,15 @@ fn half_traces(
         };
         for c in chunks {
             let chunk = &*system.lin.chunk(problem, state, c);
-            let seen = |y: &Array2<f64>| {
+            let seen = |y: &BorderRows| {
                 // motions that an estimate has taken from H leave columns of zeros
-                if y.iter().all(|v| *v == 0.0) {
+                if y.is_empty() {
                     return None;
                 }
-                let mut seen = chunk.phi.times(y);
+                let mut seen = match y.as_all(m) {
+                    Some(all) => chunk.phi.times(all),
+                    None => chunk.phi.times_rows(|a| y.row(a), r),
+                };
                 if let Some(metric) = problem.metric() {
                     for (mut row, i) in seen.rows_mut().into_iter().zip(chunk.rows.clone()) {
                         metric.apply(i, row.as_slice_mut().expect("standard layout"));
@@ -405,7 +417,9 @@ impl RowWork<'_> {
                 axpy(*v, &view.jacobian[u * r..(u + 1) * r], &mut of_border);
             }
             for a in view.atoms().flat_map(|atom| atom.rows) {
-                kappa[a] += dot(self.inverse.border[g].row(a).to_slice().expect("standard layout"), &of_border);
+                if let Some(row) = self.inverse.border[g].row(a) {
+                    kappa[a] += dot(row, &of_border);
+                }
             }
         }
         if let Some(spectrum) = self.factored.factor.nulls().of(view.row) {
@@ -523,9 +537,12 @@ fn roughness_traces(
         .map(|k| {
             let rows = problem.rows_of(k);
             let roughness = &factored.system.lin.prior.roughness[k];
-            let own: Vec<_> = inverse.border.iter().map(|y| y.slice(s![rows.clone(), ..])).collect();
-            let rough: Vec<Array2<f64>> = own.iter().map(|y| roughness.dot(y)).collect();
-            let against = |(a, b, t): &(usize, usize, f64)| t * (&own[*a] * &rough[*b]).sum();
+            let own: Vec<Option<Array2<f64>>> = inverse.border.iter().map(|y| y.over(rows.clone())).collect();
+            let rough: Vec<Option<Array2<f64>>> = own.iter().map(|y| y.as_ref().map(|y| roughness.dot(y))).collect();
+            let against = |(a, b, t): &(usize, usize, f64)| match (&own[*a], &rough[*b]) {
+                (Some(own), Some(rough)) => t * own.iter().zip(rough).map(|(x, y)| x * y).sum::<f64>(),
+                _ => 0.0,
+            };
             let block = border_trace.slice(s![rows.clone(), rows]);
             let exact = block.iter().zip(&roughness.t()).map(|(t, r)| t * r).sum::<f64>();
             0.5 * (exact + pairs.iter().map(against).sum::<f64>())

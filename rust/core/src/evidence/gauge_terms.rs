@@ -1,6 +1,7 @@
 //! What the motion of the gauge tangents adds to the derivatives of E.
 
 use super::adjoint::Inverse;
+use super::border_rows::BorderRows;
 use super::orbit::{for_each_velocity, tangent_rows};
 use super::sparse::SparseStep;
 use super::value::Evidence;
@@ -25,12 +26,11 @@ pub(super) struct Orbit {
 impl Orbit {
     pub(super) fn new(problem: &Problem, factored: &Factored, evidence: &Evidence, inverse: &Inverse<'_>) -> Self {
         let columns = &factored.system.gauge.columns;
-        let rows = |g: usize| s![problem.rows_of(columns[g].atom), ..];
         let mut psi = &evidence.theta - &evidence.orbit_inverse;
         let mut pulled: Vec<Array2<f64>> = columns.iter().map(|column| Array2::zeros(column.border.dim())).collect();
         for (g, pulled) in pulled.iter_mut().enumerate() {
             for (h, y) in evidence.solved.iter().enumerate() {
-                pulled.scaled_add(evidence.theta[[g, h]], &y.border.slice(rows(g)));
+                y.border.add_to(evidence.theta[[g, h]], problem.rows_of(columns[g].atom).start, pulled);
             }
         }
         let pinned = match factored.estimated() {
@@ -100,8 +100,9 @@ pub(super) fn add_velocity_terms(
     local: &mut [f64],
 ) {
     let columns = &factored.system.gauge.columns;
-    let tangent = |column| SparseStep::new(tangent_rows(problem, state, column).into_iter(), Array2::zeros((0, 0)));
+    let tangent = |column| SparseStep::new(tangent_rows(problem, state, column).into_iter(), BorderRows::none());
     let tangents: Vec<SparseStep> = columns.iter().map(tangent).collect();
+    let moving: Vec<usize> = (0..columns.len()).filter(|&h| !evidence.solved[h].is_zero()).collect();
     for (g, column) in columns.iter().enumerate() {
         let atom = &*problem.atoms()[column.atom];
         let d = atom.dim();
@@ -112,8 +113,8 @@ pub(super) fn add_velocity_terms(
                 for (h, _) in partners(columns, column) {
                     value += (evidence.theta[[g, h]] - evidence.orbit_inverse[[g, h]]) * tangents[h].local(start + a);
                 }
-                for (h, y) in evidence.solved.iter().enumerate() {
-                    value -= evidence.theta[[g, h]] * y.local(start + a);
+                for &h in &moving {
+                    value -= evidence.theta[[g, h]] * evidence.solved[h].local(start + a);
                 }
                 against[a] = term.stiffness() * value;
             });

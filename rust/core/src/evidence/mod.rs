@@ -1,6 +1,7 @@
 //! The evidence V and its exact gradient, from one factorisation.
 
 mod adjoint;
+mod border_rows;
 mod classic;
 mod columns;
 mod compact;

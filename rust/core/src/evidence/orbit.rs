@@ -17,10 +17,9 @@ pub(super) fn for_each_velocity(
     let layout = state.layout_of_rows();
     let atom = &problem.atoms()[column.atom];
     let (mut v, mut dv) = (vec![0.0; atom.dim()], vec![0.0; atom.dim() * atom.dim()]);
-    for row in 0..problem.n_rows() {
-        let Ok(at) = layout.active_atoms(row).binary_search(&(column.atom as u32)) else { continue };
+    for (row, start) in layout.users(column.atom) {
         atom.velocity(column.generator, state.point(column.atom, row), &mut v, &mut dv);
-        visit(row, layout.block(row).start + layout.coord_starts(row)[at] as usize, &v, &dv);
+        visit(row, start, &v, &dv);
     }
 }
 

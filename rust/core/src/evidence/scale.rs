@@ -43,13 +43,8 @@ fn lines(problem: &Problem, rho: &SaeManifoldRho, k: usize) -> Vec<(usize, usize
 }
 
 /// Calls `visit(start, point)` for every row that uses atom k: where its coordinates begin among all local variables.
-fn for_each_row(problem: &Problem, state: &State, k: usize, mut visit: impl FnMut(usize, &[f64])) {
-    let layout = state.layout_of_rows();
-    for row in 0..problem.n_rows() {
-        if let Ok(at) = layout.active_atoms(row).binary_search(&(k as u32)) {
-            visit(layout.block(row).start + layout.coord_starts(row)[at] as usize, state.point(k, row));
-        }
-    }
+fn for_each_row(state: &State, k: usize, mut visit: impl FnMut(usize, &[f64])) {
+    state.layout_of_rows().users(k).for_each(|(row, start)| visit(start, state.point(k, row)));
 }
 
 /// `I` about the mode of its integrand, and the means of `e^(q s)` under it for each of the `powers`.
@@ -97,7 +92,7 @@ pub fn scales(
         let Some(degrees) = atom.degrees() else { continue };
         let lines = lines(problem, rho, k);
         let (mut square, mut rows) = (0.0, 0usize);
-        for_each_row(problem, state, k, |_, t| {
+        for_each_row(state, k, |_, t| {
             rows += 1;
             square += lines.iter().map(|(_, at, alpha)| alpha * t[*at] * t[*at]).sum::<f64>();
         });
@@ -160,7 +155,7 @@ pub fn add_scales(
         let rough = &prior.roughness[k] * &b.dot(&b.t());
         roughness[k] += (&scale.by_product * &rough).sum();
         for (local, stored, alpha) in lines(problem, rho, k) {
-            for_each_row(problem, state, k, |start, t| {
+            for_each_row(state, k, |start, t| {
                 theta.local[start + local] += 2.0 * scale.by_square * alpha * t[stored];
                 if rho.ard(k, local).is_some() {
                     by_rho[rho.ard_slot(k, local)] += scale.by_square * alpha * t[stored] * t[stored];

@@ -4,6 +4,7 @@
 //! `1/2 ln|H| - 1/2 ln det(G'HG) = 1/2 ln|H~| - ln det(U'G) + 1/2 ln det(I - (G'E)^-1 E'H~^-1 E)`,
 //! which stays finite as H flattens along G.
 
+use super::border_rows::BorderRows;
 use super::classic;
 use super::compact::compact_total;
 use super::orbit::{stiff_tangent, tangent_rows};
@@ -16,7 +17,7 @@ use crate::priors::coordinate_priors;
 use crate::problem::{EvidenceMode, Problem};
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
-use ndarray::{s, Array2};
+use ndarray::Array2;
 use std::collections::BTreeMap;
 use std::f64::consts::TAU;
 
@@ -83,12 +84,11 @@ impl Evidence {
         for column in columns {
             // of H, only the priors of coordinates and decoders act on a tangent: E = HG
             let pg = system.lin.prior.precision[column.atom].dot(&column.border);
-            let mut border = Array2::zeros(state.decoders.dim());
-            border.slice_mut(s![problem.rows_of(column.atom), ..]).assign(&pg);
+            let border = BorderRows::new(problem.rows_of(column.atom).start, pg.clone());
             e.push(SparseStep::new(stiff_tangent(problem, state, rho, column).into_iter(), border));
             stiff.push(pg);
         }
-        let tangent = |column| SparseStep::new(tangent_rows(problem, state, column).into_iter(), Array2::zeros((0, 0)));
+        let tangent = |column| SparseStep::new(tangent_rows(problem, state, column).into_iter(), BorderRows::none());
         let tangents: Vec<SparseStep> = columns.iter().map(tangent).collect();
         // tangents of different atoms move different variables, so both matrices are block diagonal
         let (mut t, mut inner) = (Array2::zeros((j, j)), Array2::zeros((j, j)));
@@ -105,14 +105,14 @@ impl Evidence {
         // motions that an estimated determinant has without them leave nothing to solve for
         let absorbed = |g: usize| factored.estimated().is_some_and(|estimate| estimate.absorbs(g));
         let solve = |(g, e): (usize, &SparseStep)| match absorbed(g) {
-            true => SparseStep::new(std::iter::empty(), Array2::zeros(e.border.dim())),
-            false => SparseStep::from(&factored.solve(problem, state, rho, &e.dense(len))),
+            true => SparseStep::new(std::iter::empty(), BorderRows::none()),
+            false => SparseStep::from(&factored.solve(problem, state, rho, &e.dense(len, state.decoders.dim()))),
         };
         let solved: Vec<SparseStep> = e.iter().enumerate().map(solve).collect();
-        let mut reduced = Array2::zeros((j, j));
-        for a in 0..j {
-            for b in 0..j {
-                reduced[[a, b]] = t[[a, b]] - e[a].dot(&solved[b]);
+        let mut reduced = t.clone();
+        for (b, solved) in solved.iter().enumerate().filter(|(_, solved)| !solved.is_zero()) {
+            for (a, e) in e.iter().enumerate() {
+                reduced[[a, b]] -= e.dot(solved);
             }
         }
         // symmetric to rounding: the solves are
@@ -171,7 +171,7 @@ fn ln_permutations(problem: &Problem, used: &[bool]) -> f64 {
 /// Sum over supported coordinates of the derivative of their prior energy in each ARD entry of the flat vector.
 pub(super) fn ard_slopes(problem: &Problem, state: &State, rho: &SaeManifoldRho, out: &mut [f64]) {
     for (k, atom) in problem.atoms().iter().enumerate().filter(|(k, _)| !rho.log_ard[*k].is_empty()) {
-        for row in (0..problem.n_rows()).filter(|&row| state.support(row).binary_search(&(k as u32)).is_ok()) {
+        for (row, _) in state.layout_of_rows().users(k) {
             coordinate_priors(&**atom, rho, k, state.point(k, row), |j, term| {
                 out[rho.ard_slot(k, j)] += term.d_log_alpha;
             });

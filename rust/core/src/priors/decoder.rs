@@ -70,15 +70,6 @@ impl DecoderPrior {
         Self::apply_blocks(problem, &self.roughness, decoders)
     }
 
-    /// Adds P to a stacked M x M matrix.
-    pub fn add_to(&self, problem: &Problem, gram: &mut Array2<f64>) {
-        for (k, block) in self.precision.iter().enumerate() {
-            let rows = problem.rows_of(k);
-            let mut part = gram.slice_mut(s![rows.clone(), rows]);
-            part += block;
-        }
-    }
-
     /// Energy `1/2 tr(B'PB)` with its normaliser, given PB.
     pub fn energy(&self, decoders: &Array2<f64>, applied: &Array2<f64>) -> f64 {
         let quadratic: f64 = decoders.iter().zip(applied).map(|(b, pb)| b * pb).sum();

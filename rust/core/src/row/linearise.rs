@@ -9,6 +9,7 @@ use crate::arrow::{steps_exactly, Frame};
 use crate::atoms::{hold_axis, walls, BasisJet};
 use crate::chunks::{Chunks, PerChunk};
 use crate::gates::{GatePrior, GateRow};
+use crate::gram::{Gram, GramShape};
 use crate::linalg::{axpy, dot};
 use crate::priors::{coordinate_priors, DecoderPrior, Pull};
 use crate::problem::Problem;
@@ -16,6 +17,7 @@ use crate::rho::SaeManifoldRho;
 use crate::state::State;
 use crate::wire::wired;
 use ndarray::Array2;
+use std::borrow::Cow;
 use std::ops::{Deref, Range};
 
 /// The objective at a state, with its gradient and the parts of its curvature.
@@ -30,8 +32,8 @@ pub struct Linearised {
     pub local_gradient: Vec<f64>,
     /// Gradient over the stacked decoders, M x p.
     pub border_gradient: Array2<f64>,
-    /// `G_lambda = sum_i w_i phi_i phi_i' / phi + P`, M x M.
-    pub gram: Array2<f64>,
+    /// `G_lambda = sum_i w_i phi_i phi_i' / phi + P`.
+    pub gram: Gram,
     pub prior: DecoderPrior,
     /// Prior curvature of the rows' logits (strength times majoriser plus the Gaussian's precision), in the order of the state's
     /// layout.
@@ -46,6 +48,7 @@ pub struct Linearised {
 }
 
 /// One segment's sums.
+#[derive(Default)]
 struct Sums {
     chunks: Vec<Chunk>,
     loss: LossParts,
@@ -81,9 +84,15 @@ impl Linearised {
         if let Some(kept) = self.kept.as_ref().and_then(|kept| kept.get(index)) {
             return ChunkRef::Kept(kept);
         }
-        let known = Some(&self.logit_curvature[..]);
-        let at = At { problem, state, rho: &self.rho, columns: &self.columns, frame: &self.frame, known };
-        let mut sums = Sums::new(0, 0);
+        let at = At {
+            problem,
+            state,
+            rho: &self.rho,
+            columns: &self.columns,
+            frame: &self.frame,
+            sums: Wanted::No(&self.logit_curvature),
+        };
+        let mut sums = Sums::default();
         ChunkRef::Made(Box::new(linearise_chunk(
             &at,
             (index, self.plan.rows(index)),
@@ -104,28 +113,13 @@ impl Linearised {
 
     /// The part of the border that is the same in every channel (M x M): `G = sum w phi phi' / phi_0 + P`, or P alone where
     /// rows have a metric.
-    pub fn border_gram(&self, problem: &Problem) -> Array2<f64> {
+    pub fn border_gram(&self, problem: &Problem) -> Cow<'_, Gram> {
         if problem.metric().is_none() {
-            return self.gram.clone();
+            return Cow::Borrowed(&self.gram);
         }
-        let mut prior = Array2::zeros(self.gram.dim());
-        self.prior.add_to(problem, &mut prior);
-        prior
-    }
-}
-
-impl Sums {
-    /// Of M decoder rows of p channels.
-    fn new(m: usize, p: usize) -> Self {
-        Self {
-            chunks: Vec::new(),
-            loss: LossParts::default(),
-            local_gradient: Vec::new(),
-            border_gradient: Array2::zeros((m, p)),
-            gram: Array2::zeros((m, m)),
-            logit_curvature: Vec::new(),
-            leaves: false,
-        }
+        let mut prior = self.gram.zeros_like();
+        prior.add_blocks(&self.prior.precision);
+        Cow::Owned(prior)
     }
 }
 
@@ -136,9 +130,16 @@ struct At<'a> {
     rho: &'a SaeManifoldRho,
     columns: &'a Columns,
     frame: &'a Frame,
-    /// Curvature of the logits' priors, where rows are linearised once more: then it is the rows alone that are wanted, and
-    /// no sums.
-    known: Option<&'a [f64]>,
+    sums: Wanted<'a>,
+}
+
+/// Whether the sums over rows are wanted.
+#[derive(Clone, Copy)]
+enum Wanted<'a> {
+    /// With the entries of G that are held.
+    Sums(&'a GramShape),
+    /// Rows are linearised once more: it is they alone that are wanted. Curvature of their logits' priors.
+    No(&'a [f64]),
 }
 
 /// Buffers of a pass over one chunk, reused from chunk to chunk.
@@ -176,15 +177,16 @@ struct HeldJet {
 pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: Frame) -> Option<Linearised> {
     let prior = DecoderPrior::new(problem, state, rho)?;
     let (m, p) = (problem.width(), problem.n_outputs());
-    let plan = problem.chunks(8 * m * (p + m));
+    let shape = GramShape::new(problem, state.layout_of_rows());
+    let plan = problem.chunks(8 * (m * p + shape.entries()));
     let columns = Columns::new(problem, state, rho);
-    let at = At { problem, state, rho, columns: &columns, frame: &frame, known: None };
+    let at = At { problem, state, rho, columns: &columns, frame: &frame, sums: Wanted::Sums(&shape) };
     let mut loss = LossParts { sparsity: columns.energy(), ..LossParts::default() };
     let border_gradient = prior.apply(problem, &state.decoders);
     loss.smoothness = prior.energy(&state.decoders, &border_gradient);
-    let start = (border_gradient, Array2::zeros((m, m)));
+    let start = (border_gradient, shape.zeros());
     let (sums, (border_gradient, gram)) = plan.map_summed(start, |chunks| {
-        let mut sums = Sums::new(m, p);
+        let mut sums = Sums { border_gradient: Array2::zeros((m, p)), gram: shape.zeros(), ..Sums::default() };
         let mut scratch = Scratch::default();
         for c in chunks {
             let chunk = linearise_chunk(&at, (c, plan.rows(c)), &mut sums, &mut scratch);
@@ -203,7 +205,7 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
         loss,
         local_gradient: Vec::with_capacity(state.layout_of_rows().len()),
         border_gradient,
-        gram,
+        gram: Gram::new(shape, gram),
         prior,
         logit_curvature: Vec::with_capacity(state.layout_of_rows().n_logits()),
         logits: std::iter::once(0)
@@ -226,15 +228,15 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
         add_normalisers(problem, state, rho, &mut out.loss);
     } else {
         drop_coordinate_constants(problem, state, &mut out.loss);
-        pin_unseen(problem, state, &mut out.gram);
+        pin_unseen(problem, state, out.gram.whole_mut().expect("the classic mode holds all entries"));
     }
-    out.prior.add_to(problem, &mut out.gram);
+    out.gram.add_blocks(&out.prior.precision);
     Some(out)
 }
 
 /// Linearises the rows of a chunk, and adds what they sum up to where that is wanted.
 fn linearise_chunk(
-    &At { problem, state, rho, columns, frame, known }: &At<'_>,
+    &At { problem, state, rho, columns, frame, sums: wanted }: &At<'_>,
     (index, rows): (usize, Range<usize>),
     sums: &mut Sums,
     scratch: &mut Scratch,
@@ -262,9 +264,9 @@ fn linearise_chunk(
         chunk.residual = frame.inside(&supports, &residual);
     }
     let against = chunk.phi.meeting(&residual, &state.decoders);
-    if known.is_none() {
+    if let Wanted::Sums(shape) = wanted {
         chunk.phi.add_transposed(residual.view(), sums.border_gradient.view_mut());
-        chunk.phi.add_crossed(&scaled_phi, sums.gram.view_mut());
+        shape.add_rows(rows.clone().map(|row| state.support(row)), &chunk.phi, &scaled_phi, &mut sums.gram);
     }
 
     for (index, row) in rows.enumerate() {
@@ -277,9 +279,9 @@ fn linearise_chunk(
             gradient[view.position(u)] += g;
         }
         let logits = state.layout_of_rows().logits(row);
-        let of_logits = match known {
-            Some(known) => &known[logits],
-            None => {
+        let of_logits = match wanted {
+            Wanted::No(known) => &known[logits],
+            Wanted::Sums(_) => {
                 let (loss, curvature) = (&mut sums.loss, &mut sums.logit_curvature);
                 prior_terms(problem, state, rho, columns, row, gradient, loss, curvature, &mut scratch.prior);
                 &sums.logit_curvature[sums.logit_curvature.len() - logits.len()..]

@@ -24,5 +24,5 @@ pub use priors::{held, held_curvature, LossParts};
 pub use production::row_program;
 pub use program::{PackedBatch4, PackedJets, RowAtom, RowDecoder, RowSlots, SaeReconstructionRowProgram};
 pub use solver::{RowSolver, RowState, Target};
-pub use stacked::held_whole;
+pub use stacked::{held_whole, Stacked};
 pub use tape::{AtomView, Chunk, RowView};

@@ -197,6 +197,22 @@ impl Stacked {
         Array2::from_shape_vec((self.len(), c), out).expect("as many rows")
     }
 
+    /// Times a matrix over all columns (M x c) of which only some rows are not zero.
+    pub fn times_rows<'a>(&self, x: impl Fn(usize) -> Option<&'a [f64]>, c: usize) -> Array2<f64> {
+        let mut out = Array2::zeros((self.len(), c));
+        for (index, mut out) in out.rows_mut().into_iter().enumerate() {
+            let out = out.as_slice_mut().expect("standard layout");
+            for part in self.pattern.row(index) {
+                for (v, a) in self.values[part.entries()].iter().zip(part.columns()) {
+                    if let Some(row) = x(a) {
+                        axpy(*v, row, out);
+                    }
+                }
+            }
+        }
+        out
+    }
+
     /// `sum += self' y`, for y over the rows (rows x c).
     pub fn add_transposed(&self, y: ArrayView2<'_, f64>, mut sum: ArrayViewMut2<'_, f64>) {
         if let Some(whole) = self.whole() {
@@ -346,6 +362,11 @@ mod tests {
             let x = Array2::from_shape_fn((m, 4), |(a, c)| ((3 * a + c) as f64).sin());
             let y = Array2::from_shape_fn((dense.nrows(), 4), |(i, c)| ((5 * i + c) as f64).cos());
             close(&phi.times(&x), &dense.dot(&x));
+            let rows: Vec<Vec<f64>> = x.rows().into_iter().map(|row| row.to_vec()).collect();
+            let some = |a: usize| (a % 3 != 0).then(|| &rows[a][..]);
+            let mut thinned = x.clone();
+            (0..m).step_by(3).for_each(|a| thinned.row_mut(a).fill(0.0));
+            close(&phi.times_rows(some, 4), &dense.dot(&thinned));
             let mut sum = Array2::ones((m, 4));
             phi.add_transposed(y.view(), sum.view_mut());
             close(&sum, &(dense.t().dot(&y) + 1.0));

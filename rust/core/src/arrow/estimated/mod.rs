@@ -13,6 +13,7 @@ mod lanczos;
 mod schur;
 mod whitening;
 
+use super::conjugate_gradients::conjugate_gradients;
 use super::factor::{Curvature, RowTraces};
 use super::spectral::{ln_held, Nulls};
 use super::substitution::{solve_block, Substitution};
@@ -34,9 +35,12 @@ use std::sync::Arc;
 pub use whitening::Whitening;
 
 /// Vectors of random signs.
-const PROBES: usize = 8;
-/// How many of them share a pass over the rows, whose Krylov bases are alive at once.
-const TOGETHER: usize = 8;
+pub(super) const PROBES: usize = 8;
+/// Entries of Krylov bases of a typical length that are alive at once: as many probes as these are enough for share each pass
+/// over the rows.
+const KRYLOV_ENTRIES: usize = 1 << 27;
+/// Typical length of a recurrence.
+pub(super) const KRYLOV: usize = 64;
 /// Bound on the steps of a recurrence; a few dozen are enough where P is near S.
 const MAX_STEPS: usize = 256;
 /// Relative residual of solves.
@@ -62,7 +66,7 @@ pub struct Estimated {
 #[derive(Debug)]
 pub struct Direction {
     pub weight: f64,
-    pub border: Array2<f64>,
+    pub border: Arc<Array2<f64>>,
 }
 
 /// Motions of one atom that are taken from H with the determinant.
@@ -134,12 +138,12 @@ impl Estimated {
         let (blocks, mut log_det) = eliminated(problem, state, &nulls, system)?;
         log_det +=
             super::rows_first::decoupled_logits(problem, state, |row| nulls.logits(problem, system, row), ln_held);
+        let absorbed = Absorbed::all(problem, system)?;
         let whitening = match whitening {
             Some(whitening) => whitening,
-            None => Arc::new(Whitening::new(problem, state, rho, system, &blocks)?),
+            None => Arc::new(Whitening::new(problem, state, rho, system, &blocks, &absorbed)?),
         };
         whitening.rescale(&mut system.gauge);
-        let absorbed = Absorbed::all(problem, system)?;
         let schur = Schur { problem, state, rho, system, blocks: &blocks, absorbed: &absorbed };
         let (found, directions) = estimate(&schur, &whitening)?;
         let n = found.len() as f64;
@@ -202,7 +206,7 @@ impl Estimated {
         rows.solve(problem, state, rho, system, rhs, (std::iter::empty(), reduce))
     }
 
-    /// The whole of a border vector's motion: rows follow by `-A^-1 C y`.
+    /// The rows' part of a border vector's motion: they follow by `-A^-1 C y`.
     pub fn followed(
         &self,
         problem: &Problem,
@@ -210,40 +214,24 @@ impl Estimated {
         rho: &SaeManifoldRho,
         system: &System,
         border: &Array2<f64>,
-    ) -> Step {
+    ) -> Vec<f64> {
         let rows = Substitution { factors: &self.blocks, exact: &PerChunk::default(), nulls: &self.nulls };
         let zero = vec![0.0; state.layout_of_rows().len()];
-        let local = rows.backward(problem, state, rho, system, &zero, border);
-        Step { local, border: border.clone() }
+        rows.backward(problem, state, rho, system, &zero, border)
     }
 
-    /// Conjugate gradients in the whitened border.
+    /// Conjugate gradients, preconditioned by P.
     fn solve_border(&self, schur: &Schur<'_>, rhs: &Array2<f64>) -> Array2<f64> {
-        let mut residual = rhs.clone();
-        self.whitening.whiten(&mut residual);
-        let mut x = Array2::zeros(rhs.dim());
-        let mut direction = residual.clone();
-        let mut square = inner(&residual, &residual);
-        let target = SOLVED * SOLVED * square;
-        for _ in 0..MAX_SOLVE {
-            if square.is_nan() || square <= target {
-                break;
-            }
-            let product = self.whitened_product(schur, direction.clone());
-            let step = square / inner(&direction, &product);
-            x.scaled_add(step, &direction);
-            residual.scaled_add(-step, &product);
-            let next = inner(&residual, &residual);
-            direction *= next / square;
-            direction += &residual;
-            square = next;
-        }
-        self.whitening.color(&mut x);
-        x
-    }
-
-    fn whitened_product(&self, schur: &Schur<'_>, x: Array2<f64>) -> Array2<f64> {
-        whitened_product(schur, &self.whitening, x)
+        let over_border = |border| Step { local: Vec::new(), border };
+        let apply = |x: &Step| over_border(schur.apply(&x.border));
+        let precondition = |x: &Step| {
+            let mut out = x.border.clone();
+            self.whitening.whiten(&mut out);
+            self.whitening.color(&mut out);
+            over_border(out)
+        };
+        let rhs = over_border(rhs.clone());
+        conjugate_gradients(apply, precondition, &rhs, SOLVED, MAX_SOLVE, f64::INFINITY, &|| false).x.border
     }
 
     /// Calls `visit` for every row of a chunk with the part of its traces that its own block has.
@@ -307,13 +295,19 @@ fn eliminated(problem: &Problem, state: &State, nulls: &Nulls, system: &System) 
     Some((PerChunk::new(&system.lin.plan, blocks), log_det))
 }
 
+/// How many probes share a pass over the rows, for borders of so many variables.
+pub(super) fn probes_together(border: usize) -> usize {
+    (KRYLOV_ENTRIES / (KRYLOV * border.max(1))).clamp(1, PROBES)
+}
+
 /// `z' ln(R^-1 S R'^-1) z` for every probe, and the derivative of their mean in S.
 fn estimate(schur: &Schur<'_>, whitening: &Whitening) -> Option<(Vec<f64>, Vec<Direction>)> {
     let (m, p) = schur.state.decoders.dim();
     let (mut values, mut directions) = (Vec::with_capacity(PROBES), Vec::new());
-    for first in (0..PROBES).step_by(TOGETHER) {
+    let together = probes_together(m * p);
+    for first in (0..PROBES).step_by(together) {
         let mut runs: Vec<Run> =
-            (first..PROBES.min(first + TOGETHER)).map(|probe| Run::new(signs(m * p, probe))).collect();
+            (first..PROBES.min(first + together)).map(|probe| Run::new(signs(m * p, probe))).collect();
         for _ in 0..MAX_STEPS {
             let active: Vec<usize> = (0..runs.len()).filter(|&j| !runs[j].done).collect();
             if active.is_empty() {
@@ -339,7 +333,7 @@ fn estimate(schur: &Schur<'_>, whitening: &Whitening) -> Option<(Vec<f64>, Vec<D
             for (weight, y) in quadrature.derivative {
                 let mut border = Array2::from_shape_vec((m, p), y).expect("stacked decoders");
                 whitening.color(&mut border);
-                directions.push(Direction { weight: weight / PROBES as f64, border });
+                directions.push(Direction { weight: weight / PROBES as f64, border: Arc::new(border) });
             }
         }
     }

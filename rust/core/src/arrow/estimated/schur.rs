@@ -4,7 +4,7 @@ use super::Absorbed;
 use crate::arrow::substitution::solve_block;
 use crate::arrow::System;
 use crate::chunks::PerChunk;
-use crate::linalg::{axpy, dot, product, Op};
+use crate::linalg::{axpy, dot};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
@@ -26,8 +26,11 @@ impl Schur<'_> {
     pub(super) fn apply(&self, x: &Array2<f64>) -> Array2<f64> {
         let (problem, state, system) = (self.problem, self.state, self.system);
         let inverse = 1.0 / self.rho.dispersion();
+        let by_rows = system.is_by_rows(state, problem);
         let taken = system.sum_rows(problem, state, x.dim(), |chunk, sum| {
             let mut seen = chunk.phi.times(x);
+            // what the rows add to G x goes with what they take
+            let added = by_rows.then(|| seen.clone());
             let (factors, mut at) = (&self.blocks[chunk.index], 0);
             for (index, view, _) in System::rows_of(problem, state, chunk) {
                 let l = &factors[at..at + view.q * view.q];
@@ -35,16 +38,20 @@ impl Schur<'_> {
                 let factor = problem.weight(view.row) * inverse;
                 let mut row = seen.row_mut(index);
                 let row = row.as_slice_mut().expect("standard layout");
-                if view.q == 0 {
-                    row.fill(0.0);
-                    continue;
+                match view.q {
+                    0 => row.fill(0.0),
+                    q => taken_by_row(l, q, view.jacobian, factor, row),
                 }
-                taken_by_row(l, view.q, view.jacobian, factor, row);
+                if let Some(added) = &added {
+                    axpy(-factor, added.row(index).to_slice().expect("standard layout"), row);
+                }
             }
             chunk.phi.add_transposed(seen.view(), sum.view_mut());
         });
-        let gram = system.lin.border_gram(problem);
-        let mut out = product((gram.view(), Op::Plain), (x.view(), Op::Plain));
+        let mut out = match by_rows {
+            true => system.lin.prior.apply(problem, x),
+            false => system.lin.border_gram(problem).times(x),
+        };
         out -= &taken;
         let p = problem.n_outputs();
         for from in (0..x.ncols()).step_by(p) {

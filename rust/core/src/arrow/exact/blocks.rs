@@ -4,11 +4,12 @@ use crate::arrow::factor::Curvature;
 use crate::arrow::frame::Frame;
 use crate::arrow::spectral::Nulls;
 use crate::arrow::System;
+use crate::gram::Gram;
 use crate::linalg::{axpy, product, row_space, small_cholesky, small_forward, Op};
 use crate::priors::coordinate_priors;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::{Chunk, RowView};
+use crate::row::{Chunk, RowView, Stacked};
 use crate::state::State;
 use ndarray::{s, Array2, Axis};
 use std::collections::BTreeMap;
@@ -18,16 +19,26 @@ const WHOLE_TO: usize = 256;
 
 /// Border variables whose exact Schur complement is formed: a group's, or one atom's in the channels it spans.
 #[derive(Debug)]
-pub(super) struct Block {
+pub(in crate::arrow) struct Block {
     pub(super) group: usize,
     /// Its stacked rows.
-    pub(super) rows: Vec<usize>,
+    pub(in crate::arrow) rows: Vec<usize>,
     /// Its channels among those of the frame (r x r_b); `None` for all.
     basis: Option<Array2<f64>>,
     channels: usize,
 }
 
 impl Block {
+    pub(in crate::arrow) fn channels(&self) -> usize {
+        self.channels
+    }
+
+    fn of_atom(problem: &Problem, frame: &Frame, k: usize) -> Self {
+        let rows: Vec<usize> = problem.rows_of(k).collect();
+        let basis = row_space(frame.reduced.select(Axis(0), &rows).view());
+        Self { group: frame.group_of(k), rows, channels: basis.ncols(), basis: Some(basis) }
+    }
+
     pub(super) fn is_whole(&self) -> bool {
         self.basis.is_none()
     }
@@ -37,7 +48,7 @@ impl Block {
     }
 
     /// Vectors over the frame's channels (rows x r) in its own (rows x r_b).
-    pub(super) fn inside(&self, rows: Array2<f64>) -> Array2<f64> {
+    pub(in crate::arrow) fn inside(&self, rows: Array2<f64>) -> Array2<f64> {
         match &self.basis {
             None => rows,
             Some(basis) => product((rows.view(), Op::Plain), (basis.view(), Op::Plain)),
@@ -45,7 +56,7 @@ impl Block {
     }
 
     /// The reverse.
-    pub(super) fn outside(&self, rows: Array2<f64>) -> Array2<f64> {
+    pub(in crate::arrow) fn outside(&self, rows: Array2<f64>) -> Array2<f64> {
         match &self.basis {
             None => rows,
             Some(basis) => product((rows.view(), Op::Plain), (basis.view(), Op::Transposed)),
@@ -53,13 +64,12 @@ impl Block {
     }
 
     /// `G (x) I` over its variables.
-    pub(super) fn kronecker(&self, gram: &Array2<f64>) -> Array2<f64> {
+    pub(in crate::arrow) fn kronecker(&self, gram: &Gram) -> Array2<f64> {
         let r = self.channels;
+        let among = gram.among(&self.rows);
         let mut out = Array2::zeros((self.size(), self.size()));
-        for (i, &a) in self.rows.iter().enumerate() {
-            for (j, &b) in self.rows.iter().enumerate() {
-                (0..r).for_each(|c| out[[i * r + c, j * r + c]] = gram[[a, b]]);
-            }
+        for ((i, j), value) in among.indexed_iter() {
+            (0..r).for_each(|c| out[[i * r + c, j * r + c]] = *value);
         }
         out
     }
@@ -67,8 +77,8 @@ impl Block {
 
 /// All of them.
 #[derive(Debug)]
-pub(super) struct Blocks {
-    pub(super) all: Vec<Block>,
+pub(in crate::arrow) struct Blocks {
+    pub(in crate::arrow) all: Vec<Block>,
     of_atom: Vec<usize>,
 }
 
@@ -84,17 +94,21 @@ impl Blocks {
                 continue;
             }
             for k in atoms {
-                let rows: Vec<usize> = problem.rows_of(k).collect();
-                let basis = row_space(frame.reduced.select(Axis(0), &rows).view());
                 of_atom[k] = all.len();
-                all.push(Block { group, rows, channels: basis.ncols(), basis: Some(basis) });
+                all.push(Block::of_atom(problem, frame, k));
             }
         }
         Self { all, of_atom }
     }
 
+    /// One for each atom, however small its group.
+    pub(in crate::arrow) fn of_atoms(problem: &Problem, frame: &Frame) -> Self {
+        let all = (0..problem.n_atoms()).map(|k| Block::of_atom(problem, frame, k)).collect();
+        Self { all, of_atom: (0..problem.n_atoms()).collect() }
+    }
+
     /// What the rows take from each block, all zero.
-    pub(super) fn zeros(&self) -> Vec<Array2<f64>> {
+    pub(in crate::arrow) fn zeros(&self) -> Vec<Array2<f64>> {
         self.all.iter().map(|block| Array2::zeros((block.size(), block.size()))).collect()
     }
 
@@ -118,8 +132,7 @@ impl Blocks {
         taken: &mut [Array2<f64>],
     ) -> Option<()> {
         let (mut factors, mut are_exact) = (Vec::new(), Vec::new());
-        // rows of one support touch the same columns of the border: one product for each
-        let mut whitened: BTreeMap<&[u32], Vec<Stack>> = BTreeMap::new();
+        let mut whitened = BySupport::new();
         for (index, view, _) in System::rows_of(problem, state, chunk) {
             let exact = factor(problem, state, rho, &view);
             are_exact.push(exact.is_some());
@@ -130,25 +143,65 @@ impl Blocks {
                     small_cholesky(&mut l, view.q).then_some(l)?
                 }
             };
-            let stacks = whitened.entry(view.support).or_insert_with(|| {
-                let met = self.met_by(view.support).into_iter();
-                let columns = |block| self.columns(problem, view.support, block);
-                met.map(|block| Stack { block, columns: columns(block), rows: Vec::new() }).collect()
-            });
             let factor = problem.weight(view.row) / rho.dispersion();
-            let row = chunk.phi.row(index);
-            for Stack { block, columns, rows } in stacks {
-                let phi: Vec<f64> = columns.iter().map(|&a| row[a]).collect();
-                self.push_whitened(*block, &view, &l, factor, &phi, are_exact[index], rows);
-            }
+            self.gather(problem, &chunk.phi, (index, &view), &l, factor, are_exact[index], &mut whitened);
             factors.extend(l);
         }
-        for Stack { block, columns, rows } in whitened.into_values().flatten() {
-            self.add_share(block, &columns, rows, &mut taken[block]);
-        }
+        self.add_shares(whitened, taken);
         out.factors.push(factors);
         out.exact.push(are_exact);
         Some(())
+    }
+
+    /// Adds what the rows of a chunk take from each block under H, `factors` being those of their blocks, end to end.
+    pub(in crate::arrow) fn take(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        chunk: &Chunk,
+        factors: &[f64],
+        taken: &mut [Array2<f64>],
+    ) {
+        let mut whitened = BySupport::new();
+        let mut at = 0;
+        for (index, view, _) in System::rows_of(problem, state, chunk) {
+            let factor = problem.weight(view.row) / rho.dispersion();
+            let l = &factors[at..at + view.q * view.q];
+            self.gather(problem, &chunk.phi, (index, &view), l, factor, false, &mut whitened);
+            at += view.q * view.q;
+        }
+        self.add_shares(whitened, taken);
+    }
+
+    /// Puts a row's whitened couplings with those of the same support.
+    #[allow(clippy::too_many_arguments)]
+    fn gather<'a>(
+        &self,
+        problem: &Problem,
+        phi: &Stacked,
+        (index, view): (usize, &RowView<'a>),
+        l: &[f64],
+        factor: f64,
+        exact: bool,
+        whitened: &mut BySupport<'a>,
+    ) {
+        let stacks = whitened.entry(view.support).or_insert_with(|| {
+            let met = self.met_by(view.support).into_iter();
+            let columns = |block| self.columns(problem, view.support, block);
+            met.map(|block| Stack { block, columns: columns(block), rows: Vec::new() }).collect()
+        });
+        for Stack { block, rows, .. } in stacks {
+            let own = (0..view.support.len()).filter(|&s| self.of_atom[view.support[s] as usize] == *block);
+            let phi: Vec<f64> = own.flat_map(|s| phi.part(index, s)).copied().collect();
+            self.push_whitened(*block, view, l, factor, &phi, exact, rows);
+        }
+    }
+
+    fn add_shares(&self, whitened: BySupport<'_>, taken: &mut [Array2<f64>]) {
+        for Stack { block, columns, rows } in whitened.into_values().flatten() {
+            self.add_share(block, &columns, rows, &mut taken[block]);
+        }
     }
 
     /// Stacked rows of a block that a support touches.
@@ -231,6 +284,9 @@ impl Blocks {
         }
     }
 }
+
+/// Rows of one support touch the same columns of the border: one product for each.
+type BySupport<'a> = BTreeMap<&'a [u32], Vec<Stack>>;
 
 /// Whitened couplings of rows with one support to one block.
 struct Stack {

@@ -21,11 +21,13 @@
 //! ```
 //!
 //! S is K less what the rows explain, so every term is positive semidefinite; atoms that no row uses together make it exact.
+//! Where a group is so large that a factor of its K would be, the blocks of its atoms stand for K: what is left then is S's own
+//! blocks, and K's in the channels outside them.
 
-mod blocks;
+pub(super) mod blocks;
 
 use super::border::Border;
-use super::kronecker::Kronecker;
+use super::kronecker::GroupCurvature;
 use super::spectral::Nulls;
 use super::substitution::Substitution;
 use super::{Step, System};
@@ -61,8 +63,8 @@ pub struct ExactFactor {
 enum Reduced {
     /// The factor of its Schur complement.
     Whole(Cholesky),
-    /// `G (x) I + UU'` with what the blocks of single atoms say beyond it.
-    Corrected(Kronecker, Vec<Correction>),
+    /// `G (x) I + UU'`, or its blocks of single atoms, with what the exact blocks of single atoms say beyond it.
+    Corrected(GroupCurvature, Vec<Correction>),
 }
 
 /// What one block of S says beyond the border's own curvature.
@@ -104,7 +106,7 @@ impl ExactFactor {
             let border = Border::new(problem, state, system, group)?;
             groups.push((
                 border,
-                Reduced::Corrected(Kronecker::of_group(problem, frame, group, &system.pins, &gram)?, Vec::new()),
+                Reduced::Corrected(GroupCurvature::new(problem, frame, group, &system.pins, &gram)?, Vec::new()),
             ));
         }
         for (index, (block, taken)) in blocks.all.iter().zip(taken).enumerate() {

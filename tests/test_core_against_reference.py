@@ -359,7 +359,8 @@ def test_state_is_kept(recipe: Recipe) -> None:
     assert (term.n_rows, term.n_outputs, term.n_atoms) == (problem.n_rows, problem.n_outputs, problem.n_atoms)
     kept = state_of(term)
     np.testing.assert_array_equal(kept.support, state.support)
-    np.testing.assert_array_equal(kept.logits, state.logits)
+    free = problem.free_logits(state.support)
+    np.testing.assert_array_equal(kept.logits[:, : problem.n_free][free], state.logits[:, : problem.n_free][free])
     for mine, theirs in zip(kept.decoders, state.decoders, strict=True):
         np.testing.assert_array_equal(mine, theirs)
     # A term does not know the strengths: gates that depend on them are those of strength one.
@@ -392,7 +393,8 @@ def test_gradient_of_the_objective(recipe: Recipe) -> None:
     system = core_term(problem, state).assemble_arrow_schur(core_rho(rho))
     rows = [np.asarray(system.gt(i)) for i in range(problem.n_rows)]
     dims = np.array([atom.dim for atom in problem.atoms])
-    assert [len(row) for row in rows] == [problem.n_free + int(dims[active].sum()) for active in state.support]
+    lengths = problem.free_logits(state.support).sum(axis=1) + state.support @ dims
+    assert [len(row) for row in rows] == lengths.tolist()
     actual = np.concatenate([*rows, np.asarray(system.gb).ravel()])
     assert relative_error(actual, expected, data) < EXACT
     # Rows apart, so that a small row is not hidden behind large decoder gradients.
@@ -545,6 +547,24 @@ def test_missing_support_means_every_atom() -> None:
     assert np.asarray(term.support).all()
     bare = core_term(problem, State(state.logits, state.coords, state.decoders, None))  # type: ignore[arg-type]
     assert bare.criterion_as_atoms(core_rho(rho)) == term.criterion_as_atoms(core_rho(rho))
+
+
+def test_what_a_row_does_not_use_of_a_threshold_gate_is_not_there() -> None:
+    """Closed logits and their coordinates change nothing; where they are asked for, they are at rest."""
+    problem, state, rho = Recipe((Circle(1), Sphere(1), Line()), THRESHOLD, full_support=False, seed=9).build()
+    other = Recipe(problem.atoms, THRESHOLD, n=problem.n_rows, seed=10).build().state
+    logits = np.where(state.support, state.logits, other.logits - 7.0)
+    coords = tuple(np.where(state.support[:, [k]], t, other.coords[k]) for k, t in enumerate(state.coords))
+    term = core_term(problem, state)
+    assert core_term(problem, replace(state, logits=logits, coords=coords)).criterion_as_atoms(
+        core_rho(rho)
+    ) == term.criterion_as_atoms(core_rho(rho))
+    found = term.evaluate(core_rho(rho), tol=INNER_TOL, gradient=False).term
+    rest = np.asarray(found.logits)[~state.support]
+    slope = THRESHOLD.charges(np.full(3, rest[0]))[1][0] * np.exp(rho.log_lambda_sparse)
+    assert len(rest)
+    assert (rest == rest[0]).all()
+    assert abs(slope + THRESHOLD.logit_precision * rest[0]) < 1e-12
 
 
 def test_order_of_rho() -> None:

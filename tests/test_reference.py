@@ -227,7 +227,7 @@ def directions(problem: Problem, state: State, rho: Rho, rng: np.random.Generato
     variables, steps = Variables(problem, state.support), []
     moving = [place.index for place in places(problem, state, rho, supported=True) if place.factor.moves(place.t)]
     coords = np.concatenate([np.zeros(0, int), *moving])
-    for group in (variables.logit.ravel(), coords, np.arange(variables.border_start, variables.size)):
+    for group in (variables.logit[variables.free], coords, np.arange(variables.border_start, variables.size)):
         if len(group):
             step = np.zeros(variables.size)
             step[group] = rng.standard_normal(len(group))

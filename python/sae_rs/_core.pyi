@@ -407,6 +407,7 @@ def plan(
     free_logits: int,
     active: float,
     tied: bool,
+    compact: bool = ...,
     copies: int = ...,
     memory_budget: int | None = ...,
 ) -> dict[str, Any]: ...

@@ -123,7 +123,9 @@ def _gate_of(atoms: tuple[Atom, ...], settings: FitSettings) -> Gate:
 def _planned(shape: tuple[int, ...], atoms: tuple[Atom, ...], copies: int, settings: FitSettings) -> MemoryPlan:
     n_rows, n_columns = shape
     gate = _gate_of(atoms, settings)
-    return check_memory(settings.memory_budget, n_rows, n_columns, atoms, gate, copies=copies)
+    return check_memory(
+        settings.memory_budget, n_rows, n_columns, atoms, gate, copies=copies, evidence=settings.evidence
+    )
 
 
 def _refuse_equal_rows(rows: FloatArray | FileRows) -> None:

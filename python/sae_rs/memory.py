@@ -70,6 +70,7 @@ def plan_rows(
     tied: bool,
     copies: int = 1,
     budget: int | None = None,
+    evidence: str = "laplace",
 ) -> MemoryPlan:
     """Plan a fit of rows of which each uses so many atoms on average.
 
@@ -83,9 +84,12 @@ def plan_rows(
         Copies of the rows that the fit makes; 0 where they stay in a file.
     budget : int or None
         Bytes that may be used.
+    evidence : str
+        The criterion.
     """
+    compact = evidence == "laplace" and gate.closes(len(atoms))
     # what a row has of its logits is the widest of the arrays that are made again and again
-    factor = RETAINED if 8 * n_rows * len(atoms) < RETURNED_FROM else 1.0
+    factor = RETAINED if 8 * n_rows * (active if compact else len(atoms)) < RETURNED_FROM else 1.0
     data = 8 * copies * n_rows * n_columns
     held = data if data >= RETURNED_FROM else 0
     found = _core.plan(
@@ -97,6 +101,7 @@ def plan_rows(
         free_logits=gate.free_logits(len(atoms)),
         active=active,
         tied=tied,
+        compact=compact,
         copies=copies,
         memory_budget=None if budget is None else max(int((budget - LIBRARY_BYTES - held) / factor) + held, 0),
     )
@@ -118,6 +123,7 @@ def plan_fit(
     *,
     copies: int = 1,
     budget: int | None = None,
+    evidence: str = "laplace",
 ) -> MemoryPlan:
     """Plan a fit from shapes alone.
 
@@ -126,7 +132,7 @@ def plan_fit(
     atoms a row uses: here with one.
     """
     most = float(gate.most_active(len(atoms)))
-    plan = partial(plan_rows, n_columns=n_columns, atoms=atoms, gate=gate, budget=budget)
+    plan = partial(plan_rows, n_columns=n_columns, atoms=atoms, gate=gate, budget=budget, evidence=evidence)
     if n_rows <= SAMPLE_ABOVE:
         whole = plan(n_rows, active=most, tied=most > 1.0, copies=copies)
         return MemoryPlan(whole.keep_rows, max(whole.bytes, seed_bytes(n_rows, n_columns, copies)))
@@ -150,10 +156,12 @@ def check_memory(
     gate: Gate | None = None,
     *,
     copies: int = 1,
+    evidence: str = "laplace",
 ) -> MemoryPlan:
     """Plan a fit within a budget; refuse one that exceeds it, before anything is allocated for it."""
     size = parse_memory_budget(budget)
-    plan = plan_fit(n_rows, n_columns, atoms, Softmax() if gate is None else gate, copies=copies, budget=size)
+    gate = Softmax() if gate is None else gate
+    plan = plan_fit(n_rows, n_columns, atoms, gate, copies=copies, budget=size, evidence=evidence)
     refuse_over(budget, plan, n_rows, n_columns, len(atoms))
     return plan
 

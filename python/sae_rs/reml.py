@@ -215,6 +215,7 @@ def _planned(problem: Problem, term: _core.SaeManifoldTerm) -> Problem:
         tied=bool((uses > 1).any()),
         copies=0 if isinstance(problem.X, FileRows) else 1,
         budget=problem.memory_budget,
+        evidence=problem.evidence,
     )
     refuse_over(problem.memory_budget, plan, n_rows, n_columns, len(problem.atoms))
     return replace(problem, keep_rows=plan.keep_rows)

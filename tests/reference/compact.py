@@ -317,6 +317,7 @@ def _third(problem: Problem, state: State, rho: Rho, part: Part, own: list[int])
     variables = variables_of(problem, state)
     index = variables.row(i)
     a, da, _ = problem.gate.jets(state.logits[i], state.support[i], rho.log_lambda_sparse)
+    da = da[:, variables.free[i]]
     position = {int(v): at for at, v in enumerate(index)}
     out = np.zeros((p, len(own), len(own), len(index)))
     # atoms add up, so no second derivative has coordinates of two
@@ -329,7 +330,7 @@ def _third(problem: Problem, state: State, rho: Rho, part: Part, own: list[int])
         assert jets.d3 is not None
         bend = basis_jets(atom, state.coords[k][i]).d2[np.ix_(local, local)]
         block = np.zeros((p, len(local), len(local), len(index)))
-        block[..., : problem.n_free] = np.einsum("abm,mp,j->pabj", bend, decoder, da[k])
+        block[..., : da.shape[1]] = np.einsum("abm,mp,j->pabj", bend, decoder, da[k])
         third = np.einsum("abcm,mp->pabc", jets.d3[np.ix_(local, local)], decoder)
         slopes = (jets.d1 @ decoder).T
         for first, second in _spheres(part, k, local):

@@ -99,9 +99,9 @@ def _add_decoder_direction(matrix: Array, variables: Variables, direction: Array
 
 
 def _add_logit_block(matrix: Array, variables: Variables, block: Array) -> None:
-    """Add ``block`` (N, N) on the free logits of all rows."""
-    index = variables.logit.ravel()
-    matrix[np.ix_(index, index)] += block
+    """Add ``block`` (N, N) on the free logits of all rows, as far as they are variables."""
+    index, free = variables.logit[variables.free], variables.free.ravel()
+    matrix[np.ix_(index, index)] += block[np.ix_(free, free)]
 
 
 def exact_hessian(problem: Problem, state: State, rho: Rho) -> Array:
@@ -152,7 +152,7 @@ def curvature_theta(problem: Problem, state: State, rho: Rho) -> Iterator[Array]
     variables = variables_of(problem, state)
     rows = all_row_jets(problem, state, rho)
     gate = problem.gate.majoriser_theta(state.logits, state.support, rho.log_lambda_sparse)
-    logit_at = {int(a): w for w, a in enumerate(variables.logit.ravel())}
+    logit_at = {int(a): w for w, a in enumerate(variables.logit.ravel()) if a >= 0}
     prior = np.zeros(variables.size)
     for place in places(problem, state, rho, supported=True):
         bends = place.factor.curvature(place.t, place.alpha) > 0
@@ -180,7 +180,7 @@ def coupling_theta(problem: Problem, state: State, rho: Rho) -> Iterator[Array]:
     """Derivative of ``coupling`` in theta_a for a = 0 .. D - 1."""
     variables = variables_of(problem, state)
     gate = problem.gate.coupling_theta(state.logits, state.support, rho.log_lambda_sparse)
-    logit_at = {int(a): w for w, a in enumerate(variables.logit.ravel())}
+    logit_at = {int(a): w for w, a in enumerate(variables.logit.ravel()) if a >= 0}
     for a in range(variables.size):
         change = np.zeros((variables.size, variables.size))
         if a in logit_at:

@@ -64,11 +64,13 @@ def held_axes(atom: Atom, t: Array) -> NDArray[np.int_]:
 
 def row_jets(problem: Problem, state: State, rho: Rho, i: int, hold: bool = True) -> RowJets:
     """All derivatives of z-hat_i up to the second order; without ``hold`` as if no coordinate were held."""
-    p, n_free, variables = problem.n_outputs, problem.n_free, variables_of(problem, state)
-    index = variables.row(i)
+    p, variables = problem.n_outputs, variables_of(problem, state)
+    index, free = variables.row(i), variables.free[i]
     a, da, d2a = problem.gate.jets(state.logits[i], state.support[i], rho.log_lambda_sparse)
+    da, d2a = da[:, free], d2a[:, free][:, :, free]
 
-    logits, at = slice(0, n_free), n_free
+    at = int(free.sum())
+    logits = slice(0, at)
     border_at = len(index) - (variables.size - variables.border_start)
     identity = np.eye(p)
     value, first, second = np.zeros(p), np.zeros((p, len(index))), np.zeros((p, len(index), len(index)))

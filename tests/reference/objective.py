@@ -59,6 +59,13 @@ def held_logits(problem: Problem, state: State) -> NDArray[np.bool_]:
     return problem.gate.held(state.logits, state.support)[:, : problem.n_free]
 
 
+def charged_logits(problem: Problem, state: State) -> Array:
+    """(n, K) logits as the gate's prior in L sees them: one that is no variable is where nothing is charged."""
+    nowhere = np.zeros(state.support.shape, bool)
+    nowhere[:, : problem.n_free] = ~problem.free_logits(state.support)
+    return np.where(nowhere, -np.inf, state.logits)
+
+
 def weighted_squares(problem: Problem, state: State, rho: Rho) -> float:
     """sum_i w_i |r_i|^2."""
     residual = reconstruct(problem, state, rho) - problem.data
@@ -87,8 +94,9 @@ def loss_parts(problem: Problem, state: State, rho: Rho) -> dict[str, float]:
     log_strength, eps = rho.log_lambda_sparse, problem.logit_precision
 
     data_fit = weighted_squares(problem, state, rho) / (2 * rho.dispersion())
-    sparsity = problem.gate.energy(state.logits, state.support, log_strength)
-    logit_prior = 0.5 * eps * (state.logits[:, : problem.n_free] ** 2).sum()
+    sparsity = problem.gate.energy(charged_logits(problem, state), state.support, log_strength)
+    free = problem.free_logits(state.support)
+    logit_prior = 0.5 * eps * (state.logits[:, : problem.n_free][free] ** 2).sum()
     smoothness = 0.0
     for k, decoder in enumerate(state.decoders):
         smoothness += 0.5 * np.trace(decoder.T @ decoder_precision(problem, rho, k) @ decoder)
@@ -96,7 +104,7 @@ def loss_parts(problem: Problem, state: State, rho: Rho) -> dict[str, float]:
     if not problem.classic:
         data_fit += n * p / 2 * (LN_2PI + rho.log_dispersion)
         sparsity += n * problem.gate.log_normaliser(problem.n_atoms, log_strength)[0]
-        logit_prior -= n * problem.n_free / 2 * (np.log(eps) - LN_2PI)
+        logit_prior -= free.sum() / 2 * (np.log(eps) - LN_2PI)
         for k, atom in enumerate(problem.atoms):
             smoothness -= p / 2 * np.linalg.slogdet(decoder_precision(problem, rho, k))[1]
             smoothness += atom.width * p / 2 * LN_2PI
@@ -104,7 +112,7 @@ def loss_parts(problem: Problem, state: State, rho: Rho) -> dict[str, float]:
         "data_fit": float(data_fit),
         "sparsity": float(sparsity),
         "smoothness": float(smoothness),
-        # Every coordinate counts here, supported or not; the evidence takes the unsupported ones out again.
+        # Every coordinate that a row has counts here, supported or not; the evidence takes unsupported ones out again.
         "ard": sum(coordinate_energy(problem, state, rho, supported) for supported in (True, False)),
         "logit_prior": float(logit_prior),
     }
@@ -138,9 +146,9 @@ def gradient_theta(problem: Problem, state: State, rho: Rho) -> Array:
     variables = variables_of(problem, state)
     gradient = data_gradient(problem, state, rho)
     prior = problem.gate.gradient(state.logits, state.support, rho.log_lambda_sparse)
-    gradient[variables.logit.ravel()] += prior
-    moves = ~held_logits(problem, state)
-    gradient[variables.logit] += problem.logit_precision * state.logits[:, : problem.n_free] * moves
+    gradient[variables.logit[variables.free]] += prior[variables.free.ravel()]
+    moves = variables.free & ~held_logits(problem, state)
+    gradient[variables.logit[moves]] += problem.logit_precision * state.logits[:, : problem.n_free][moves]
     for place in places(problem, state, rho, supported=True):
         gradient[place.index] += place.factor.gradient(place.t, place.alpha)
     for k, decoder in enumerate(state.decoders):
@@ -152,7 +160,7 @@ def loss_rho(problem: Problem, state: State, rho: Rho) -> Array:
     """dL/drho at fixed theta, in the order of ``rho.to_flat()``."""
     n, p, log_strength = problem.n_rows, problem.n_outputs, rho.log_lambda_sparse
     gradient = coordinate_energy_rho(problem, state, rho, True) + coordinate_energy_rho(problem, state, rho, False)
-    gradient[0] = problem.gate.energy_strength(state.logits, state.support, log_strength)
+    gradient[0] = problem.gate.energy_strength(charged_logits(problem, state), state.support, log_strength)
     gradient[-1] = -weighted_squares(problem, state, rho) / (2 * rho.dispersion())
     residual, pull = reconstruct(problem, state, rho) - problem.data, reconstruct_slope(problem, state, rho)
     gradient[0] += (problem.row_weights[:, None] * residual * pull).sum() / rho.dispersion()
@@ -179,7 +187,7 @@ def mixed_theta_rho(problem: Problem, state: State, rho: Rho) -> Array:
     slopes = problem.gate.log_slopes(problem.n_atoms, rho.log_lambda_sparse)
     prior = problem.gate.gradient_strength(state.logits, state.support, rho.log_lambda_sparse)
     columns[:, 0] = variables.atom_values(slopes) * data_gradient(problem, state, rho)
-    columns[variables.logit.ravel(), 0] += prior
+    columns[variables.logit[variables.free], 0] += prior[variables.free.ravel()]
     pull = reconstruct_slope(problem, state, rho)
     for i, jets in enumerate(all_row_jets(problem, state, rho)):
         columns[jets.index, 0] += problem.row_weights[i] * jets.first.T @ pull[i] / rho.dispersion()

@@ -31,7 +31,12 @@ class Place:
 
 
 def places(problem: Problem, state: State, rho: Rho, supported: bool) -> Iterator[Place]:
-    """All factors of the coordinates inside, or outside, the rows' supports."""
+    """All factors of the coordinates inside, or outside, the rows' supports.
+
+    Where rows have what they use only, there are none outside.
+    """
+    if problem.compact and not supported:
+        return
     variables = variables_of(problem, state)
     for k, atom in enumerate(problem.atoms):
         alpha, ard = rho.ard(k), np.arange(len(rho.to_flat()))[rho.ard_slice(k)]

@@ -78,6 +78,16 @@ class Problem:
         return self.gate.n_free(self.n_atoms)
 
     @property
+    def compact(self) -> bool:
+        """Whether rows have variables of their support only: closed gates count by their masses."""
+        return not self.classic and self.gate.closes(self.n_atoms)
+
+    def free_logits(self, support: Mask) -> Mask:
+        """(n, F) free logits that are variables."""
+        own = support[:, : self.n_free]
+        return own if self.compact else np.ones_like(own)
+
+    @property
     def logit_precision(self) -> float:
         """epsilon of the Gaussian on the free logits; the classic mode has none."""
         return 0.0 if self.classic else self.gate.logit_precision
@@ -148,7 +158,9 @@ class Variables:
 
     Attributes
     ----------
-    logit : (n, F) int array
+    free : (n, F) bool array
+        Which free logits are variables.
+    logit : (n, F) int array, -1 where they are none
     coord : list of K int arrays (n, d_k), -1 off the support
     border : list of K int arrays (M_k, p)
     size : int
@@ -156,14 +168,16 @@ class Variables:
     """
 
     def __init__(self, problem: Problem, support: Mask) -> None:
-        p, n_free = problem.n_outputs, problem.n_free
+        p = problem.n_outputs
         self.problem, self.support = problem, support
         dims = np.array([atom.dim for atom in problem.atoms])
-        lengths = n_free + support @ dims
+        self.free = problem.free_logits(support)
+        n_logits = self.free.sum(axis=1)
+        lengths = n_logits + support @ dims
         starts = np.cumsum(lengths) - lengths
-        self.logit = starts[:, None] + np.arange(n_free)
+        self.logit = np.where(self.free, starts[:, None] + np.cumsum(self.free, axis=1) - self.free, -1)
         # Before the coordinates of atom k come the logits and the supported atoms before k.
-        before = starts[:, None] + n_free + np.cumsum(support * dims, axis=1) - support * dims
+        before = (starts + n_logits)[:, None] + np.cumsum(support * dims, axis=1) - support * dims
         self.coord = [np.where(support[:, [k]], before[:, [k]] + np.arange(dim), -1) for k, dim in enumerate(dims)]
         self.border_start = at = int(lengths.sum())
         self.border = []
@@ -174,7 +188,9 @@ class Variables:
 
     def own(self, i: int) -> NDArray[np.int_]:
         """The variables of row i: its logits, then its coordinates."""
-        return np.concatenate([self.logit[i], *[self.coord[k][i] for k in np.flatnonzero(self.support[i])]])
+        return np.concatenate(
+            [self.logit[i][self.free[i]], *[self.coord[k][i] for k in np.flatnonzero(self.support[i])]]
+        )
 
     def row(self, i: int) -> NDArray[np.int_]:
         """Every variable row i depends on: its own, then the whole border."""
@@ -183,7 +199,7 @@ class Variables:
     def atom_values(self, values: Array) -> Array:
         """(D,) one value an atom, ``values`` (K,), spread over the logits, coordinates and decoders of each atom."""
         out = np.zeros(self.size)
-        out[self.logit] = values[: self.logit.shape[1]]
+        out[self.logit[self.free]] = np.broadcast_to(values[: self.free.shape[1]], self.free.shape)[self.free]
         for k, value in enumerate(values):
             out[self.coord[k][self.support[:, k]]] = value
             out[self.border[k]] = value
@@ -192,7 +208,7 @@ class Variables:
     def move(self, state: State, step: Array) -> State:
         """The state reached by a step (D,)."""
         logits, coords = state.logits.copy(), [t.copy() for t in state.coords]
-        logits[:, : self.logit.shape[1]] += step[self.logit]
+        logits[:, : self.free.shape[1]][self.free] += step[self.logit[self.free]]
         for k, atom in enumerate(self.problem.atoms):
             for i in state.rows_of(k):
                 coords[k][i] = atom.advance(state.coords[k][i], step[self.coord[k][i]])

@@ -1,8 +1,7 @@
 """Logits of gates with a threshold: each integrates over the side of it on which its gate is what it is.
 
-For a logit whose gate is closed, L and 1/2 ln |H| have lambda E(l) + 1/2 epsilon l^2 - 1/2 ln epsilon + 1/2 ln h, with
-h = epsilon + lambda max(E'', 0). V has -ln J instead, J the integral of N(l; 0, 1 / epsilon) exp(-lambda E(l)) over
-the logits of a closed gate. V does not depend on the logit itself.
+A logit whose gate is closed is no variable: L and H have nothing of it. V has -ln J for it, J the integral of
+N(l; 0, 1 / epsilon) exp(-lambda E(l)) over the logits of a closed gate.
 
 With C(g, k, a) = -ln of the integral of exp(-g u - k u^2 / 2) over u > a, an open logit at a distance l - wall above
 the wall adds C(0, h, wall - l) + 1/2 ln 2 pi - 1/2 ln h to 1/2 ln |H|, h its entry there. One that is held at the wall
@@ -39,32 +38,12 @@ def closed_logits(problem: Problem, state: State) -> Mask:
 
 
 def closed_total(problem: Problem, state: State, rho: Rho) -> float:
-    """What the masses have beyond what L and H have of closed logits."""
+    """The masses of closed logits."""
     closed, gate = closed_logits(problem, state), problem.gate
     if not closed.any():
         return 0.0
     assert isinstance(gate, Threshold)
-    eps, strength = problem.logit_precision, np.exp(rho.log_lambda_sparse)
-    energy, _, second, _ = _charges(gate, state)
-    curvature = eps + strength * np.maximum(second, 0.0)
-    gaussian = strength * energy + 0.5 * eps * state.logits**2 + 0.5 * np.log(curvature / eps)
-    return float(-closed.sum() * gate.log_closed(rho.log_lambda_sparse)[0] - gaussian[closed].sum())
-
-
-def closed_theta(problem: Problem, state: State, rho: Rho) -> Array:
-    """Derivative of `closed_total` in theta (D,)."""
-    variables = variables_of(problem, state)
-    out = np.zeros(variables.size)
-    closed, gate = closed_logits(problem, state), problem.gate
-    if closed.any():
-        assert isinstance(gate, Threshold)
-        eps, strength = problem.logit_precision, np.exp(rho.log_lambda_sparse)
-        _, first, second, third = _charges(gate, state)
-        curvature = eps + strength * np.maximum(second, 0.0)
-        bend = strength * np.where(second > 0, third, 0.0)
-        slope = strength * first + eps * state.logits + 0.5 * bend / curvature
-        out[variables.logit[closed]] -= slope[closed]
-    return out
+    return float(-closed.sum() * gate.log_closed(rho.log_lambda_sparse)[0])
 
 
 def closed_rho(problem: Problem, state: State, rho: Rho) -> Array:
@@ -73,18 +52,8 @@ def closed_rho(problem: Problem, state: State, rho: Rho) -> Array:
     closed, gate = closed_logits(problem, state), problem.gate
     if closed.any():
         assert isinstance(gate, Threshold)
-        eps, strength = problem.logit_precision, np.exp(rho.log_lambda_sparse)
-        energy, _, second, _ = _charges(gate, state)
-        stiff = strength * np.maximum(second, 0.0)
-        own = strength * energy + 0.5 * stiff / (eps + stiff)
-        out[0] = -closed.sum() * gate.log_closed(rho.log_lambda_sparse)[1] - own[closed].sum()
+        out[0] = -closed.sum() * gate.log_closed(rho.log_lambda_sparse)[1]
     return out
-
-
-def _charges(gate: Threshold, state: State) -> tuple[Array, Array, Array, Array]:
-    rows = [gate.charges(row) for row in state.logits]
-    energy, first, second, third = (np.array([row[order] for row in rows]) for order in range(4))
-    return energy, first, second, third
 
 
 def charge(g: float, k: float, a: float) -> tuple[float, float, float, float]:
@@ -187,7 +156,7 @@ def held(problem: Problem, state: State, rho: Rho) -> Iterator[HeldLogit]:
 
 
 def sides_total(problem: Problem, state: State, rho: Rho, matrix: Array) -> float:
-    """What closed and open logits have on their sides beyond Gaussians about them; ``matrix`` is H."""
+    """What closed logits have, and open ones on their side beyond Gaussians about them; ``matrix`` is H."""
     free = sum(term[0] for _, term in free_charges(problem, state, matrix))
     still = sum(one.charge[0] for one in held(problem, state, rho))
     return closed_total(problem, state, rho) + free + still
@@ -195,11 +164,11 @@ def sides_total(problem: Problem, state: State, rho: Rho, matrix: Array) -> floa
 
 def sides_theta(problem: Problem, state: State, rho: Rho, matrix: Array) -> Array:
     """Derivative of `sides_total` in theta (D,) with h held."""
-    out = closed_theta(problem, state, rho)
+    variables = variables_of(problem, state)
+    out = np.zeros(variables.size)
     for at, (_, _, by_point) in free_charges(problem, state, matrix):
         out[at] += by_point
     jets: list[RowJets] = all_row_jets(problem, state, rho)
-    variables = variables_of(problem, state)
     for one in held(problem, state, rho):
         _, by_slope, by_curvature = one.charge
         atom, decoder, t = problem.atoms[one.atom], state.decoders[one.atom], state.coords[one.atom][one.row]

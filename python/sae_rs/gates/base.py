@@ -57,6 +57,10 @@ class Gate(ABC):
         """How many logits of a row are free."""
         return n_atoms
 
+    def closes(self, n_atoms: int) -> bool:
+        """Whether a closed gate has a mass, so that a fit holds of a row what it uses."""
+        return False
+
     def most_active(self, n_atoms: int) -> int:
         """How many atoms a row may use."""
         return n_atoms

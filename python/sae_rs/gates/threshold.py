@@ -57,6 +57,10 @@ class ThresholdGate(TemperedGate):
         object.__setattr__(self, "logit_precision", positive("ThresholdGate", "logit_precision", self.logit_precision))
         object.__setattr__(self, "ungated", atom_indices("ThresholdGate", "ungated", self.ungated))
 
+    def closes(self, n_atoms: int) -> bool:
+        """Unless all atoms are without a gate."""
+        return len(self.ungated) < n_atoms
+
     @property
     def sparsity_starts(self) -> tuple[float, ...]:
         """About the odds of an atom that few rows use, then weaker."""

@@ -253,8 +253,7 @@ mod tests {
             let from = columns.last().map_or(0, |last: &Range<usize>| last.end);
             columns.push(from..from + width);
         }
-        let layout =
-            SaeRowLayout::with_independent_logits(supports.iter().cloned(), 0, vec![1; widths.len()]).unwrap();
+        let layout = SaeRowLayout::with_independent_logits(supports.iter().cloned(), 0, vec![1; widths.len()]).unwrap();
         let whole = Arc::new(GramShape { columns: columns.clone(), pairs: None });
         let pairs = Some(Pairs::new(&columns, layout.met()));
         let blocks = Arc::new(GramShape { columns: columns.clone(), pairs });

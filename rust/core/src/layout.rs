@@ -4,6 +4,7 @@ use crate::errors::ShapeError;
 use ndarray::ArrayView2;
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// How a row's logits are stored.
@@ -12,7 +13,7 @@ enum Logits {
     /// One position per active atom.
     Compact,
     /// All free logits of the row, active or not.
-    Dense { free: usize },
+    Dense,
 }
 
 /// The variables of every row: logits first, then the coordinates of its active atoms.
@@ -21,6 +22,8 @@ enum Logits {
 #[derive(Clone, Debug, PartialEq)]
 pub struct SaeRowLayout {
     logits: Logits,
+    /// The atoms whose logits are free, where each row has all of them.
+    free: Vec<u32>,
     coord_dims: Vec<usize>,
     coord_offsets_full: Vec<usize>,
     /// Row i's active atoms are `atoms[row_start[i]..row_start[i + 1]]`, sorted.
@@ -48,7 +51,7 @@ struct ByAtom {
 
 impl SaeRowLayout {
     fn build(
-        logits: Logits,
+        (logits, free): (Logits, usize),
         may_be_empty: bool,
         rows: impl Iterator<Item = Vec<u32>>,
         coord_dims: Vec<usize>,
@@ -57,6 +60,7 @@ impl SaeRowLayout {
         let n_atoms = coord_dims.len();
         let mut out = Self {
             logits,
+            free: (0..free as u32).collect(),
             coord_dims,
             coord_offsets_full,
             row_start: vec![0],
@@ -76,7 +80,7 @@ impl SaeRowLayout {
             }
             let mut position = match logits {
                 Logits::Compact => active.len(),
-                Logits::Dense { free } => free,
+                Logits::Dense => free,
             };
             for &k in &active {
                 out.starts.push(position as u32);
@@ -111,7 +115,7 @@ impl SaeRowLayout {
         if coord_dims.len() != coord_offsets_full.len() {
             return Err(ShapeError::shape("coord_offsets_full", &[coord_offsets_full.len()], &[coord_dims.len()]));
         }
-        Self::build(Logits::Compact, false, lists.into_iter(), coord_dims, coord_offsets_full)
+        Self::build((Logits::Compact, 0), false, lists.into_iter(), coord_dims, coord_offsets_full)
     }
 
     /// As [`Self::from_active_atoms`], with all `free` logits of each row kept whichever atoms are active.
@@ -121,7 +125,7 @@ impl SaeRowLayout {
         coord_dims: Vec<usize>,
     ) -> Result<Self, ShapeError> {
         let offsets = Self::default_offsets(free, &coord_dims);
-        Self::build(Logits::Dense { free }, false, lists, coord_dims, offsets)
+        Self::build((Logits::Dense, free), false, lists, coord_dims, offsets)
     }
 
     /// As [`Self::with_dense_logits`], where a row may also use no atom at all.
@@ -131,7 +135,13 @@ impl SaeRowLayout {
         coord_dims: Vec<usize>,
     ) -> Result<Self, ShapeError> {
         let offsets = Self::default_offsets(free, &coord_dims);
-        Self::build(Logits::Dense { free }, true, lists, coord_dims, offsets)
+        Self::build((Logits::Dense, free), true, lists, coord_dims, offsets)
+    }
+
+    /// As [`Self::from_active_atoms`], where a row may also use no atom at all.
+    pub fn with_open_logits(lists: impl Iterator<Item = Vec<u32>>, coord_dims: Vec<usize>) -> Result<Self, ShapeError> {
+        let offsets = Self::default_offsets(coord_dims.len(), &coord_dims);
+        Self::build((Logits::Compact, 0), true, lists, coord_dims, offsets)
     }
 
     /// Per row, the `cap` largest `|a_ik|` that also exceed `relative_cutoff` times that row's own peak; the largest
@@ -306,6 +316,45 @@ impl SaeRowLayout {
         &self.atoms[self.row_start[i]..self.row_start[i + 1]]
     }
 
+    /// Where row i's active atoms stand among those of all rows.
+    pub fn entries(&self, i: usize) -> Range<usize> {
+        self.row_start[i]..self.row_start[i + 1]
+    }
+
+    /// Number of active atoms of all rows.
+    pub fn n_active(&self) -> usize {
+        self.atoms.len()
+    }
+
+    /// Whether a row has logits of its active atoms only.
+    pub fn is_compact(&self) -> bool {
+        self.logits == Logits::Compact
+    }
+
+    /// The atoms of row i's logits, with which its block begins.
+    pub fn logit_atoms(&self, i: usize) -> &[u32] {
+        match self.logits {
+            Logits::Compact => self.active_atoms(i),
+            Logits::Dense => &self.free,
+        }
+    }
+
+    /// Where row i's logits stand among those of all rows.
+    pub fn logits(&self, i: usize) -> Range<usize> {
+        match self.logits {
+            Logits::Compact => self.entries(i),
+            Logits::Dense => i * self.free.len()..(i + 1) * self.free.len(),
+        }
+    }
+
+    /// Number of logits of all rows.
+    pub fn n_logits(&self) -> usize {
+        match self.logits {
+            Logits::Compact => self.n_active(),
+            Logits::Dense => self.n_rows() * self.free.len(),
+        }
+    }
+
     /// Where each active atom's coordinates begin in row i's block.
     pub fn coord_starts(&self, i: usize) -> &[u32] {
         &self.starts[self.row_start[i]..self.row_start[i + 1]]
@@ -317,7 +366,7 @@ impl SaeRowLayout {
     }
 
     /// Row i's block when all blocks are laid end to end.
-    pub fn block(&self, i: usize) -> std::ops::Range<usize> {
+    pub fn block(&self, i: usize) -> Range<usize> {
         self.block_start[i]..self.block_start[i + 1]
     }
 
@@ -350,7 +399,7 @@ impl SaeRowLayout {
         }
         out.fill(0.0);
         match self.logits {
-            Logits::Dense { free } => out[..free].copy_from_slice(&compact[..free]),
+            Logits::Dense => out[..self.free.len()].copy_from_slice(&compact[..self.free.len()]),
             Logits::Compact => {
                 for (position, &k) in self.active_atoms(i).iter().enumerate() {
                     out[k as usize] = compact[position];
@@ -444,6 +493,16 @@ mod tests {
         assert_eq!(users(1), [(3, 17)]);
         assert_eq!(users(2), [(0, 4), (2, 12), (3, 18)]);
         assert_eq!(layout.met(), [vec![], vec![], vec![0, 1]]);
+    }
+
+    #[test]
+    fn rows_have_their_open_logits_or_all() {
+        let lists = || vec![vec![2, 0], vec![], vec![1]].into_iter();
+        let open = SaeRowLayout::with_open_logits(lists(), vec![1, 1, 2]).unwrap();
+        assert_eq!((open.logit_atoms(0), open.logits(2), open.n_logits()), (&[0, 2][..], 2..3, 3));
+        assert_eq!((open.coord_starts(0), open.row_q_active(1), open.len()), (&[2, 3][..], 0, 7));
+        let all = SaeRowLayout::with_independent_logits(lists(), 3, vec![1, 1, 2]).unwrap();
+        assert_eq!((all.logit_atoms(1), all.logits(2), all.n_logits()), (&[0, 1, 2][..], 6..9, 9));
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub use evidence::{
 pub use exchange::{Exchange, ExchangeError, Team};
 pub use gates::{
     ColumnEnergy, ColumnPrior, ColumnTerm, EntropyNodes, FrozenRouting, Gate, GatePrior, GateRow, Ibp, RowGate,
-    SigmoidNodes, Softmax, ThresholdGate,
+    RowLogits, SigmoidNodes, Softmax, ThresholdGate,
 };
 pub use jets::{F64x4, HeapOrder1, HeapOrder2, HeapTower4, Jet, Laned, Lanes4, Number, Order1, Order2, Stack, Tower4};
 pub use layout::SaeRowLayout;
@@ -75,5 +75,5 @@ pub use row::{
 pub use seeds::{independent_groups, seeds, IndependentGroups, Seed};
 pub use source::{Element, RowFile, Source};
 pub use special::{circle_charge, digamma, ln_bessel_i0, ln_gamma, sphere_charge, tetragamma, trigamma};
-pub use state::{State, SUPPORT_CUTOFF};
+pub use state::{RowVariables, State, SUPPORT_CUTOFF};
 pub use term::{Evaluation, EvaluationOptions, SaeManifoldTerm};

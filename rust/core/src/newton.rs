@@ -12,7 +12,7 @@
 use crate::arrow::{conjugate_gradients, steps_exactly, Elimination, Ending, Factored, Step, System};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::{Columns, RowSolver, RowState};
+use crate::row::{Columns, RowSolver};
 use crate::state::State;
 use ndarray::ArrayView1;
 use rayon::prelude::*;
@@ -296,7 +296,7 @@ impl Solver<'_> {
     fn let_go(&self, state: &State, loss: f64, leaves: bool, near: bool, bound: f64) -> Option<(State, Factored)> {
         let &Self { problem, .. } = self;
         let held =
-            |i: usize| state.support(i).iter().any(|&k| problem.gate().held(k as usize, state.logits[[i, k as usize]]));
+            |i: usize| state.support(i).iter().any(|&k| problem.gate().held(k as usize, state.logit(i, k as usize)));
         if !leaves && !(0..problem.n_rows()).any(held) {
             return None;
         }
@@ -314,9 +314,10 @@ impl Solver<'_> {
         let with =
             |decoders| RowSolver::new(problem.atoms().to_vec(), gate.clone(), rho.clone(), scores.clone(), decoders);
         let polish = |solver: &RowSolver, z: ArrayView1<'_, f64>, i: usize| {
-            solver.polish(&solver.target(z, problem.weight(i)), state.row(i), false)
+            let row = solver.polish(&solver.target(z, problem.weight(i)), state.row(problem, i), false);
+            solver.part(&row, state.atoms_of(i))
         };
-        let polished = |rows: Range<usize>| -> Option<Vec<RowState>> {
+        let polished = |rows: Range<usize>| -> Option<Vec<(Vec<f64>, Vec<f64>)>> {
             let rows = rows.into_par_iter();
             match problem.metric() {
                 None => {
@@ -333,9 +334,9 @@ impl Solver<'_> {
                     .collect(),
             }
         };
-        let rows: Vec<Vec<RowState>> = problem.shared_out(polished).into_iter().collect::<Option<_>>()?;
+        let rows: Vec<Vec<_>> = problem.shared_out(polished).into_iter().collect::<Option<_>>()?;
         let mut next = state.clone();
-        rows.iter().flatten().enumerate().for_each(|(i, row)| next.set_row(i, row));
+        rows.iter().flatten().enumerate().for_each(|(i, (logits, points))| next.set_row(i, (logits, points)));
         let system = self.system(&next)?;
         let (next, system) = self.polished(next, system, 0.0)?;
         (system.lin.loss.total() < loss).then_some(())?;

@@ -250,6 +250,11 @@ impl Problem {
         self.gate.n_free(self.n_atoms())
     }
 
+    /// Whether rows have variables of the atoms that they use only: V has all others by their masses.
+    pub fn compact_rows(&self) -> bool {
+        self.is_proper() && self.gate.closes(self.n_atoms())
+    }
+
     /// Centred data of some rows.
     pub fn rows(&self, range: std::ops::Range<usize>) -> CowArray<'_, f64, Ix2> {
         self.data.rows(range)

@@ -121,6 +121,7 @@ impl SaeManifoldTerm {
             active_coords: layout.n_active_coords(),
             active_basis: supports.map(|&k| p.rows_of(k as usize).len()).sum(),
             coupled_logits,
+            compact: layout.is_compact(),
             group_widths: widths,
             copies: usize::from(p.in_memory()),
             forced: metric.or(framed).or(elimination),

@@ -127,15 +127,16 @@ pub fn encode_rows<'py>(
     let encoded = detached(py, threads, None, |interrupted| encoder.encode(rows, mean, interrupted))?;
     // a `None` comes with a pending signal, which `detached` has raised
     let encoded = encoded.ok_or_else(|| PyValueError::new_err("encoding was interrupted"))?;
-    let mut support = ndarray::Array2::from_elem(encoded.gates.dim(), false);
+    let (gates, coords, logits) = encoder.dense(&encoded);
+    let mut support = ndarray::Array2::from_elem(gates.dim(), false);
     for (i, list) in encoded.supports.iter().enumerate() {
         list.iter().for_each(|&k| support[[i, k as usize]] = true);
     }
     let status: Vec<u8> = encoded.converged.iter().map(|c| u8::from(!c)).collect();
     Ok((
-        to_py2(py, &encoded.gates),
-        encoded.coords.iter().map(|c| to_py2(py, c)).collect(),
-        to_py2(py, &encoded.logits),
+        to_py2(py, &gates),
+        coords.iter().map(|c| to_py2(py, c)).collect(),
+        to_py2(py, &logits),
         PyArray2::from_array(py, &support),
         PyArray1::from_slice(py, &encoded.objective),
         PyArray1::from_slice(py, &status),

@@ -47,7 +47,7 @@ fn planned(py: Python<'_>, plan: Plan) -> PyResult<Bound<'_, PyDict>> {
 
 /// What a fit of a shape will do and hold; the same function as `SaeManifoldTerm.plan`, before there is a term.
 #[pyfunction]
-#[pyo3(signature = (n_rows, n_outputs, *, atom_widths, atom_dims, atom_ambients, free_logits, active, tied, copies=1, memory_budget=None))]
+#[pyo3(signature = (n_rows, n_outputs, *, atom_widths, atom_dims, atom_ambients, free_logits, active, tied, compact=false, copies=1, memory_budget=None))]
 #[allow(clippy::too_many_arguments)]
 pub fn plan<'py>(
     py: Python<'py>,
@@ -59,6 +59,7 @@ pub fn plan<'py>(
     free_logits: usize,
     active: f64,
     tied: bool,
+    compact: bool,
     copies: usize,
     memory_budget: Option<usize>,
 ) -> PyResult<Bound<'py, PyDict>> {
@@ -82,7 +83,12 @@ pub fn plan<'py>(
         active_atoms: of_rows(&vec![1; n_atoms]),
         active_coords: of_rows(&atom_dims),
         active_basis: of_rows(&atom_widths),
-        coupled_logits: if tied { (n_rows as f64 * active.min(free_logits as f64)).round() as usize } else { 0 },
+        coupled_logits: if tied || compact {
+            (n_rows as f64 * active.min(free_logits as f64)).round() as usize
+        } else {
+            0
+        },
+        compact,
         group_widths: if tied { vec![atom_widths.iter().sum()] } else { atom_widths },
         copies,
         forced: None,
@@ -253,11 +259,12 @@ impl SaeManifoldTerm {
     }
     #[getter]
     fn logits<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<f64>> {
-        to_py2(py, &self.core.state.logits)
+        to_py2(py, &self.core.state.logits(&self.core.problem))
     }
     #[getter]
     fn coords<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyArray2<f64>>> {
-        self.core.state.coords.iter().map(|c| to_py2(py, c)).collect()
+        let points = |k| to_py2(py, &self.core.state.points(&self.core.problem, k));
+        (0..self.core.problem.n_atoms()).map(points).collect()
     }
     #[getter]
     fn decoders<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyArray2<f64>>> {

@@ -48,6 +48,10 @@ class Gate(ABC):
         """(n, K) logits that are no variables, because they stand at the end of their range and would go on."""
         return np.zeros_like(support)
 
+    def closes(self, n_atoms: int) -> bool:
+        """Whether some gate is zero wherever its logit is below a threshold."""
+        return False
+
     @abstractmethod
     def spec(self, n_atoms: int) -> dict[str, Any]:
         """The description that the compiled module reads."""

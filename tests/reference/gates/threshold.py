@@ -74,6 +74,9 @@ class Threshold(RowGate):
         count = int(gated(n_atoms, self.ungated).sum())
         return float(count * np.log(mass.sum())), float(-count * (mass @ charge) / mass.sum())
 
+    def closes(self, n_atoms: int) -> bool:
+        return bool(self.has_gate(n_atoms).any())
+
     def has_gate(self, n_atoms: int) -> Mask:
         """(K,) atoms that have a gate."""
         return gated(n_atoms, self.ungated)

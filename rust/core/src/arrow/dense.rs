@@ -76,13 +76,13 @@ impl ArrowSchur {
                 }
             }
         }
-        let (of_state, free) = (state.layout_of_rows(), problem.n_free());
+        let of_state = state.layout_of_rows();
         for chunk in lin.chunks(problem, state) {
             for (index, view, _) in System::rows_of(problem, state, &chunk) {
                 let q = of_state.row_q_active(view.row);
                 let mut htt = Array2::zeros((q, q));
                 let mut htbeta = Array2::zeros((q, m * p));
-                for (f, &c) in lin.logit_curvature[view.row * free..(view.row + 1) * free].iter().enumerate() {
+                for (f, &c) in lin.logit_curvature[lin.logits(view.row)].iter().enumerate() {
                     htt[[f, f]] = c;
                 }
                 let factor = problem.weight(view.row) / rho.dispersion();
@@ -101,7 +101,7 @@ impl ArrowSchur {
                 lin.columns.of_row(problem, state, view.row, |at, k, z| {
                     htt[[at, at]] += lin.columns.terms[k].slope * z[1] * z[1];
                 });
-                let kept = layout.map(|l| kept_positions(problem, of_state, l, view.row));
+                let kept = layout.map(|l| kept_positions(of_state, l, view.row));
                 lin.columns.of_row(problem, state, view.row, |at, k, z| {
                     let place = kept.as_ref().map_or(Some(at), |kept| kept.iter().position(|p| *p == Some(at)));
                     out.columns[k].1.extend(place.map(|p| (start + p, z[1])));
@@ -157,18 +157,15 @@ impl ArrowSchur {
 
 /// For each variable of the layout's row, its position in the state's row; `None` for one the state does not have (a
 /// pinned logit, a coordinate outside the support).
-fn kept_positions(problem: &Problem, state: &SaeRowLayout, layout: &SaeRowLayout, row: usize) -> Vec<Option<usize>> {
+fn kept_positions(state: &SaeRowLayout, layout: &SaeRowLayout, row: usize) -> Vec<Option<usize>> {
     let mut kept = vec![None; layout.row_q_active(row)];
-    let first_coord = layout.coord_starts(row).first().map_or(0, |&s| s as usize);
-    let dense = first_coord != layout.active_atoms(row).len();
-    for (position, slot) in kept.iter_mut().enumerate().take(first_coord) {
-        let atom = if dense { position } else { layout.active_atoms(row)[position] as usize };
-        *slot = (atom < problem.n_free()).then_some(atom);
+    for (atom, slot) in layout.logit_atoms(row).iter().zip(&mut kept) {
+        *slot = state.logit_atoms(row).binary_search(atom).ok();
     }
     for (&k, &to) in layout.active_atoms(row).iter().zip(layout.coord_starts(row)) {
         if let Ok(s) = state.active_atoms(row).binary_search(&k) {
             let from = state.coord_starts(row)[s] as usize;
-            for j in 0..problem.atoms()[k as usize].dim() {
+            for j in 0..state.coord_dims()[k as usize] {
                 kept[to as usize + j] = Some(from + j);
             }
         }

@@ -36,6 +36,8 @@ pub struct Shape {
     pub active_basis: usize,
     /// Free logits of atoms in their row's support.
     pub coupled_logits: usize,
+    /// Whether rows have logits and points of the atoms in their support only.
+    pub compact: bool,
     /// Stacked basis width of each group of atoms that rows tie together.
     pub group_widths: Vec<usize>,
     /// Copies of the rows in memory; none where passes read them from a file.
@@ -123,37 +125,51 @@ impl Shape {
         stacked + n * (self.rank() + 4) + basis + gates + blocks + coupled * self.rank()
     }
 
-    /// Entries that a fit holds however rows are treated.
-    fn always(&self) -> usize {
+    /// Logits that are variables, and entries of the rows' logits and points, which a state has.
+    fn of_rows(&self) -> (usize, usize) {
+        if self.compact {
+            let points = (self.active_atoms * self.ambient).div_ceil(self.n_atoms.max(1));
+            return (self.coupled_logits, self.active_atoms + points);
+        }
+        (self.n_rows * self.free_logits, self.n_rows * (self.n_atoms + self.ambient))
+    }
+
+    /// Entries that a fit holds while it moves, however rows are treated.
+    fn working(&self) -> usize {
         let n = self.n_rows;
         let coupled = self.coupled_logits + self.active_coords;
-        let variables = n * self.free_logits + self.active_coords + self.width() * self.n_outputs;
-        let state = n * (self.n_atoms + self.ambient) + self.width() * self.n_outputs;
-        let layout = 2 * n + self.active_atoms;
+        let (logits, rows) = self.of_rows();
+        let border = self.width() * self.n_outputs;
+        // where rows and their blocks begin, their atoms, and where the points of these lie
+        let layout = 2 * n + self.active_atoms * (1 + usize::from(self.compact));
         let factors = coupled.saturating_mul(coupled) / n.max(1);
+        // G, and what its rows sum up at once
+        let gram = entries_at_most(self.n_rows, self.n_atoms, self.width(), self.active_atoms, self.group_widths.len());
+        let sums = gram + accumulators(self.n_rows, 8 * (border + gram)) * (border + gram);
+        // residuals and products of the chunks that threads work on
+        let chunks = CHUNK_BUFFERS * n.min(2 * CHUNK_ROWS) * self.n_outputs;
+        chunks
+            + self.copies * n * self.n_outputs
+            + STATES * (rows + border)
+            + 2 * layout
+            + VECTORS * (logits + self.active_coords + border)
+            + logits
+            + n
+            + factors
+            + sums
+    }
+
+    /// Entries that a fit holds however rows are treated.
+    fn always(&self) -> usize {
         // each atom's motion, solved, over the rows and the decoders that share its group; an estimate needs none
         let of_atom = self.width().div_ceil(self.n_atoms.max(1)).max(1);
         let motions = match self.elimination().0 {
             Elimination::Stochastic => 0,
             _ => self.active_coords + self.group_widths.iter().map(|w| w / of_atom * w).sum::<usize>() * self.n_outputs,
         };
-        // G, and what its rows sum up at once
-        let gram = entries_at_most(self.n_rows, self.n_atoms, self.width(), self.active_atoms, self.group_widths.len());
-        let sums = self.width() * self.n_outputs + gram;
-        let sums = gram + accumulators(self.n_rows, 8 * sums) * sums;
-        // gates, logits and coordinates with their supports, and what pictures need, on the way out
-        let results = n * (2 * self.n_atoms + self.ambient + self.n_atoms / 4 + 3 * self.n_atoms);
-        // residuals and products of the chunks that threads work on
-        let chunks = CHUNK_BUFFERS * n.min(2 * CHUNK_ROWS) * self.n_outputs;
-        chunks
-            + self.copies * n * self.n_outputs
-            + STATES * state
-            + 2 * layout
-            + VECTORS * variables
-            + n * self.free_logits
-            + factors
-            + sums
-            + motions.max(results)
+        // gates, logits and coordinates with their supports, and what pictures need, as tables over all atoms on the way out
+        let results = self.n_rows * (2 * self.n_atoms + self.ambient + self.n_atoms / 4 + 3 * self.n_atoms);
+        self.working() + motions.max(results)
     }
 
     /// Plans a fit: rows are kept while that stays within a budget of bytes.
@@ -182,6 +198,7 @@ mod tests {
             active_coords: n,
             active_basis: 7 * n,
             coupled_logits: 0,
+            compact: false,
             group_widths: vec![7; k],
             copies: 1,
             forced: None,
@@ -204,6 +221,26 @@ mod tests {
         assert!((bytes(2_000_000, 8) / bytes(1_000_000, 8) - 2.0).abs() < 0.01);
         let together = Shape { group_widths: vec![56], ..one_hot(1000, 8) };
         assert!(together.plan(None).bytes > one_hot(1000, 8).plan(None).bytes);
+    }
+
+    #[test]
+    fn a_row_costs_what_it_uses_and_not_what_the_dictionary_has() {
+        // four circles of 1,024 a row
+        let rows = |n: usize, compact| Shape {
+            compact,
+            free_logits: 1024,
+            active_atoms: 4 * n,
+            active_coords: 4 * n,
+            active_basis: 4 * 7 * n,
+            coupled_logits: 4 * n,
+            group_widths: vec![7 * 1024],
+            ..one_hot(n, 1024)
+        };
+        let a_row = |compact| {
+            let entries = |n| rows(n, compact).working() - n * 64;
+            (entries(80_000) - entries(40_000)) / 40_000
+        };
+        assert!(a_row(true) < 300 && a_row(false) > 20 * 1024, "{} {}", a_row(true), a_row(false));
     }
 
     #[test]

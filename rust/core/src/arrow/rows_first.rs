@@ -207,7 +207,7 @@ fn flat(a: Array2<f64>) -> Vec<f64> {
     v
 }
 
-/// Sums `f(curvature)` over the free logits outside their row's support.
+/// Sums `f(curvature)` over the logits outside their row's support.
 pub(super) fn decoupled_logits<'a>(
     problem: &Problem,
     state: &State,
@@ -216,8 +216,8 @@ pub(super) fn decoupled_logits<'a>(
 ) -> f64 {
     (0..problem.n_rows())
         .map(|row| {
-            let support = state.support(row);
-            let outside = curvature(row).iter().enumerate().filter(|(k, _)| !support.contains(&(*k as u32)));
+            let (support, atoms) = (state.support(row), state.layout_of_rows().logit_atoms(row));
+            let outside = atoms.iter().zip(curvature(row)).filter(|(k, _)| !support.contains(k));
             outside.map(|(_, c)| f(*c)).sum::<f64>()
         })
         .sum()

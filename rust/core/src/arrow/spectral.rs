@@ -142,10 +142,11 @@ impl Nulls {
         Self { rows, logits: Some(logits), project: curvature == Curvature::Stiffened }
     }
 
-    /// Weight of a free logit outside the support in traces: the inverse of its curvature, zero where that is replaced.
-    pub fn logit_weight(&self, problem: &Problem, system: &System, row: usize, k: usize) -> f64 {
-        let (raw, used) =
-            (system.lin.logit_curvature[row * problem.n_free() + k], self.logits(problem, system, row)[k]);
+    /// Weight of a logit outside the support in traces: the inverse of its curvature, zero where that is replaced. `f` counts
+    /// among the row's logits.
+    pub fn logit_weight(&self, problem: &Problem, system: &System, row: usize, f: usize) -> f64 {
+        let raw = system.lin.logit_curvature[system.lin.logits(row)][f];
+        let used = self.logits(problem, system, row)[f];
         if raw == used {
             1.0 / raw
         } else {
@@ -158,10 +159,9 @@ impl Nulls {
         self.rows.get(&row)
     }
 
-    /// Curvature of a row's free logits; infinite where a step may not move one.
-    pub fn logits<'a>(&'a self, problem: &Problem, system: &'a System, row: usize) -> &'a [f64] {
-        let free = problem.n_free();
-        &self.logits.as_ref().unwrap_or(&system.lin.logit_curvature)[row * free..(row + 1) * free]
+    /// Curvature of a row's logits; infinite where a step may not move one.
+    pub fn logits<'a>(&'a self, _: &Problem, system: &'a System, row: usize) -> &'a [f64] {
+        &self.logits.as_ref().unwrap_or(&system.lin.logit_curvature)[system.lin.logits(row)]
     }
 
     /// Whether [`Self::project`] does anything.
@@ -185,7 +185,7 @@ fn of_row(
     logits: &mut Vec<f64>,
 ) -> Option<Spectrum> {
     let (q, free) = (view.q, problem.n_free());
-    let own = &system.lin.logit_curvature[view.row * free..(view.row + 1) * free];
+    let own = &system.lin.logit_curvature[system.lin.logits(view.row)];
     let from = logits.len();
     logits.extend_from_slice(own);
     let block = curvature.raw_block(problem, view);

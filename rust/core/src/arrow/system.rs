@@ -376,13 +376,12 @@ fn apply_row_priors(
     x: &[f64],
     out: &mut [f64],
 ) {
-    let free = problem.n_free();
-    if free > 0 {
-        let logits = state.logits.row(view.row);
-        let logits = logits.as_slice().expect("standard layout");
+    let atoms = state.layout_of_rows().logit_atoms(view.row);
+    if !atoms.is_empty() {
+        let (logits, free) = (state.logits_of(view.row), atoms.len());
         problem.gate().prior_hessian_apply(logits, rho.lambda_sparse(), &x[..free], &mut out[..free]);
-        for f in 0..free {
-            let curvature = if held(problem, state, view.row, f) {
+        for (f, &k) in atoms.iter().enumerate() {
+            let curvature = if held(problem, state, view.row, k as usize) {
                 held_curvature(problem)
             } else {
                 problem.gate().logit_precision()

@@ -3,11 +3,13 @@
 //! Candidates are made differently where gates share a row between them (`shares`) and where they are independent
 //! (`independent`); what they are compared by is the same.
 
+mod encoding;
 mod independent;
 mod nearest;
 mod refresh;
 mod shares;
 
+pub use encoding::Encoding;
 pub use refresh::{refresh, sparsity_floor};
 
 use crate::atoms::Atom;
@@ -17,8 +19,7 @@ use crate::linalg::dot;
 use crate::rho::SaeManifoldRho;
 use crate::row::{RowSolver, RowState, Target};
 use crate::state::SUPPORT_CUTOFF;
-use crate::wire::wired;
-use ndarray::{s, Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2};
+use ndarray::{s, Array2, ArrayView1, ArrayView2, CowArray, Ix2};
 use nearest::{Grid, Scratch};
 use rayon::prelude::*;
 use shares::Alone;
@@ -35,49 +36,6 @@ const BETTER: f64 = 1e-9;
 /// has in the atom's plane, for a gain below this that the marginal likelihood, which averages over the coordinate, does
 /// not see; a coordinate that the data do identify earns many times as much.
 const COORDINATE_PRICE: f64 = 1.0;
-
-/// Encoded rows.
-#[derive(Clone, Debug)]
-pub struct Encoding {
-    /// m x K, exactly zero off the support.
-    pub gates: Array2<f64>,
-    /// Per atom m x ambient_k.
-    pub coords: Vec<Array2<f64>>,
-    pub logits: Array2<f64>,
-    pub supports: Vec<Vec<u32>>,
-    pub objective: Vec<f64>,
-    pub converged: Vec<bool>,
-}
-
-wired!(Encoding { gates, coords, logits, supports, objective, converged });
-
-impl Encoding {
-    /// Of no rows.
-    fn empty(atoms: &[Arc<dyn Atom>]) -> Self {
-        let none = Array2::zeros((0, atoms.len()));
-        Self {
-            gates: none.clone(),
-            coords: atoms.iter().map(|atom| Array2::zeros((0, atom.ambient()))).collect(),
-            logits: none,
-            supports: Vec::new(),
-            objective: Vec::new(),
-            converged: Vec::new(),
-        }
-    }
-
-    /// Puts further rows under these.
-    fn append(&mut self, other: Self) {
-        let rows = "rows of one dictionary";
-        self.gates.append(Axis(0), other.gates.view()).expect(rows);
-        self.logits.append(Axis(0), other.logits.view()).expect(rows);
-        for (block, more) in self.coords.iter_mut().zip(&other.coords) {
-            block.append(Axis(0), more.view()).expect(rows);
-        }
-        self.supports.extend(other.supports);
-        self.objective.extend(other.objective);
-        self.converged.extend(other.converged);
-    }
-}
 
 /// A candidate with what it is compared by.
 struct Scored {
@@ -110,7 +68,7 @@ impl Encoder {
         let mut out = Self { rows, grids, alone: Vec::new(), even: 0.0 };
         if out.rows.gate.shares() {
             let mut even = GatePrior::default();
-            out.rows.gate.prior(&vec![0.0; out.rows.atoms.len()], &mut even);
+            out.rows.gate.prior((&vec![0.0; out.rows.atoms.len()]).into(), &mut even);
             out.even = out.rows.rho.lambda_sparse() * even.energy;
             out.alone = (0..out.rows.atoms.len()).map(|k| out.settle_alone(k)).collect();
         }
@@ -151,46 +109,44 @@ impl Encoder {
     ) -> Option<Encoding> {
         /// Rows between two looks at the interrupt flag.
         const BATCH: usize = 4096;
-        let k = self.rows.atoms.len();
-        let mut out = Encoding {
-            gates: Array2::zeros((m, k)),
-            coords: self.rows.atoms.iter().map(|a| Array2::zeros((m, a.ambient()))).collect(),
-            logits: Array2::zeros((m, k)),
-            supports: Vec::with_capacity(m),
-            objective: Vec::with_capacity(m),
-            converged: Vec::with_capacity(m),
-        };
-        let mut a = Vec::new();
+        let mut out = Encoding::new(self.is_whole());
         for start in (0..m).step_by(BATCH) {
             if interrupted() {
                 return None;
             }
             let end = (start + BATCH).min(m);
             let data = rows(start..end);
-            let encoded: Vec<RowState> = (start..end)
+            let encoded: Vec<Encoding> = (start..end)
                 .into_par_iter()
                 .map_init(Scratch::default, |scratch, i| {
                     let target = self.rows.target((&data.row(i - start) - &mean).view(), weight(i));
-                    match self.rows.gate.shares() {
+                    self.encoding_of(match self.rows.gate.shares() {
                         true => self.best_shares(&target, current(i), scratch),
                         false => self.best_independent(&target, current(i)),
-                    }
+                    })
                 })
                 .collect();
-            for (i, row) in (start..end).zip(encoded) {
-                self.rows.gate.values(self.rows.rho.lambda_sparse(), &row.logits, &row.support, &mut a);
-                row.support.iter().zip(&a).for_each(|(&k, v)| out.gates[[i, k as usize]] = *v);
-                for (k, block) in out.coords.iter_mut().enumerate() {
-                    let t = &row.coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]];
-                    block.row_mut(i).iter_mut().zip(t).for_each(|(o, t)| *o = *t);
-                }
-                out.logits.row_mut(i).iter_mut().zip(&row.logits).for_each(|(o, l)| *o = *l);
-                out.supports.push(row.support);
-                out.objective.push(row.objective);
-                out.converged.push(row.converged);
-            }
+            encoded.into_iter().for_each(|row| out.append(row));
         }
         Some(out)
+    }
+
+    /// Whether an encoding has all logits and points of its rows, and not those of their supports only.
+    fn is_whole(&self) -> bool {
+        !self.rows.gate.closes(self.rows.atoms.len())
+    }
+
+    /// What an encoding has of one row.
+    fn encoding_of(&self, row: RowState) -> Encoding {
+        let mut out = Encoding::new(self.is_whole());
+        let lambda = self.rows.rho.lambda_sparse();
+        self.rows.gate.values(lambda, (&row.logits).into(), &row.support, &mut out.gates);
+        let part = if out.whole { None } else { Some(self.rows.part(&row, &row.support)) };
+        (out.logits, out.points) = part.unwrap_or((row.logits, row.coords));
+        out.supports.push(row.support);
+        out.objective.push(row.objective);
+        out.converged.push(row.converged);
+        out
     }
 
     /// What candidates are compared by: the row's share of V, each of its coordinates at its price.
@@ -233,7 +189,7 @@ impl Encoder {
     /// The row's reconstruction as a stacked basis row.
     fn weighted(&self, row: &RowState) -> Vec<f64> {
         let mut a = Vec::new();
-        self.rows.gate.values(self.rows.rho.lambda_sparse(), &row.logits, &row.support, &mut a);
+        self.rows.gate.values(self.rows.rho.lambda_sparse(), (&row.logits).into(), &row.support, &mut a);
         let mut out = self.rows.stacked(row, &row.support);
         for (&k, a) in row.support.iter().zip(&a) {
             out[self.rows.offsets[k as usize]..self.rows.offsets[k as usize + 1]].iter_mut().for_each(|v| *v *= a);

@@ -25,14 +25,18 @@ pub fn sparsity_floor(
     if problem.n_free() == 0 || problem.gate().columns().is_some() {
         return Ok(None);
     }
-    let mut alone = vec![false; problem.n_atoms()];
-    for row in 0..problem.n_rows() {
-        if !problem.gate().shares() {
-            (0..alone.len()).filter(|&k| !state.support(row).contains(&(k as u32))).for_each(|k| alone[k] = true);
-        } else if let [k] = state.support(row) {
-            alone[*k as usize] = true;
+    let rows = 0..problem.n_rows();
+    let alone: Vec<bool> = if problem.gate().shares() {
+        let mut alone = vec![false; problem.n_atoms()];
+        for row in rows {
+            if let [k] = state.support(row) {
+                alone[*k as usize] = true;
+            }
         }
-    }
+        alone
+    } else {
+        state.uses(problem).iter().map(|uses| *uses < problem.n_rows()).collect()
+    };
     if !alone.contains(&true) {
         return Ok(None);
     }
@@ -66,7 +70,7 @@ pub fn refresh(
     let gate = problem.shared_gate().clone();
     let scores = Columns::new(problem, state, rho).scores();
     let with = |decoders| Encoder::new(problem.atoms().to_vec(), gate.clone(), rho.clone(), scores.clone(), decoders);
-    let current = |i: usize| Some(state.row(i));
+    let current = |i: usize| Some(state.row(problem, i));
     let weight = |i: usize| problem.weight(i);
     // `None` when interrupted
     let encoded = |own: Range<usize>| -> Result<Option<Encoding>, ShapeError> {
@@ -80,7 +84,7 @@ pub fn refresh(
         };
         // a row in a metric is a plain row of whitened decoders
         let zero = Array1::zeros(metric.rank());
-        let mut all = Encoding::empty(problem.atoms());
+        let mut all = Encoding::new(!problem.compact_rows());
         for i in own {
             if interrupted() {
                 return Ok(None);
@@ -106,34 +110,36 @@ pub fn refresh(
     }
     let Some(encoded) = encoded else { return Ok(None) };
     let mut changed = 0;
-    let mut next = state.clone().with_lambda(rho.lambda_sparse());
+    let next = state.clone().with_lambda(rho.lambda_sparse());
     /// A gate, or a basis row, that moves by less than this has stayed in its basin.
     const SAME_BASIN: f64 = 1e-3;
-    let gates = next.gates(problem);
-    let (mut here, mut there) = (Vec::new(), Vec::new());
-    for i in 0..problem.n_rows() {
-        let mut far = |k: usize| {
-            let atom = &problem.atoms()[k];
-            for (t, phi) in [(&state.coords[k], &mut here), (&encoded.coords[k], &mut there)] {
-                phi.resize(atom.width(), 0.0);
-                atom.basis(t.row(i).as_slice().expect("standard layout"), phi);
-            }
-            let apart = here.iter().zip(&there).fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
-            (encoded.gates[[i, k]] - gates[[i, k]]).abs() > SAME_BASIN || apart > SAME_BASIN
-        };
-        let moved = encoded.supports[i].iter().any(|&k| far(k as usize));
-        if encoded.supports[i] == state.support(i) && !moved {
-            continue;
+    let ambients: Vec<usize> = problem.atoms().iter().map(|atom| atom.ambient()).collect();
+    let (mut logits, mut points) = (Vec::new(), Vec::new());
+    let (mut gates, mut here, mut there) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, row) in encoded.rows(&ambients).enumerate() {
+        let mut stays = row.support == state.support(i);
+        if stays {
+            next.gates_of(problem, i, &mut gates);
+            let opened = row.gates.iter().zip(&gates).any(|(new, old)| (new - old).abs() > SAME_BASIN);
+            let mut far = |k: usize, point: &[f64]| {
+                let atom = &problem.atoms()[k];
+                for (t, phi) in [(state.point(k, i), &mut here), (point, &mut there)] {
+                    phi.resize(atom.width(), 0.0);
+                    atom.basis(t, phi);
+                }
+                here.iter().zip(&there).any(|(a, b)| (a - b).abs() > SAME_BASIN)
+            };
+            let mut own = row.points(&ambients).filter(|(k, _)| row.support.binary_search(&(*k as u32)).is_ok());
+            stays = !opened && !own.any(|(k, point)| far(k, point));
         }
-        changed += 1;
-        next.logits.row_mut(i).assign(&encoded.logits.row(i));
-        for (block, from) in next.coords.iter_mut().zip(&encoded.coords) {
-            block.row_mut(i).assign(&from.row(i));
-        }
+        changed += usize::from(!stays);
+        let (own, at) = if stays { state.variables_of(i) } else { (row.logits, row.points) };
+        logits.extend_from_slice(own);
+        points.extend_from_slice(at);
     }
     if changed == 0 {
         return Ok(Some((next, 0)));
     }
-    let next = next.with_support(problem, encoded.supports)?;
+    let next = next.with_rows(problem, encoded.supports, logits, points)?;
     Ok(Some((next, changed)))
 }

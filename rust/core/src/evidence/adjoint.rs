@@ -11,7 +11,7 @@ use super::compact::{add_second_terms, closed_term, for_each_bounded, SecondSums
 use super::gauge_terms::{add_gauge_terms, add_orbit_roughness, add_velocity_terms, Orbit};
 use super::orbit::tangent_rows;
 use super::scale::add_scales;
-use super::sides::{add_closed, closed_masses, for_each_open};
+use super::sides::{closed_slope, for_each_open};
 use super::sparse::SparseStep;
 use super::value::Evidence;
 use crate::arrow::{Direction, Factored, GaugeColumn, RowTraces, Step};
@@ -189,7 +189,7 @@ pub fn evidence_adjoint(
     }
     let mut adjoint = Adjoint { theta, rho: by_rho, data: 2.0 * data };
     if problem.is_proper() {
-        add_closed(problem, state, rho, factored, &mut adjoint);
+        adjoint.rho[0] += closed_slope(problem, state, rho);
     }
     adjoint
 }
@@ -207,8 +207,6 @@ fn half_traces(
     let (m, r) = (problem.width(), frame.rank());
     let selected = factored.inverse(problem, state, rho);
     let follows_strength = (0..problem.n_atoms()).any(|k| problem.gate().value_slope(rho.lambda_sparse(), k) != 0.0);
-    // tr(H^-1 dH) itself has every logit of H
-    let masses: Vec<bool> = closed_masses(problem, rho).iter().map(|mass| inverse.compact && mass.is_some()).collect();
     let full = if inverse.compact { state.decoders.dim() } else { (0, 0) };
     let start = (Array2::zeros((m, r)), Array2::zeros(full));
     let (parts, (border, outside)) = system.lin.plan.map_summed(start, |chunks| {
@@ -249,7 +247,6 @@ fn half_traces(
                 chunk,
                 moved,
                 follows_strength,
-                masses: &masses,
                 scratch: Scratch::default(),
             };
             let begin = sums.local.len();
@@ -304,8 +301,6 @@ struct RowWork<'a> {
     moved: Vec<Option<Array2<f64>>>,
     /// Whether the sparsity strength sets the scale of any gate.
     follows_strength: bool,
-    /// Whether V has the mass of a closed gate in place of its logit's curvature, for every free logit.
-    masses: &'a [bool],
     scratch: Scratch,
 }
 
@@ -498,22 +493,17 @@ impl RowWork<'_> {
     fn priors(&mut self, view: &RowView<'_>, out: &mut [f64], by_rho: &mut [f64], diagonal: &mut Vec<f64>) {
         let Scratch { x, prior, weights, .. } = &mut self.scratch;
         let q = view.q;
-        let free = self.problem.n_free();
-        if free > 0 {
+        let atoms = self.state.layout_of_rows().logit_atoms(view.row);
+        if !atoms.is_empty() {
             let (nulls, system) = (self.factored.factor.nulls(), &self.factored.system);
             weights.clear();
-            let closed = |k: usize| self.masses[k] && !view.support.contains(&(k as u32));
-            weights.extend((0..free).map(|k| match closed(k) {
-                true => 0.0,
-                false => nulls.logit_weight(self.problem, system, view.row, k),
-            }));
+            weights.extend((0..atoms.len()).map(|f| nulls.logit_weight(self.problem, system, view.row, f)));
             for u in 0..view.free {
                 weights[view.position(u)] = x[u * q + u];
             }
-            let logits = self.state.logits.row(view.row);
-            let logits = logits.as_slice().expect("standard layout");
+            let logits = self.state.logits_of(view.row);
             let half = 0.5 * self.rho.lambda_sparse();
-            self.problem.gate().majoriser_adjoint(logits, half, weights, &mut out[..free]);
+            self.problem.gate().majoriser_adjoint(logits, half, weights, &mut out[..atoms.len()]);
             self.problem.gate().prior(logits, prior);
             by_rho[0] += half * dot(weights, &prior.majoriser);
             if self.factored.coupling.is_some() {

@@ -109,20 +109,22 @@ fn mixed(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Fact
     // the data's share of the gradient is what its priors leave
     let mut data = border(&lin.border_gradient) - border(&stiff) + dot(&lin.local_gradient, &y.local);
 
-    let (layout, free) = (state.layout_of_rows(), problem.n_free());
+    let layout = state.layout_of_rows();
     let (lambda, precision) = (rho.lambda_sparse(), problem.gate().logit_precision());
     let mut prior = GatePrior::default();
     for row in 0..problem.n_rows() {
         let y = &y.local[layout.block(row)];
-        if free > 0 {
-            let logits = state.logits.row(row);
-            let logits = logits.as_slice().expect("standard layout");
+        let atoms = layout.logit_atoms(row);
+        if !atoms.is_empty() {
+            let logits = state.logits_of(row);
             problem.gate().prior(logits, &mut prior);
-            let sparse = lambda * dot(&prior.gradient, &y[..free]);
+            let sparse = lambda * dot(&prior.gradient, &y[..atoms.len()]);
             out[0] += sparse;
             data -= sparse;
-            for f in (0..free).filter(|&f| !held(problem, state, row, f)) {
-                data -= precision * logits[f] * y[f];
+            for ((k, logit), y) in logits.iter().zip(&y[..atoms.len()]) {
+                if !held(problem, state, row, k) {
+                    data -= precision * logit * y;
+                }
             }
             lin.columns.of_row(problem, state, row, |at, k, z| {
                 out[0] += lin.columns.terms[k].score_by_strength * z[1] * y[at];

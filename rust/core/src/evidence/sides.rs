@@ -1,8 +1,9 @@
 //! Logits of gates with a threshold: each integrates over the side on which its gate is what it is.
 //!
 //! A closed gate is zero wherever its logit is, so the logit feels its prior alone, and only below the threshold. An open gate's
-//! logit is only above. Gaussians about them, which is what L and `1/2 ln|H|` have of them, reach over the threshold: at weak
-//! sparsity half of a closed one lies there, and closing a gate would be free of charge. In their place V has
+//! logit is only above. Gaussians about them reach over the threshold: at weak sparsity half of a closed one lies there, and closing
+//! a gate would be free of charge. So a closed logit, of which nothing else is known, is no variable of L and H, and has its mass in
+//! V; in place of a Gaussian about an open one V has what is above:
 //!
 //! ```text
 //! closed   -ln J                              J = integral of N(l; 0, 1/eps) exp(-lambda E(l)) below the threshold
@@ -13,66 +14,33 @@
 //! with C(g, k) the charge of an interval (`crate::interval`) from the wall on. An open logit that comes to the wall has the
 //! same term as one that is held there with g = 0, so that V does not jump where logits are held and let go.
 
-use super::adjoint::Adjoint;
 use crate::arrow::Factored;
-use crate::gates::Wall;
+use crate::gates::{by_label, Wall};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::RowView;
 use crate::state::State;
 use std::f64::consts::TAU;
 
-/// `ln J` of every atom and its derivative in `ln lambda`; `None` where a gate has no closed logits, or is open on every row.
-pub fn closed_masses(problem: &Problem, rho: &SaeManifoldRho) -> Vec<Option<(f64, f64)>> {
-    let of_atom = |k: usize| problem.gate().ln_closed(rho.lambda_sparse(), k);
-    (0..problem.n_free()).map(|k| of_atom(k).filter(|_| problem.is_proper())).collect()
-}
-
-/// Calls `visit(row, k, mass)` for every closed logit that has one.
-fn for_each_closed(
-    problem: &Problem,
-    state: &State,
-    masses: &[Option<(f64, f64)>],
-    mut visit: impl FnMut(usize, usize, (f64, f64)),
-) {
-    if masses.iter().all(Option::is_none) {
-        return;
+/// `ln J` of every atom and its derivative in `ln lambda`, with the number of rows that do not use it.
+fn closed_masses(problem: &Problem, state: &State, rho: &SaeManifoldRho) -> Vec<((f64, f64), f64)> {
+    if !problem.compact_rows() {
+        return Vec::new();
     }
-    for row in 0..problem.n_rows() {
-        let mut open = state.support(row).iter().peekable();
-        for (k, mass) in masses.iter().enumerate() {
-            let is_open = open.next_if(|&&o| o as usize == k).is_some();
-            if let (false, Some(mass)) = (is_open, mass) {
-                visit(row, k, *mass);
-            }
-        }
-    }
+    let (gate, n) = (problem.gate(), problem.n_rows());
+    let masses = by_label(gate, problem.n_free(), |k| gate.ln_closed(rho.lambda_sparse(), k));
+    let closed = state.uses(problem).into_iter().map(|uses| (n - uses) as f64);
+    masses.into_iter().zip(closed).filter_map(|(mass, rows)| mass.map(|mass| (mass, rows))).collect()
 }
 
-/// What the masses have beyond what L and H have of closed logits.
-fn closed_total(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Factored) -> f64 {
-    let (lambda, precision) = (rho.lambda_sparse(), problem.gate().logit_precision());
-    let nulls = factored.factor.nulls();
-    let mut total = 0.0;
-    for_each_closed(problem, state, &closed_masses(problem, rho), |row, k, (mass, _)| {
-        let logit = state.logits[[row, k]];
-        let energy = lambda * problem.gate().logit_energy(k, logit)[0] + 0.5 * precision * logit * logit;
-        let curvature = nulls.logits(problem, &factored.system, row)[k];
-        total -= mass + energy + 0.5 * (curvature / precision).ln();
-    });
-    total
+/// What V has of all closed logits. They are no variables: L and H have nothing of them.
+fn closed_total(problem: &Problem, state: &State, rho: &SaeManifoldRho) -> f64 {
+    -closed_masses(problem, state, rho).iter().map(|((mass, _), rows)| rows * mass).sum::<f64>()
 }
 
-/// Adds the derivatives in the closed logits, which V does not depend on, and in `ln lambda`.
-pub fn add_closed(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Factored, adjoint: &mut Adjoint) {
-    let lambda = rho.lambda_sparse();
-    let gradient = &factored.system.lin.local_gradient;
-    let layout = state.layout_of_rows();
-    for_each_closed(problem, state, &closed_masses(problem, rho), |row, k, (_, slope)| {
-        let at = layout.block(row).start + k;
-        adjoint.theta.local[at] = -gradient[at];
-        adjoint.rho[0] -= slope + lambda * problem.gate().logit_energy(k, state.logits[[row, k]])[0];
-    });
+/// Its derivative in `ln lambda`.
+pub fn closed_slope(problem: &Problem, state: &State, rho: &SaeManifoldRho) -> f64 {
+    -closed_masses(problem, state, rho).iter().map(|((_, slope), rows)| rows * slope).sum::<f64>()
 }
 
 /// What one open logit has beside `1/2 ln|H|`.
@@ -108,7 +76,7 @@ pub fn for_each_open(
             continue;
         }
         let h = view.curvature[u * (view.q + 1)];
-        let charge = wall.free(state.logits[[view.row, k as usize]], h);
+        let charge = wall.free(state.logit(view.row, k as usize), h);
         visit(
             u,
             &OpenTerm {
@@ -121,10 +89,10 @@ pub fn for_each_open(
     }
 }
 
-/// What closed and open logits have on their sides beyond Gaussians about them.
+/// What closed logits have, and open ones on their side beyond Gaussians about them.
 pub fn sides_total(problem: &Problem, state: &State, rho: &SaeManifoldRho, factored: &Factored) -> f64 {
     let lin = &factored.system.lin;
-    let closed = closed_total(problem, state, rho, factored);
+    let closed = closed_total(problem, state, rho);
     if (0..problem.n_free()).all(|k| problem.gate().at_wall(k).is_none()) {
         return closed;
     }

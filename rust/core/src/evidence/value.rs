@@ -120,9 +120,8 @@ impl Evidence {
         let factor = Cholesky::new(reduced.view())?;
 
         let ln_2pi = TAU.ln();
-        let free = problem.n_free();
         let layout = state.layout_of_rows();
-        let dimension = problem.n_rows() * free + layout.n_active_coords() + state.n_decoder_variables(problem);
+        let dimension = layout.n_logits() + layout.n_active_coords() + state.n_decoder_variables(problem);
         let ln_volume: f64 = (0..problem.n_atoms())
             .filter(|k| columns.iter().any(|c| c.atom == *k))
             .map(|k| problem.atoms()[k].ln_group_volume())

@@ -104,8 +104,7 @@ fn bits(team: Option<Team>, log_sparse: f64) -> Vec<u64> {
     let mut out = vec![found.value.to_bits(), changed as u64];
     out.extend(found.gradient.iter().map(|v| v.to_bits()));
     for state in [&found.term.state, &after.state] {
-        let coords = state.coords.iter().flatten();
-        out.extend(state.logits.iter().chain(coords).chain(&state.decoders).map(|v| v.to_bits()));
+        out.extend(state.values().map(|v| v.to_bits()));
     }
     out
 }

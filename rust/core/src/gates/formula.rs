@@ -1,5 +1,7 @@
 //! Gates as formulas of logits, for code that differentiates them to any order.
 
+use super::RowLogits;
+
 /// How a row's logits become gates.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowGate {
@@ -24,7 +26,7 @@ impl RowFormula {
     /// Independent gates `scale / (1 + exp(-(l - shift)/tau))` of a support; a gate that does not move has its value as scale.
     pub(super) fn logistic(
         inverse_temperature: f64,
-        logits: &[f64],
+        logits: RowLogits<'_>,
         support: &[u32],
         of_atom: impl Fn(usize) -> LogisticAtom,
     ) -> Self {

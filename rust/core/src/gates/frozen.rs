@@ -1,7 +1,7 @@
 //! Frozen routing: every gate keeps the value it was given.
 
 use super::formula::LogisticAtom;
-use super::{Gate, GateRow, RowFormula};
+use super::{Gate, GateRow, RowFormula, RowLogits};
 use std::sync::Arc;
 
 /// Which atoms a list names, as a mask that ends with the last of them.
@@ -33,17 +33,17 @@ impl Gate for FrozenRouting {
         atom
     }
 
-    fn values(&self, _: f64, logits: &[f64], support: &[u32], a: &mut Vec<f64>) {
+    fn values(&self, _: f64, logits: RowLogits<'_>, support: &[u32], a: &mut Vec<f64>) {
         a.clear();
         a.extend(support.iter().map(|&k| logits[k as usize]));
     }
 
-    fn row(&self, lambda: f64, logits: &[f64], support: &[u32], out: &mut GateRow) {
+    fn row(&self, lambda: f64, logits: RowLogits<'_>, support: &[u32], out: &mut GateRow) {
         out.clear(0);
         self.values(lambda, logits, support, &mut out.a);
     }
 
-    fn formula(&self, _: f64, logits: &[f64], support: &[u32]) -> RowFormula {
+    fn formula(&self, _: f64, logits: RowLogits<'_>, support: &[u32]) -> RowFormula {
         RowFormula::logistic(1.0, logits, support, |k| LogisticAtom::Still(logits[k]))
     }
 

@@ -7,7 +7,7 @@
 
 use super::formula::LogisticAtom;
 use super::logistic::{independent_row, logistic};
-use super::{check_positive, ColumnEnergy, ColumnPrior, ColumnTerm, Gate, GateRow, RowFormula};
+use super::{check_positive, ColumnEnergy, ColumnPrior, ColumnTerm, Gate, GateRow, RowFormula, RowLogits};
 use crate::errors::ShapeError;
 use std::sync::Arc;
 
@@ -109,7 +109,7 @@ impl Gate for Ibp {
         }
     }
 
-    fn values(&self, lambda: f64, logits: &[f64], support: &[u32], a: &mut Vec<f64>) {
+    fn values(&self, lambda: f64, logits: RowLogits<'_>, support: &[u32], a: &mut Vec<f64>) {
         a.clear();
         a.extend(support.iter().map(|&k| {
             let k = k as usize;
@@ -120,7 +120,7 @@ impl Gate for Ibp {
         }));
     }
 
-    fn row(&self, lambda: f64, logits: &[f64], support: &[u32], out: &mut GateRow) {
+    fn row(&self, lambda: f64, logits: RowLogits<'_>, support: &[u32], out: &mut GateRow) {
         let jets = |k: usize| match self.always_on(k) {
             true => [1.0, 0.0, 0.0],
             false => {
@@ -143,7 +143,7 @@ impl Gate for Ibp {
         self.ungated.get(atom).copied().unwrap_or(false)
     }
 
-    fn formula(&self, lambda: f64, logits: &[f64], support: &[u32]) -> RowFormula {
+    fn formula(&self, lambda: f64, logits: RowLogits<'_>, support: &[u32]) -> RowFormula {
         RowFormula::logistic(self.inverse_temperature, logits, support, |k| match self.always_on(k) {
             true => LogisticAtom::Still(1.0),
             false => LogisticAtom::Moves { scale: self.shrinkage(lambda, k), shift: 0.0 },

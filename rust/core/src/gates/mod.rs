@@ -5,6 +5,7 @@ mod formula;
 mod frozen;
 mod ibp;
 mod logistic;
+mod logits;
 mod softmax;
 mod threshold;
 
@@ -12,11 +13,14 @@ pub use columns::{ColumnEnergy, ColumnPrior, ColumnTerm};
 pub use formula::{RowFormula, RowGate};
 pub use frozen::FrozenRouting;
 pub use ibp::Ibp;
+pub use logits::RowLogits;
 pub use softmax::{EntropyNodes, Softmax};
 pub use threshold::{SigmoidNodes, ThresholdGate};
 
 use crate::errors::ShapeError;
 use crate::interval::{interval_charge, IntervalCharge};
+use crate::special::bisect;
+use std::collections::HashMap;
 
 use std::sync::Arc;
 
@@ -104,11 +108,11 @@ pub trait Gate: Send + Sync + std::fmt::Debug {
         usize::MAX
     }
     /// Values over the support, without derivatives.
-    fn values(&self, lambda: f64, logits: &[f64], support: &[u32], a: &mut Vec<f64>);
+    fn values(&self, lambda: f64, logits: RowLogits<'_>, support: &[u32], a: &mut Vec<f64>);
     /// Values over the support with first and second derivatives.
-    fn row(&self, lambda: f64, logits: &[f64], support: &[u32], out: &mut GateRow);
+    fn row(&self, lambda: f64, logits: RowLogits<'_>, support: &[u32], out: &mut GateRow);
     /// The same as a formula of the logits of the support.
-    fn formula(&self, lambda: f64, logits: &[f64], support: &[u32]) -> RowFormula;
+    fn formula(&self, lambda: f64, logits: RowLogits<'_>, support: &[u32]) -> RowFormula;
     /// Derivative of `ln a_k` in `ln lambda`.
     fn value_slope(&self, _lambda: f64, _atom: usize) -> f64 {
         0.0
@@ -139,10 +143,11 @@ pub trait Gate: Send + Sync + std::fmt::Debug {
     fn logit_energy(&self, _atom: usize, _logit: f64) -> [f64; 4] {
         [0.0; 4]
     }
-    /// Energy, gradient and majoriser at unit strength of the prior on all logits of a row.
-    fn prior(&self, logits: &[f64], out: &mut GatePrior) {
+    /// Energy, gradient and majoriser at unit strength of the prior on the logits of a row: on all of them, or, where each has
+    /// its own, on some.
+    fn prior(&self, logits: RowLogits<'_>, out: &mut GatePrior) {
         out.clear();
-        for (k, &l) in logits.iter().enumerate() {
+        for (k, l) in logits.iter() {
             let [energy, d1, d2, _] = self.logit_energy(k, l);
             out.energy += energy;
             out.gradient.push(d1);
@@ -150,20 +155,20 @@ pub trait Gate: Send + Sync + std::fmt::Debug {
         }
     }
     /// `out += factor * Hessian * v` over the free logits, at unit strength.
-    fn prior_hessian_apply(&self, logits: &[f64], factor: f64, v: &[f64], out: &mut [f64]) {
-        for (k, ((&l, v), out)) in logits.iter().zip(v).zip(out).enumerate() {
+    fn prior_hessian_apply(&self, logits: RowLogits<'_>, factor: f64, v: &[f64], out: &mut [f64]) {
+        for (((k, l), v), out) in logits.iter().zip(v).zip(out) {
             *out += factor * self.logit_energy(k, l)[2] * v;
         }
     }
     /// `out += factor * Hessian` over the free logits, at unit strength; rows of `out` are `stride` apart.
-    fn add_prior_hessian(&self, logits: &[f64], factor: f64, out: &mut [f64], stride: usize) {
-        for (k, &l) in logits.iter().enumerate() {
-            out[k * (stride + 1)] += factor * self.logit_energy(k, l)[2];
+    fn add_prior_hessian(&self, logits: RowLogits<'_>, factor: f64, out: &mut [f64], stride: usize) {
+        for (at, (k, l)) in logits.iter().enumerate() {
+            out[at * (stride + 1)] += factor * self.logit_energy(k, l)[2];
         }
     }
     /// `out[w] += factor * sum_k weights[k] d majoriser[k] / d logit[w]`, at unit strength.
-    fn majoriser_adjoint(&self, logits: &[f64], factor: f64, weights: &[f64], out: &mut [f64]) {
-        for (k, ((&l, weight), out)) in logits.iter().zip(weights).zip(out).enumerate() {
+    fn majoriser_adjoint(&self, logits: RowLogits<'_>, factor: f64, weights: &[f64], out: &mut [f64]) {
+        for (((k, l), weight), out) in logits.iter().zip(weights).zip(out) {
             let [_, _, d2, d3] = self.logit_energy(k, l);
             if d2 > 0.0 {
                 *out += factor * weight * d3;
@@ -180,6 +185,11 @@ pub trait Gate: Send + Sync + std::fmt::Debug {
     fn at_wall(&self, _atom: usize) -> Option<Wall> {
         None
     }
+    /// Whether there are such gates among so many atoms. What the data see of a row is then in the logits and coordinates of its
+    /// support, and so is all that moves.
+    fn closes(&self, n_atoms: usize) -> bool {
+        (0..self.n_free(n_atoms)).any(|k| self.at_wall(k).is_some())
+    }
     /// Log-normaliser of one row's prior at strength `lambda` and its derivative in `ln lambda`.
     fn ln_normaliser(&self, lambda: f64, n_atoms: usize) -> (f64, f64);
     /// Precision of the proper Gaussian prior on each free logit; zero for an improper gate.
@@ -190,6 +200,27 @@ pub trait Gate: Send + Sync + std::fmt::Debug {
     fn columns(&self) -> Option<&dyn ColumnPrior> {
         None
     }
+}
+
+/// The logit of a closed gate that feels its prior alone: the energy of its gate and its Gaussian.
+pub fn resting_logit(gate: &dyn Gate, lambda: f64, atom: usize) -> f64 {
+    /// Where it starts: below zero, on the side to which the energies of gates pull.
+    const START: f64 = -1.0;
+    let rises = |logit: f64| lambda * gate.logit_energy(atom, logit)[1] + gate.logit_precision() * logit > 0.0;
+    if gate.logit_energy(atom, 0.0)[1] == 0.0 {
+        return 0.0;
+    }
+    let (mut low, mut high) = (START, 0.0);
+    while rises(low) {
+        (low, high) = (2.0 * low, low);
+    }
+    bisect((low, high), |logit| !rises(logit))
+}
+
+/// What `of_atom` says of every atom, asked once for those that the gate does not tell apart.
+pub fn by_label<T: Clone>(gate: &dyn Gate, n_atoms: usize, of_atom: impl Fn(usize) -> T) -> Vec<T> {
+    let mut known = HashMap::new();
+    (0..n_atoms).map(|k| known.entry(gate.label(k)).or_insert_with(|| of_atom(k)).clone()).collect()
 }
 
 fn check_positive(name: &str, value: f64) -> Result<(), ShapeError> {

@@ -8,7 +8,7 @@
 //! `d2a_k/dl_u dl_v = a_k [(delta_ku - a_u)(delta_kv - a_v) - a_u (delta_uv - a_v)] / tau^2`.
 //! The last logit is pinned at zero, since a common shift changes nothing.
 
-use super::{check_positive, Gate, GatePrior, GateRow, RowFormula, RowGate};
+use super::{check_positive, Gate, GatePrior, GateRow, RowFormula, RowGate, RowLogits};
 use crate::errors::ShapeError;
 use ndarray::ArrayView2;
 use std::sync::Arc;
@@ -114,7 +114,7 @@ impl Gate for Softmax {
         self.top_k.unwrap_or(usize::MAX)
     }
 
-    fn values(&self, _: f64, logits: &[f64], support: &[u32], a: &mut Vec<f64>) {
+    fn values(&self, _: f64, logits: RowLogits<'_>, support: &[u32], a: &mut Vec<f64>) {
         let top = support.iter().map(|&k| logits[k as usize]).fold(f64::NEG_INFINITY, f64::max);
         a.clear();
         a.extend(support.iter().map(|&k| ((logits[k as usize] - top) * self.inverse_temperature).exp()));
@@ -122,7 +122,8 @@ impl Gate for Softmax {
         a.iter_mut().for_each(|v| *v /= total);
     }
 
-    fn row(&self, _: f64, logits: &[f64], support: &[u32], out: &mut GateRow) {
+    fn row(&self, _: f64, logits: RowLogits<'_>, support: &[u32], out: &mut GateRow) {
+        let logits = logits.values();
         // The pinned logit is the last atom's, so a sorted support has it last: slots are positions.
         out.clear(support.iter().filter(|&&k| (k as usize) + 1 < logits.len()).count());
         if support.len() == 1 {
@@ -150,7 +151,7 @@ impl Gate for Softmax {
         }
     }
 
-    fn formula(&self, _: f64, logits: &[f64], support: &[u32]) -> RowFormula {
+    fn formula(&self, _: f64, logits: RowLogits<'_>, support: &[u32]) -> RowFormula {
         let logits: Vec<f64> = support.iter().map(|&k| logits[k as usize]).collect();
         let moves = vec![true; logits.len()];
         RowFormula { gate: RowGate::Softmax, inverse_temperature: self.inverse_temperature, logits, moves }
@@ -184,7 +185,8 @@ impl Gate for Softmax {
         self.logit_of_share(value)
     }
 
-    fn prior(&self, logits: &[f64], out: &mut GatePrior) {
+    fn prior(&self, logits: RowLogits<'_>, out: &mut GatePrior) {
+        let logits = logits.values();
         out.clear();
         let free = self.n_free(logits.len());
         if free == 0 {
@@ -199,7 +201,8 @@ impl Gate for Softmax {
         }
     }
 
-    fn add_prior_hessian(&self, logits: &[f64], factor: f64, out: &mut [f64], stride: usize) {
+    fn add_prior_hessian(&self, logits: RowLogits<'_>, factor: f64, out: &mut [f64], stride: usize) {
+        let logits = logits.values();
         let free = self.n_free(logits.len());
         if free == 0 {
             return;
@@ -211,7 +214,8 @@ impl Gate for Softmax {
         }
     }
 
-    fn prior_hessian_apply(&self, logits: &[f64], factor: f64, v: &[f64], out: &mut [f64]) {
+    fn prior_hessian_apply(&self, logits: RowLogits<'_>, factor: f64, v: &[f64], out: &mut [f64]) {
+        let logits = logits.values();
         let free = self.n_free(logits.len());
         if free == 0 {
             return;
@@ -229,7 +233,8 @@ impl Gate for Softmax {
     /// Reverse mode on `F = sum_kj s_kj H_kj` with `s_kj = weights_k sign(H_kj)`: first by `a`, `L` and `m`
     /// as if independent, then through `da_r = a_r (d_rw - a_w)/tau`, `dL_r = (d_rw - a_w)/tau` and
     /// `dm = a_w (L_w - m)/tau`.
-    fn majoriser_adjoint(&self, logits: &[f64], factor: f64, weights: &[f64], out: &mut [f64]) {
+    fn majoriser_adjoint(&self, logits: RowLogits<'_>, factor: f64, weights: &[f64], out: &mut [f64]) {
+        let logits = logits.values();
         let free = self.n_free(logits.len());
         if free == 0 {
             return;
@@ -311,7 +316,7 @@ mod tests {
         let axes = (0..f).map(|w| (0..f).map(|j| f64::from(u8::from(j == w))).collect());
         let columns = axes.chain([vec![1.0; f]]).flat_map(|v: Vec<f64>| {
             let mut column = vec![0.0; f];
-            gate.prior_hessian_apply(l, 1.0, &v, &mut column);
+            gate.prior_hessian_apply(l.into(), 1.0, &v, &mut column);
             column
         });
         columns.map(|v| v > 0.0).collect()
@@ -325,29 +330,29 @@ mod tests {
             let f = l.len() - 1;
             let (mut at, mut lo, mut hi) = (GateRow::default(), GateRow::default(), GateRow::default());
             let (mut p, mut p_lo, mut p_hi) = (GatePrior::default(), GatePrior::default(), GatePrior::default());
-            gate.row(1.0, &l, &support, &mut at);
-            gate.prior(&l, &mut p);
+            gate.row(1.0, (&l).into(), &support, &mut at);
+            gate.prior((&l).into(), &mut p);
             let e = 1e-5;
             for w in 0..f {
                 let (mut down, mut up) = (l.clone(), l.clone());
                 down[w] -= e;
                 up[w] += e;
-                gate.row(1.0, &down, &support, &mut lo);
-                gate.row(1.0, &up, &support, &mut hi);
-                gate.prior(&down, &mut p_lo);
-                gate.prior(&up, &mut p_hi);
+                gate.row(1.0, (&down).into(), &support, &mut lo);
+                gate.row(1.0, (&up).into(), &support, &mut hi);
+                gate.prior((&down).into(), &mut p_lo);
+                gate.prior((&up).into(), &mut p_hi);
                 prop_assert!(((p_hi.energy - p_lo.energy) / (2.0 * e) - p.gradient[w]).abs() < 1e-7);
                 let mut column = vec![0.0; f];
                 let unit: Vec<f64> = (0..f).map(|j| f64::from(u8::from(j == w))).collect();
-                gate.prior_hessian_apply(&l, 1.0, &unit, &mut column);
+                gate.prior_hessian_apply((&l).into(), 1.0, &unit, &mut column);
                 let mut whole = vec![0.0; f * f];
-                gate.add_prior_hessian(&l, 1.0, &mut whole, f);
+                gate.add_prior_hessian((&l).into(), 1.0, &mut whole, f);
                 for j in 0..f {
                     prop_assert!((whole[w * f + j] - column[j]).abs() < 1e-12);
                 }
                 let mut adjoint = vec![0.0; f];
                 let weights: Vec<f64> = (0..f).map(|j| 0.3 + j as f64).collect();
-                gate.majoriser_adjoint(&l, 1.0, &weights, &mut adjoint);
+                gate.majoriser_adjoint((&l).into(), 1.0, &weights, &mut adjoint);
                 let slope: f64 =
                     (0..f).map(|k| weights[k] * (p_hi.majoriser[k] - p_lo.majoriser[k]) / (2.0 * e)).sum();
                 // the majoriser has a kink where an entry of the Hessian is zero, and no slope across it
@@ -371,9 +376,9 @@ mod tests {
             let gate = gate(1.0);
             let f = l.len() - 1;
             let mut prior = GatePrior::default();
-            gate.prior(&l, &mut prior);
+            gate.prior((&l).into(), &mut prior);
             let mut hv = vec![0.0; f];
-            gate.prior_hessian_apply(&l, 1.0, &v[..f], &mut hv);
+            gate.prior_hessian_apply((&l).into(), 1.0, &v[..f], &mut hv);
             let quadratic: f64 = (0..f).map(|k| v[k] * (prior.majoriser[k] * v[k] - hv[k])).sum();
             prop_assert!(quadratic >= -1e-12);
         }

@@ -8,7 +8,7 @@
 
 use super::formula::LogisticAtom;
 use super::logistic::{independent_row, logistic};
-use super::{check_positive, Gate, GateRow, RowFormula, Wall};
+use super::{check_positive, Gate, GateRow, RowFormula, RowLogits, Wall};
 use crate::errors::ShapeError;
 use crate::special::gauss_legendre;
 use std::f64::consts::TAU;
@@ -152,7 +152,7 @@ impl Gate for ThresholdGate {
         usize::from(self.always_on(atom))
     }
 
-    fn values(&self, _: f64, logits: &[f64], support: &[u32], a: &mut Vec<f64>) {
+    fn values(&self, _: f64, logits: RowLogits<'_>, support: &[u32], a: &mut Vec<f64>) {
         a.clear();
         a.extend(support.iter().map(|&k| match self.always_on(k as usize) {
             true => 1.0,
@@ -160,7 +160,7 @@ impl Gate for ThresholdGate {
         }));
     }
 
-    fn row(&self, _: f64, logits: &[f64], support: &[u32], out: &mut GateRow) {
+    fn row(&self, _: f64, logits: RowLogits<'_>, support: &[u32], out: &mut GateRow) {
         let t = self.inverse_temperature;
         let jets = |k: usize| match self.always_on(k) {
             true => [1.0, 0.0, 0.0],
@@ -182,7 +182,7 @@ impl Gate for ThresholdGate {
         (!self.always_on(atom)).then(|| self.threshold.next_up())
     }
 
-    fn formula(&self, _: f64, logits: &[f64], support: &[u32]) -> RowFormula {
+    fn formula(&self, _: f64, logits: RowLogits<'_>, support: &[u32]) -> RowFormula {
         RowFormula::logistic(self.inverse_temperature, logits, support, |k| {
             if self.always_on(k) {
                 LogisticAtom::Still(1.0)

@@ -19,7 +19,7 @@ impl Columns {
         let mut masses = vec![0.0; n_atoms];
         for i in 0..n {
             for &k in state.support(i) {
-                masses[k as usize] += prior.indicator(state.logits[[i, k as usize]])[0];
+                masses[k as usize] += prior.indicator(state.logit(i, k as usize))[0];
             }
         }
         let term = |(k, mass): (usize, &f64)| prior.term(rho.lambda_sparse(), k, n_atoms, *mass, n as f64);
@@ -41,7 +41,7 @@ impl Columns {
         let Some(prior) = problem.gate().columns() else { return };
         for &k in state.support(row) {
             let k = k as usize;
-            visit(k, k, prior.indicator(state.logits[[row, k]]));
+            visit(k, k, prior.indicator(state.logit(row, k)));
         }
     }
 

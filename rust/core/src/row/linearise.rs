@@ -18,7 +18,7 @@ use crate::state::State;
 use crate::wire::wired;
 use ndarray::Array2;
 use std::borrow::Cow;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 /// The objective at a state, with its gradient and the parts of its curvature.
 #[derive(Debug)]
@@ -35,8 +35,11 @@ pub struct Linearised {
     /// `G_lambda = sum_i w_i phi_i phi_i' / phi + P`.
     pub gram: Gram,
     pub prior: DecoderPrior,
-    /// Prior curvature of every free logit (strength times majoriser plus the Gaussian's precision), n x free.
+    /// Prior curvature of the rows' logits (strength times majoriser plus the Gaussian's precision), in the order of the state's
+    /// layout.
     pub logit_curvature: Vec<f64>,
+    /// Where each row's logits lie among all.
+    logits: Vec<usize>,
     /// Whether some held coordinate would rather be inside of its interval.
     pub leaves: bool,
     /// Terms of the columns' prior, where the gate has one.
@@ -96,6 +99,11 @@ impl Linearised {
             &mut sums,
             &mut Scratch::default(),
         )))
+    }
+
+    /// Where a row's logits lie among those of all rows.
+    pub fn logits(&self, row: usize) -> Range<usize> {
+        self.logits[row]..self.logits[row + 1]
     }
 
     /// All chunks in order.
@@ -199,7 +207,10 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
         border_gradient,
         gram: Gram::new(shape, gram),
         prior,
-        logit_curvature: Vec::new(),
+        logit_curvature: Vec::with_capacity(state.layout_of_rows().n_logits()),
+        logits: std::iter::once(0)
+            .chain((0..problem.n_rows()).map(|row| state.layout_of_rows().logits(row).end))
+            .collect(),
         leaves: false,
         columns,
         frame,
@@ -214,7 +225,7 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
     }
     out.kept = problem.keeps_rows().then(|| PerChunk::new(&out.plan, kept));
     if problem.is_proper() {
-        add_normalisers(problem, rho, &mut out.loss);
+        add_normalisers(problem, state, rho, &mut out.loss);
     } else {
         drop_coordinate_constants(problem, state, &mut out.loss);
         pin_unseen(problem, state, out.gram.whole_mut().expect("the classic mode holds all entries"));
@@ -226,7 +237,7 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
 /// Linearises the rows of a chunk, and adds what they sum up to where that is wanted.
 fn linearise_chunk(
     &At { problem, state, rho, columns, frame, sums: wanted }: &At<'_>,
-    (index, rows): (usize, std::ops::Range<usize>),
+    (index, rows): (usize, Range<usize>),
     sums: &mut Sums,
     scratch: &mut Scratch,
 ) -> Chunk {
@@ -267,13 +278,13 @@ fn linearise_chunk(
         for (u, g) in scratch.local.iter().enumerate() {
             gradient[view.position(u)] += g;
         }
-        let free = problem.n_free();
+        let logits = state.layout_of_rows().logits(row);
         let of_logits = match wanted {
-            Wanted::No(known) => &known[row * free..(row + 1) * free],
+            Wanted::No(known) => &known[logits],
             Wanted::Sums(_) => {
                 let (loss, curvature) = (&mut sums.loss, &mut sums.logit_curvature);
                 prior_terms(problem, state, rho, columns, row, gradient, loss, curvature, &mut scratch.prior);
-                &sums.logit_curvature[sums.logit_curvature.len() - free..]
+                &sums.logit_curvature[sums.logit_curvature.len() - logits.len()..]
             }
         };
         add_prior_curvature(problem, state, rho, &mut chunk, index, of_logits, scratch);
@@ -301,9 +312,8 @@ fn evaluate_bases(
     for index in 0..len {
         let row = chunk.rows.start + index;
         let support = state.support(row);
-        let logits = state.logits.row(row);
         let gate = &mut scratch.gates[index];
-        problem.gate().row(rho.lambda_sparse(), logits.as_slice().expect("standard layout"), support, gate);
+        problem.gate().row(rho.lambda_sparse(), state.logits_of(row), support, gate);
         scratch.basis.clear();
         scratch.basis_d1.clear();
         scratch.second_start.push(scratch.second_basis.len());
@@ -447,8 +457,8 @@ fn add_prior_curvature(
 ) {
     let view = chunk.row(problem, state, index);
     let q = view.q;
-    for (u, &k) in view.support.iter().take(view.free).enumerate() {
-        scratch.curvature[u * q + u] += of_logits[k as usize];
+    for u in 0..view.free {
+        scratch.curvature[u * q + u] += of_logits[view.position(u)];
     }
     for atom in view.atoms() {
         let point = state.point(atom.atom, view.row);

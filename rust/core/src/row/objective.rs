@@ -152,7 +152,7 @@ impl<'a> RowObjective<'a> {
     /// The basis row and its derivatives.
     fn differentiate(&mut self, row: &RowState) {
         let solver = self.solver;
-        solver.gate.row(solver.rho.lambda_sparse(), &row.logits, &row.support, &mut self.gate);
+        solver.gate.row(solver.rho.lambda_sparse(), (&row.logits).into(), &row.support, &mut self.gate);
         let (free, m) = (self.gate.free, self.phi.len());
         self.seen.clear();
         self.seen.extend(self.support[..free].iter().map(|&k| place(&self.logits, k)));
@@ -201,7 +201,7 @@ impl<'a> RowObjective<'a> {
         let mut energy = self.idle;
         let shares = solver.gate.shares();
         if shares {
-            solver.gate.prior(&row.logits, &mut self.prior);
+            solver.gate.prior((&row.logits).into(), &mut self.prior);
             energy += lambda * self.prior.energy;
         }
         for (u, &k) in self.logits.iter().enumerate() {
@@ -229,7 +229,7 @@ impl<'a> RowObjective<'a> {
         }
         if shares {
             // all free logits are variables here, in their order
-            solver.gate.add_prior_hessian(&row.logits, lambda, &mut out.hessian, q);
+            solver.gate.add_prior_hessian((&row.logits).into(), lambda, &mut out.hessian, q);
         }
         if let Some(prior) = solver.gate.columns() {
             // one row moves its columns' masses by little: their prices stay

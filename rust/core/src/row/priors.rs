@@ -93,14 +93,14 @@ pub(super) fn pin_unseen(problem: &Problem, state: &State, gram: &mut Array2<f64
 }
 
 /// The parts of L that no inner variable enters.
-pub(super) fn add_normalisers(problem: &Problem, rho: &SaeManifoldRho, loss: &mut LossParts) {
+pub(super) fn add_normalisers(problem: &Problem, state: &State, rho: &SaeManifoldRho, loss: &mut LossParts) {
     let ln_2pi = (2.0 * std::f64::consts::PI).ln();
     let n = problem.n_rows() as f64;
-    let free = problem.n_free() as f64;
+    let logits = state.layout_of_rows().n_logits() as f64;
     loss.data_fit += 0.5 * problem.n_entries() as f64 * (ln_2pi + rho.dispersion().ln());
-    if free > 0.0 {
+    if problem.n_free() > 0 {
         loss.sparsity += n * problem.gate().ln_normaliser(rho.lambda_sparse(), problem.n_atoms()).0;
-        loss.logit_prior -= 0.5 * n * free * (problem.gate().logit_precision().ln() - ln_2pi);
+        loss.logit_prior -= 0.5 * logits * (problem.gate().logit_precision().ln() - ln_2pi);
     }
 }
 
@@ -116,7 +116,7 @@ pub fn held_curvature(problem: &Problem) -> f64 {
 
 /// Whether the free logit `f` of a row is held at the wall of an open gate.
 pub fn held(problem: &Problem, state: &State, row: usize, f: usize) -> bool {
-    problem.gate().held(f, state.logits[[row, f]]) && state.support(row).contains(&(f as u32))
+    state.support(row).contains(&(f as u32)) && problem.gate().held(f, state.logit(row, f))
 }
 
 /// Priors of one row: energies, gradients over the row's block, and the curvature of its logits.
@@ -132,37 +132,38 @@ pub(super) fn prior_terms(
     logit_curvature: &mut Vec<f64>,
     prior: &mut GatePrior,
 ) {
-    let free = problem.n_free();
-    if free > 0 {
+    let layout = state.layout_of_rows();
+    let atoms = layout.logit_atoms(row);
+    if !atoms.is_empty() {
         let (lambda, precision) = (rho.lambda_sparse(), problem.gate().logit_precision());
-        let logits = state.logits.row(row);
-        let logits = logits.as_slice().expect("standard layout");
+        let logits = state.logits_of(row);
         problem.gate().prior(logits, prior);
         loss.sparsity += lambda * prior.energy;
-        for f in 0..free {
-            loss.logit_prior += 0.5 * precision * logits[f] * logits[f];
-            if held(problem, state, row, f) {
+        for (f, (k, logit)) in logits.iter().take(atoms.len()).enumerate() {
+            loss.logit_prior += 0.5 * precision * logit * logit;
+            if held(problem, state, row, k) {
                 logit_curvature.push(held_curvature(problem));
                 continue;
             }
-            gradient[f] += lambda * prior.gradient[f] + precision * logits[f];
+            gradient[f] += lambda * prior.gradient[f] + precision * logit;
             logit_curvature.push(lambda * prior.majoriser[f] + precision);
         }
-        let from = logit_curvature.len() - free;
+        let from = logit_curvature.len() - atoms.len();
         columns.of_row(problem, state, row, |at, k, z| {
             gradient[at] += columns.terms[k].score * z[1];
             logit_curvature[from + at] += (columns.terms[k].score * z[2]).max(0.0);
         });
         // a logit outside the support that no prior sees is no variable either
-        for (f, curvature) in logit_curvature[from..].iter_mut().enumerate() {
-            if *curvature <= 0.0 && !state.support(row).contains(&(f as u32)) {
+        for (k, curvature) in atoms.iter().zip(&mut logit_curvature[from..]) {
+            if *curvature <= 0.0 && !state.support(row).contains(k) {
                 *curvature = held_curvature(problem);
             }
         }
     }
-    let layout = state.layout_of_rows();
     let mut active = layout.active_atoms(row).iter().zip(layout.coord_starts(row)).peekable();
-    for (k, atom) in problem.atoms().iter().enumerate() {
+    for &k in state.atoms_of(row) {
+        let k = k as usize;
+        let atom = &problem.atoms()[k];
         let start = active.next_if(|(&a, _)| a as usize == k).map(|(_, &start)| start as usize);
         coordinate_priors(&**atom, rho, k, state.point(k, row), |j, term| {
             loss.ard += term.energy;

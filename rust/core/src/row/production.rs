@@ -19,9 +19,7 @@ pub fn row_program(
     view: &RowView<'_>,
     decoder: impl Fn(Range<usize>) -> Array2<f64>,
 ) -> SaeReconstructionRowProgram {
-    let logits = state.logits.row(view.row);
-    let logits = logits.as_slice().expect("standard layout");
-    let formula = problem.gate().formula(rho.lambda_sparse(), logits, view.support);
+    let formula = problem.gate().formula(rho.lambda_sparse(), state.logits_of(view.row), view.support);
     let mut slots = RowSlots { primaries: view.q, logits: Vec::new(), coords: Vec::new() };
     let mut atoms = Vec::with_capacity(view.support.len());
     for (s, atom) in view.atoms().enumerate() {

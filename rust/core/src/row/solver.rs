@@ -6,7 +6,7 @@
 use super::objective::{Expansion, RowObjective};
 use crate::atoms::{hold, walls, Atom, BasisJet};
 use crate::errors::ShapeError;
-use crate::gates::{Gate, GateRow};
+use crate::gates::{by_label, resting_logit, Gate, GateRow};
 use crate::linalg::{axpy, dot, product, small_backward, small_cholesky, small_forward, Op};
 use crate::priors::{coordinate_charge, coordinate_priors, PlacedAtom, Pull};
 use crate::rho::SaeManifoldRho;
@@ -32,6 +32,20 @@ pub struct RowState {
 }
 
 wired!(RowState { logits, coords, support, objective, converged });
+
+impl RowState {
+    /// A row with these atoms, its logits zero and its coordinates at the atoms' origins.
+    pub fn at_origins(atoms: &[Arc<dyn Atom>], support: Vec<u32>) -> Self {
+        let mut coords = vec![0.0; atoms.iter().map(|atom| atom.ambient()).sum()];
+        let mut rest = &mut coords[..];
+        for atom in atoms {
+            let (own, next) = rest.split_at_mut(atom.ambient());
+            atom.origin(own);
+            rest = next;
+        }
+        Self { logits: vec![0.0; atoms.len()], coords, support, objective: f64::INFINITY, converged: false }
+    }
+}
 
 /// What a row's data enter through.
 pub struct Target {
@@ -106,9 +120,16 @@ impl RowSolver {
             closed: vec![0.0; n_atoms],
         };
         if !out.gate.shares() {
-            out.rest = out.settle_rest();
-            let mass = |k: usize| out.gate.ln_closed(out.rho.lambda_sparse(), k).map(|(mass, _)| -mass);
-            out.closed = (0..out.n_free()).map(|k| mass(k).unwrap_or(out.logit_energy(k, out.rest[k]))).collect();
+            let lambda = out.rho.lambda_sparse();
+            out.rest = match out.gate.closes(n_atoms) {
+                true => by_label(&*out.gate, n_atoms, |k| resting_logit(&*out.gate, lambda, k)),
+                false => out.settle_rest(),
+            };
+            let masses = by_label(&*out.gate, out.n_free(), |k| out.gate.ln_closed(lambda, k));
+            let cost = |(k, mass): (usize, &Option<(f64, f64)>)| {
+                mass.map(|(mass, _)| -mass).unwrap_or(out.logit_energy(k, out.rest[k]))
+            };
+            out.closed = masses.iter().enumerate().map(cost).collect();
         }
         Ok(out)
     }
@@ -160,7 +181,7 @@ impl RowSolver {
     /// B times the row's residual.
     fn against_residual(&self, target: &Target, row: &RowState) -> Vec<f64> {
         let mut gates = Vec::new();
-        self.gate.values(self.rho.lambda_sparse(), &row.logits, &row.support, &mut gates);
+        self.gate.values(self.rho.lambda_sparse(), (&row.logits).into(), &row.support, &mut gates);
         let mut stacked = self.stacked(row, &row.support);
         for (a, &k) in gates.iter().zip(&row.support) {
             stacked[self.offsets[k as usize]..self.offsets[k as usize + 1]].iter_mut().for_each(|v| *v *= a);
@@ -186,7 +207,7 @@ impl RowSolver {
         let factor = target.weight * self.inverse_dispersion;
         let residual = self.against_residual(target, row);
         let mut gates = GateRow::default();
-        self.gate.row(self.rho.lambda_sparse(), &row.logits, &row.support, &mut gates);
+        self.gate.row(self.rho.lambda_sparse(), (&row.logits).into(), &row.support, &mut gates);
         let d: usize = row.support.iter().map(|&k| self.atoms[k as usize].dim()).sum();
         let (mut h, mut second) = (vec![0.0; d * d], vec![0.0; d * d]);
         // per coordinate the atom and how its part of the stacked row moves
@@ -273,13 +294,15 @@ impl RowSolver {
         energy
     }
 
+    /// The logits and points of some atoms, one after the other.
+    pub fn part(&self, row: &RowState, atoms: &[u32]) -> (Vec<f64>, Vec<f64>) {
+        let points = atoms.iter().flat_map(|&k| self.coord_offsets[k as usize]..self.coord_offsets[k as usize + 1]);
+        (atoms.iter().map(|&k| row.logits[k as usize]).collect(), points.map(|at| row.coords[at]).collect())
+    }
+
     /// A stored point of every atom, one after the other.
     pub fn origins(&self) -> Vec<f64> {
-        let mut coords = vec![0.0; self.coord_offsets[self.atoms.len()]];
-        for (k, atom) in self.atoms.iter().enumerate() {
-            atom.origin(&mut coords[self.coord_offsets[k]..self.coord_offsets[k + 1]]);
-        }
-        coords
+        RowState::at_origins(&self.atoms, Vec::new()).coords
     }
 
     /// Damped Newton on the row's objective, its support held. `logits_only` leaves coordinates alone. Closed independent

@@ -68,6 +68,8 @@ pub struct RowView<'a> {
     problem: &'a Problem,
     pub row: usize,
     pub support: &'a [u32],
+    /// Whether the layout has the logits of its support only.
+    compact: bool,
     pub coord_starts: &'a [u32],
     /// Number of free logits in the support.
     pub free: usize,
@@ -198,6 +200,7 @@ impl Chunk {
             problem,
             row,
             support,
+            compact: state.layout_of_rows().is_compact(),
             coord_starts: state.layout_of_rows().coord_starts(row),
             free,
             q,
@@ -262,8 +265,8 @@ impl<'a> RowView<'a> {
     /// Position of coupled variable `u` in the row's block of the layout.
     pub fn position(&self, u: usize) -> usize {
         if u < self.free {
-            // free logits of a sorted support come in order, and logits are laid out by atom
-            return self.support[u] as usize;
+            // free logits of a sorted support come in order, and so do those of the layout: of the support, or of all free atoms
+            return if self.compact { u } else { self.support[u] as usize };
         }
         let mut slot = self.free;
         for (&k, &start) in self.support.iter().zip(self.coord_starts) {

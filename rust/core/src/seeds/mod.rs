@@ -149,18 +149,20 @@ fn start(problem: &Problem, guess: Guess) -> Result<(f64, Seed), ShapeError> {
     let (n, p, m) = (problem.n_rows(), problem.n_outputs(), problem.width());
     let decoders = Array2::zeros((m, p));
     let mut state = State::new(problem, guess.logits, guess.coords, decoders, guess.support)?;
-    let gates = state.gates(problem);
     let (mut gram, mut moment) = (Array2::<f64>::zeros((m, m)), Array2::<f64>::zeros((m, p)));
     let rows_at_once = 1024;
+    let mut gates = Vec::new();
     for from in (0..n).step_by(rows_at_once) {
         let to = (from + rows_at_once).min(n);
         let mut phi = Array2::zeros((to - from, m));
         for i in from..to {
-            for (k, atom) in problem.atoms().iter().enumerate() {
+            state.gates_of(problem, i, &mut gates);
+            for (&k, gate) in state.support(i).iter().zip(&gates) {
+                let k = k as usize;
                 let mut row = phi.slice_mut(s![i - from, problem.rows_of(k)]);
                 let row = row.as_slice_mut().expect("standard layout");
-                atom.basis(state.coords[k].row(i).as_slice().expect("standard layout"), row);
-                row.iter_mut().for_each(|v| *v *= gates[[i, k]] * problem.weight(i).sqrt());
+                problem.atoms()[k].basis(state.point(k, i), row);
+                row.iter_mut().for_each(|v| *v *= gate * problem.weight(i).sqrt());
             }
         }
         gram += &product((phi.view(), Op::Transposed), (phi.view(), Op::Plain));

@@ -485,16 +485,6 @@ mod tests {
     }
 
     #[test]
-    fn rows_have_their_open_logits_or_all() {
-        let lists = || vec![vec![2, 0], vec![], vec![1]].into_iter();
-        let open = SaeRowLayout::with_open_logits(lists(), vec![1, 1, 2]).unwrap();
-        assert_eq!((open.logit_atoms(0), open.logits(2), open.n_logits()), (&[0, 2][..], 2..3, 3));
-        assert_eq!((open.coord_starts(0), open.row_q_active(1), open.len()), (&[2, 3][..], 0, 7));
-        let all = SaeRowLayout::with_independent_logits(lists(), 3, vec![1, 1, 2]).unwrap();
-        assert_eq!((all.logit_atoms(1), all.logits(2), all.n_logits()), (&[0, 1, 2][..], 6..9, 9));
-    }
-
-    #[test]
     fn users_are_the_rows_that_use_an_atom() {
         let lists = vec![vec![2, 0], vec![], vec![2], vec![1, 2]];
         let layout = SaeRowLayout::with_independent_logits(lists.into_iter(), 3, vec![1, 1, 2]).unwrap();
@@ -503,6 +493,16 @@ mod tests {
         assert_eq!(users(1), [(3, 17)]);
         assert_eq!(users(2), [(0, 4), (2, 12), (3, 18)]);
         assert_eq!(layout.met(), [vec![], vec![], vec![0, 1]]);
+    }
+
+    #[test]
+    fn rows_have_their_open_logits_or_all() {
+        let lists = || vec![vec![2, 0], vec![], vec![1]].into_iter();
+        let open = SaeRowLayout::with_open_logits(lists(), vec![1, 1, 2]).unwrap();
+        assert_eq!((open.logit_atoms(0), open.logits(2), open.n_logits()), (&[0, 2][..], 2..3, 3));
+        assert_eq!((open.coord_starts(0), open.row_q_active(1), open.len()), (&[2, 3][..], 0, 7));
+        let all = SaeRowLayout::with_independent_logits(lists(), 3, vec![1, 1, 2]).unwrap();
+        assert_eq!((all.logit_atoms(1), all.logits(2), all.n_logits()), (&[0, 1, 2][..], 6..9, 9));
     }
 
     #[test]

@@ -145,8 +145,7 @@ impl Shape {
         let factors = coupled.saturating_mul(coupled) / n.max(1);
         // G, and what its rows sum up at once
         let gram = entries_at_most(self.n_rows, self.n_atoms, self.width(), self.active_atoms, self.group_widths.len());
-        let sums = self.width() * self.n_outputs + gram;
-        let sums = gram + accumulators(self.n_rows, 8 * sums) * sums;
+        let sums = gram + accumulators(self.n_rows, 8 * (border + gram)) * (border + gram);
         // residuals and products of the chunks that threads work on
         let chunks = CHUNK_BUFFERS * n.min(2 * CHUNK_ROWS) * self.n_outputs;
         chunks

@@ -43,6 +43,14 @@ struct Scored {
     row: RowState,
 }
 
+/// Whether gates of marked atoms are closed at the logits where those of closed ones rest.
+fn stay_closed(gate: &dyn Gate, rest: &[f64], marked: &[bool]) -> bool {
+    let all: Vec<u32> = (0..marked.len() as u32).collect();
+    let mut open = Vec::new();
+    gate.significant(rest, &all, SUPPORT_CUTOFF, &mut open);
+    !open.iter().any(|&k| marked[k as usize] && !gate.always_on(k as usize))
+}
+
 /// Frozen decoders and strengths.
 #[derive(Debug)]
 pub struct Encoder {
@@ -80,10 +88,7 @@ impl Encoder {
         if self.rows.gate.shares() {
             return self.alone.iter().zip(marked).all(|(row, used)| !used || row.support.len() == 1);
         }
-        let all: Vec<u32> = (0..marked.len() as u32).collect();
-        let mut open = Vec::new();
-        self.rows.gate.significant(&self.rows.rest, &all, SUPPORT_CUTOFF, &mut open);
-        !open.iter().any(|&k| marked[k as usize] && !self.rows.gate.always_on(k as usize))
+        stay_closed(&*self.rows.gate, &self.rows.rest, marked)
     }
 
     /// Encodes rows (m x p) after subtracting `mean` (p). `None` when interrupted.

@@ -1,7 +1,8 @@
 //! Keeping a fit's rows in agreement with how the same rows would be encoded.
 
-use super::{Encoder, Encoding};
+use super::{stay_closed, Encoder, Encoding};
 use crate::errors::ShapeError;
+use crate::gates::{by_label, resting_logit};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::Columns;
@@ -44,6 +45,11 @@ pub fn sparsity_floor(
         let mut rho = rho.clone();
         rho.log_lambda_sparse = log_sparse;
         let gate = problem.shared_gate().clone();
+        if gate.closes(problem.n_atoms()) {
+            let lambda = rho.lambda_sparse();
+            let rest = by_label(&*gate, problem.n_atoms(), |k| resting_logit(&*gate, lambda, k));
+            return Ok(stay_closed(&*gate, &rest, &alone));
+        }
         let encoder = Encoder::new(problem.atoms().to_vec(), gate, rho, Vec::new(), state.decoders.clone())?;
         Ok(encoder.stays_sparse(&alone))
     };

@@ -272,6 +272,10 @@ impl Blocks {
         let stack = Array2::from_shape_vec((stack.len() / size, size), stack).expect("rows of the border's size");
         let share = product((stack.view(), Op::Transposed), (stack.view(), Op::Plain));
         let rows = &self.all[block].rows;
+        if rows == columns {
+            *total += &share;
+            return;
+        }
         let places: Vec<usize> = columns.iter().map(|a| rows.binary_search(a).expect("rows of the block")).collect();
         for (from, to) in places.iter().enumerate() {
             for c in 0..r {

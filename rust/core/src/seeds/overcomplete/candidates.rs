@@ -12,7 +12,7 @@
 
 use super::super::components::{orthonormal, whiten};
 use super::coding::Dictionary;
-use super::moments::{leading, moment, unit_rows};
+use super::moments::{distinct, leading, moment, stacked, unit_rows, SAME};
 use super::{shorten, FIRST_NOISE};
 use crate::linalg::{product, Op};
 use ndarray::{concatenate, s, Array2, ArrayView1, ArrayView2, Axis};
@@ -35,8 +35,6 @@ const SETTLED: f64 = 1e-4;
 const LEAST_SEEN: usize = 1024;
 const SEEN_A_COLUMN: usize = 4;
 const SEEN: usize = 32;
-/// Subspaces that share more of their dimensions are one.
-const SAME: f64 = 0.8;
 /// A round that adds less than this part of the subspaces wanted is the last.
 const WORTHWHILE: f64 = 0.02;
 
@@ -81,37 +79,11 @@ pub(super) fn candidates(
 
 /// Adds those that differ from all that are there, the most pronounced first.
 fn add_distinct(known: &mut Vec<Found>, mut found: Vec<Found>) {
-    /// Subspaces whose inner products with all that are there are made at once.
-    const BLOCK: usize = 128;
     found.sort_by(|a, b| b.contrast.total_cmp(&a.contrast));
-    let mut found = found.into_iter();
-    loop {
-        let block: Vec<Found> = found.by_ref().take(BLOCK).collect();
-        if block.is_empty() {
-            return;
-        }
-        let before = known.len();
-        let stacked = stacked(known.iter().chain(&block).map(|own| &own.basis));
-        let own = stacked.slice(s![before * block[0].basis.nrows().., ..]);
-        let met = product((own, Op::Plain), (stacked.view(), Op::Transposed));
-        let mut taken: Vec<usize> = (0..before).collect();
-        for (at, candidate) in block.into_iter().enumerate() {
-            let d = candidate.basis.nrows();
-            let shared = |other: usize| {
-                let block = met.slice(s![at * d..(at + 1) * d, other * d..(other + 1) * d]);
-                block.iter().map(|v| v * v).sum::<f64>() / d as f64
-            };
-            if !taken.iter().any(|&other| shared(other) > SAME) {
-                taken.push(before + at);
-                known.push(candidate);
-            }
-        }
-    }
-}
-
-fn stacked<'a>(parts: impl Iterator<Item = &'a Array2<f64>>) -> Array2<f64> {
-    let views: Vec<_> = parts.map(|own| own.view()).collect();
-    concatenate(Axis(0), &views).expect("subspaces of one space")
+    known.append(&mut found);
+    let mut kept = distinct(&known.iter().map(|own| &own.basis).collect::<Vec<_>>()).into_iter().peekable();
+    let mut at = 0..;
+    known.retain(|_| kept.next_if_eq(&at.next().expect("a count has no end")).is_some());
 }
 
 /// Principal scores of unit variance, long rows shortened.

@@ -7,9 +7,9 @@
 
 use super::super::components::orthonormal;
 use super::super::overlapping::Component;
-use super::moments::{leading, shared};
+use super::moments::{distinct, leading, stacked};
 use crate::linalg::{axpy, dot, gemm, product, small_backward, small_cholesky, small_forward, Op};
-use ndarray::{concatenate, s, Array2, ArrayView2, Axis};
+use ndarray::{s, Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
 /// Rows that are coded together, and how many chunks of them between two questions for an interrupt.
@@ -62,8 +62,7 @@ impl Dictionary {
     }
 
     fn stacked(&self) -> Array2<f64> {
-        let views: Vec<_> = self.subspaces.iter().map(|own| own.view()).collect();
-        concatenate(Axis(0), &views).expect("subspaces of one space")
+        stacked(self.subspaces.iter())
     }
 
     /// Codes rows (n x r); `None` when interrupted.
@@ -211,10 +210,17 @@ impl Dictionary {
         order
     }
 
-    /// Only so many, those that explain most.
+    /// Only so many, those that explain most, in that order.
     pub(super) fn keep(&mut self, code: &Code, count: usize) {
         let kept = self.by_gain(code).into_iter().take(count);
         self.subspaces = kept.map(|k| self.subspaces[k].clone()).collect();
+    }
+
+    /// Only those that differ from all before them: subspaces that rows lead to may differ and come to fit the same.
+    pub(super) fn keep_distinct(&mut self) {
+        let mut kept = distinct(&self.subspaces.iter().collect::<Vec<_>>()).into_iter().peekable();
+        let mut at = 0..;
+        self.subspaces.retain(|_| kept.next_if_eq(&at.next().expect("a count has no end")).is_some());
     }
 
     /// New subspaces up to `count` of them: around the rows that are explained worst, of what is left of all. `None` when
@@ -224,8 +230,6 @@ impl Dictionary {
         const TRIED: usize = 2;
         /// Rows between two questions for an interrupt.
         const TOGETHER: usize = 16;
-        /// Subspaces that share more of their dimensions are one.
-        const SAME: f64 = 0.8;
         let wanting = count.saturating_sub(self.subspaces.len());
         let mut worst = code.worst();
         worst.truncate(TRIED * wanting);
@@ -237,12 +241,10 @@ impl Dictionary {
             let of_batch: Vec<_> = batch.par_iter().map(|&i| around(&code.left, i, self.d)).collect();
             found.extend(of_batch.into_iter().flatten());
         }
-        let (mut new, mut again): (Vec<Array2<f64>>, Vec<Array2<f64>>) = (Vec::new(), Vec::new());
-        for own in found {
-            let known = new.iter().any(|other| shared(&own, other) > SAME);
-            if known { &mut again } else { &mut new }.push(own);
-        }
-        self.subspaces.extend(new.into_iter().chain(again).take(wanting));
+        // those that are found twice come last
+        let mut new = distinct(&found.iter().collect::<Vec<_>>());
+        new.extend((0..found.len()).filter(|at| new.binary_search(at).is_err()).collect::<Vec<_>>());
+        self.subspaces.extend(new.into_iter().take(wanting).map(|at| found[at].clone()));
         Some(())
     }
 

@@ -103,6 +103,10 @@ fn learnt(
                 break;
             }
             dictionary.keep(&code, count.max((STAY * dictionary.len() as f64) as usize));
+            // what takes the place of one that is there twice has a sweep to fit
+            if sweep + 1 < SWEEPS {
+                dictionary.keep_distinct();
+            }
         }
         dictionary.fill(&code, count, interrupted)?;
     }

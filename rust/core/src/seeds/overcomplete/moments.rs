@@ -2,12 +2,14 @@
 
 use super::super::components::orthonormal;
 use crate::linalg::{gemm, product, symmetric_eigen, Op};
-use ndarray::{s, Array2, ArrayView1, ArrayView2, Axis};
+use ndarray::{concatenate, s, Array2, ArrayView1, ArrayView2, Axis};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Rows that are in cache between the two products of a moment.
 const BLOCK: usize = 256;
+/// Subspaces that share more of their dimensions are one.
+pub(super) const SAME: f64 = 0.8;
 /// Bound on steps to a leading subspace; one that keeps so much of its dimensions is the last.
 const STEPS: usize = 10;
 const KEPT: f64 = 1.0 - 1e-4;
@@ -65,9 +67,42 @@ pub(super) fn leading(
 }
 
 /// The part of their dimensions that two subspaces share.
-pub(super) fn shared(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
+fn shared(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
     let inner = product((a.view(), Op::Plain), (b.view(), Op::Transposed));
     inner.iter().map(|v| v * v).sum::<f64>() / a.len_of(Axis(0)) as f64
+}
+
+/// Positions of subspaces (orthonormal rows, all of one size) that differ from all before them that do.
+pub(super) fn distinct(subspaces: &[&Array2<f64>]) -> Vec<usize> {
+    /// Subspaces whose inner products with those before them are made at once.
+    const BLOCK: usize = 128;
+    let mut taken: Vec<usize> = Vec::new();
+    for from in (0..subspaces.len()).step_by(BLOCK) {
+        let block = from..subspaces.len().min(from + BLOCK);
+        let own = stacked(block.clone().map(|at| subspaces[at]));
+        let (before, d) = (taken.len(), subspaces[from].nrows());
+        let others = stacked(taken.iter().copied().chain(block.clone()).map(|at| subspaces[at]));
+        let met = product((own.view(), Op::Plain), (others.view(), Op::Transposed));
+        let mut places: Vec<usize> = (0..before).collect();
+        for at in block {
+            let place = at - from;
+            let same = |other: usize| {
+                let block = met.slice(s![place * d..(place + 1) * d, other * d..(other + 1) * d]);
+                block.iter().map(|v| v * v).sum::<f64>() > SAME * d as f64
+            };
+            if !places.iter().any(|&other| same(other)) {
+                places.push(before + place);
+                taken.push(at);
+            }
+        }
+    }
+    taken
+}
+
+/// Subspaces one under the other.
+pub(super) fn stacked<'a>(parts: impl Iterator<Item = &'a Array2<f64>>) -> Array2<f64> {
+    let views: Vec<_> = parts.map(|own| own.view()).collect();
+    concatenate(Axis(0), &views).expect("subspaces of one space")
 }
 
 pub(super) fn unit_rows(u: &mut Array2<f64>) {

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from .atoms import Atom
 from .fitted_rows import FittedRows
 from .gates import Gate
-from .memory import SAMPLE_ABOVE, MemoryPlan, check_memory
+from .memory import SAMPLE_ABOVE, MemoryPlan, check_memory, sample_scale
 from .metrics import RowMetric
 from .rows import FileRows, blocks
 from .settings import FitSettings
@@ -100,7 +100,9 @@ class FitData:
 
 def _needs_all_in_memory(n_rows: int, metric: object, settings: FitSettings) -> bool:
     routed = settings.gate.routing is not None
-    return settings.n_atoms is None or routed or metric is not None or n_rows <= SAMPLE_ABOVE
+    if settings.n_atoms is None or routed or metric is not None:
+        return True
+    return n_rows <= sample_scale(settings.n_atoms) * SAMPLE_ABOVE
 
 
 def _copies(array: NDArray[Any] | FileRows, whole: bool) -> int:

@@ -16,6 +16,9 @@ from .gates import Gate, Softmax
 # is left for all rows is a few evaluations.
 SAMPLE_ABOVE = 16384
 SAMPLE_ROWS = 4096
+# Both are of dictionaries of up to so many atoms, each of which then has 64 rows to itself; larger ones take as many
+# times more.
+SAMPLED_ATOMS = 64
 # What a fit takes whatever its size: stacks of threads, buffers of the libraries.
 LIBRARY_BYTES = 6 << 20
 # Arrays smaller than this are cut from memory that allocators keep when they are freed, and that has gaps: so much more
@@ -26,6 +29,11 @@ RETAINED = 1.25
 SEED_SQUARES = 5
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def sample_scale(n_atoms: int) -> int:
+    """By what `SAMPLE_ROWS` and `SAMPLE_ABOVE` are multiplied for so many atoms."""
+    return max(1, -(-n_atoms // SAMPLED_ATOMS))
 
 
 def parse_memory_budget(budget: object) -> int | None:
@@ -127,19 +135,20 @@ def plan_fit(
 ) -> MemoryPlan:
     """Plan a fit from shapes alone.
 
-    Up to `SAMPLE_ABOVE` rows, weak sparsity is tried on all of them, where every row uses as many atoms as the gate
-    allows. Of more rows a sample is fitted in that way, and all of them are planned again when it has shown how many
-    atoms a row uses: here with one.
+    Up to `SAMPLE_ABOVE` rows, more of many atoms, weak sparsity is tried on all of them, where every row uses as many
+    atoms as the gate allows. Of more rows a sample is fitted in that way, and all of them are planned again when it has
+    shown how many atoms a row uses: here with one.
     """
     most = float(gate.most_active(len(atoms)))
     plan = partial(plan_rows, n_columns=n_columns, atoms=atoms, gate=gate, budget=budget, evidence=evidence)
-    if n_rows <= SAMPLE_ABOVE:
+    scale = sample_scale(len(atoms))
+    if n_rows <= scale * SAMPLE_ABOVE:
         whole = plan(n_rows, active=most, tied=most > 1.0, copies=copies)
         return MemoryPlan(whole.keep_rows, max(whole.bytes, seed_bytes(n_rows, n_columns, copies)))
-    sample = plan(SAMPLE_ROWS, active=most, tied=most > 1.0, copies=2)
+    sample = plan(scale * SAMPLE_ROWS, active=most, tied=most > 1.0, copies=2)
     whole = plan(n_rows, active=min(most, 1.0), tied=False, copies=copies)
     beside = copies * 8 * n_rows * n_columns
-    seeds = seed_bytes(SAMPLE_ROWS, n_columns, 2)
+    seeds = seed_bytes(scale * SAMPLE_ROWS, n_columns, 2)
     return MemoryPlan(whole.keep_rows, max(max(sample.bytes, seeds) + beside, whole.bytes))
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from . import _core
 from .checkpoints import Checkpoints, Saved
 from .gates import Gate
-from .memory import SAMPLE_ABOVE, SAMPLE_ROWS, plan_rows, refuse_over
+from .memory import SAMPLE_ABOVE, SAMPLE_ROWS, plan_rows, refuse_over, sample_scale
 from .metrics import whitened_squares
 from .problem import Problem
 from .rows import FileRows, blocks, column_mean
@@ -165,9 +165,10 @@ def begin(
 ) -> Point:
     """A first point, loosely converged; of many rows a sample finds it, and its decoders encode the others."""
     problem = fit.problem
+    scale = sample_scale(len(problem.atoms))
     drawn = (
-        problem.sample(SAMPLE_ROWS, random_state)
-        if len(problem.X) > SAMPLE_ABOVE and problem.gate.routing is None
+        problem.sample(scale * SAMPLE_ROWS, random_state)
+        if len(problem.X) > scale * SAMPLE_ABOVE and problem.gate.routing is None
         else None
     )
     if drawn is None:

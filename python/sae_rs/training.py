@@ -98,16 +98,24 @@ def summarise_training(
     column_means = column_mean(X)
     for rows in row_chunks(n_rows, 8 * X.shape[1]):
         z = X[rows] - mean
-        parts = [gates[rows, k, None] * decode_atom(atom, decoders[k], coords[k][rows]) for k, atom in enumerate(atoms)]
-        fitted = sum(parts, start=np.zeros_like(z))
+        # rows have nothing of an atom that they do not use: of many atoms each row uses few
+        parts = []
+        fitted = np.zeros_like(z)
+        for k, atom in enumerate(atoms):
+            using = np.flatnonzero(gates[rows, k])
+            own = rows.start + using
+            parts.append((using, own, gates[own, k, None] * decode_atom(atom, decoders[k], coords[k][own])))
+            fitted[using] += parts[k][2]
         error = z - fitted
         residual += float(np.square(error).sum())
         total += float(np.square(X[rows] - column_means).sum())
         for k, atom in enumerate(atoms):
-            shares[k] += float(np.sum(parts[k] * (z + error)))
-            view_rows[k][rows] = (error + parts[k]) @ views[k].T
-            design = gates[rows, k, None] * _core.basis(atom.spec(), np.ascontiguousarray(coords[k][rows]))
-            row_weights = 1.0 if weights is None else weights[rows, None]
+            using, own, part = parts[k]
+            shares[k] += float(np.sum(part * (z[using] + error[using])))
+            view_rows[k][rows] = error @ views[k].T
+            view_rows[k][own] += part @ views[k].T
+            design = gates[own, k, None] * _core.basis(atom.spec(), np.ascontiguousarray(coords[k][own]))
+            row_weights = 1.0 if weights is None else weights[own, None]
             grams[k] += design.T @ (row_weights * design)
     covariances = []
     for k in range(n_atoms):

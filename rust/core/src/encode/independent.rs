@@ -3,8 +3,16 @@
 
 use super::{Encoder, COORDINATE_PRICE, MAX_MIXED};
 use crate::linalg::{dot, small_cholesky, small_forward, small_inverse};
-use crate::row::{RowState, Target};
+use crate::row::{RowState, SupportGram, Target};
 use crate::state::SUPPORT_CUTOFF;
+
+/// What a point of an atom's grid promises, and the gate that it does so with.
+struct Gain {
+    gain: f64,
+    atom: usize,
+    point: usize,
+    value: f64,
+}
 
 impl Encoder {
     /// The best candidate of one row: the state it is in, what grows from nothing, and what is left of everything.
@@ -36,8 +44,8 @@ impl Encoder {
     fn full(&self, target: &Target) -> RowState {
         let mut row = self.empty();
         for k in (0..self.rows.atoms.len()).filter(|&k| !self.rows.gate.always_on(k)) {
-            let left = self.left(target, &row.support, &self.weighted(&row));
-            self.point_at(&left, k, &mut row.coords);
+            let fitted = self.rows.fitted(&row);
+            self.place(target, (&row.support, &fitted), k, &mut row.coords);
             row.logits[k] = self.logit_inside(k, 0.5);
             row.support.push(k as u32);
             row.support.sort_unstable();
@@ -137,39 +145,37 @@ impl Encoder {
             // the price of a column's mass may be negative
             return vec![f64::NEG_INFINITY; row.support.len()];
         }
-        let own = |k: u32| self.rows.offsets[k as usize]..self.rows.offsets[k as usize + 1];
-        let columns: Vec<usize> = row.support.iter().flat_map(|&k| own(k)).collect();
-        let m = columns.len();
-        let mut gram: Vec<f64> =
-            columns.iter().flat_map(|&a| columns.iter().map(move |&b| self.rows.gram[[a, b]])).collect();
+        let SupportGram { starts, mut gram, against } = self.rows.products.gram(target, &row.support);
+        let m = against.len();
         let largest = (0..m).map(|u| gram[u * (m + 1)]).fold(f64::MIN_POSITIVE, f64::max);
         (0..m).for_each(|u| gram[u * (m + 1)] += RIDGE * largest);
         if !small_cholesky(&mut gram, m) {
             return vec![f64::NEG_INFINITY; row.support.len()];
         }
         let inverse = small_inverse(&gram, m);
-        let against: Vec<f64> = columns.iter().map(|&a| target.against[a]).collect();
         let solved: Vec<f64> = inverse.chunks_exact(m).map(|line| dot(line, &against)).collect();
         let outside = target.length - dot(&against, &solved);
         let half = 0.5 * target.weight * self.rows.inverse_dispersion;
-        let least_of_logit = |k: usize| self.rows.closed[k].min(self.rows.logit_energy(k, self.rows.rest[k]));
-        let closed: f64 = (0..self.rows.n_free()).map(least_of_logit).sum();
-        let least = |k: u32| self.grids[k as usize].energies.iter().copied().fold(0.0f64, f64::min);
-        let priors = closed + row.support.iter().map(|&k| least(k)).sum::<f64>();
-        let mut from = 0;
-        let of_atom = |&k: &u32| {
-            let width = own(k).len();
+        let least = |k: u32| self.grids[k as usize].least.min(0.0);
+        let priors = self.all_closed + row.support.iter().map(|&k| least(k)).sum::<f64>();
+        let of_atom = |place: usize| {
+            let (from, width) = (starts[place], starts[place + 1] - starts[place]);
             let mut block: Vec<f64> =
                 (0..width).flat_map(|u| inverse[(from + u) * m + from..][..width].iter().copied()).collect();
             let mut along = solved[from..from + width].to_vec();
-            from += width;
             if !small_cholesky(&mut block, width) {
                 return f64::NEG_INFINITY;
             }
             small_forward(&block, width, &mut along, 1);
             half * (outside + dot(&along, &along)) + priors
         };
-        row.support.iter().map(of_atom).collect()
+        (0..row.support.len()).map(of_atom).collect()
+    }
+
+    /// What the priors of all logits cost at least.
+    pub(super) fn least_of_logits(&self) -> f64 {
+        let least = |k: usize| self.rows.closed[k].min(self.rows.logit_energy(k, self.rows.rest[k]));
+        (0..self.rows.n_free()).map(least).sum()
     }
 
     /// The row with up to so many more atoms, polished, and their number; `None` when none promises what a coordinate costs.
@@ -185,32 +191,64 @@ impl Encoder {
     /// Adds the atom, gate and grid point that lower a row's data term most; whether one promises what a coordinate costs.
     ///
     /// Adding `a gamma` changes the data term by `-a <gamma, residual> + a^2 |gamma|^2 / 2` (over phi), smallest at a in closed
-    /// form.
+    /// form. Grids are scanned in the order of what no point of theirs exceeds, while that is more than the best gain so far.
     fn add_best(&self, target: &Target, row: &mut RowState) -> bool {
         let factor = target.weight * self.rows.inverse_dispersion;
-        let left = self.left(target, &row.support, &self.weighted(row));
-        let lambda = self.rows.rho.lambda_sparse();
-        let mut best: Option<(f64, usize, usize, f64)> = None;
-        for k in (0..self.rows.atoms.len()).filter(|&k| !row.support.contains(&(k as u32))) {
-            let left = &left[self.rows.offsets[k]..self.rows.offsets[k + 1]];
-            let (least, most) = self.rows.gate.range(lambda, k);
-            let grid = &self.grids[k];
-            for g in 0..grid.lengths.len() {
-                let along = dot(grid.basis.row(g).as_slice().expect("standard layout"), left);
-                let value = (along / grid.lengths[g].max(f64::MIN_POSITIVE)).clamp(least, most);
-                let gain = factor * value * (along - 0.5 * value * grid.lengths[g]) - grid.energies[g];
-                if best.is_none_or(|b| gain > b.0) {
-                    best = Some((gain, k, g, value));
-                }
+        let fitted = self.rows.fitted(row);
+        let residual = self.rows.products.residual(target, &row.support, &fitted);
+        let mut waiting = Vec::new();
+        self.screen.bounds(&residual, target.length, factor, |k, bound| {
+            // a bound that is no number says nothing
+            if (bound.is_nan() || bound >= COORDINATE_PRICE) && !row.support.contains(&(k as u32)) {
+                waiting.push((bound, k));
+            }
+        });
+        waiting.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let mut best: Option<Gain> = None;
+        for (bound, k) in waiting {
+            if best.as_ref().is_some_and(|best| bound < best.gain) {
+                continue;
+            }
+            let left = self.rows.products.left(target, k, (&row.support, &fitted), &residual);
+            let found = self.best_of_grid(k, factor, &left);
+            // of equal gains that of the first atom counts
+            let better = |best: &Gain| found.gain > best.gain || (found.gain == best.gain && k < best.atom);
+            if best.as_ref().is_none_or(better) {
+                best = Some(found);
             }
         }
-        let Some((_, k, g, value)) = best.filter(|(gain, ..)| *gain >= COORDINATE_PRICE) else { return false };
+        let Some(Gain { atom: k, point, value, .. }) = best.filter(|best| best.gain >= COORDINATE_PRICE) else {
+            return false;
+        };
         row.coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]]
-            .copy_from_slice(self.grids[k].points.row(g).as_slice().expect("standard layout"));
+            .copy_from_slice(self.grids[k].points.row(point).as_slice().expect("standard layout"));
         row.logits[k] = self.logit_inside(k, value);
         row.support.push(k as u32);
         row.support.sort_unstable();
         true
+    }
+
+    /// The gate and grid point of an atom that lower the data term most, `left` being its decoder against the residual.
+    fn best_of_grid(&self, k: usize, factor: f64, left: &[f64]) -> Gain {
+        let (least, most) = self.rows.gate.range(self.rows.rho.lambda_sparse(), k);
+        let grid = &self.grids[k];
+        let mut best: Option<Gain> = None;
+        for point in 0..grid.lengths.len() {
+            let along = dot(grid.basis.row(point).as_slice().expect("standard layout"), left);
+            let value = (along / grid.lengths[point].max(f64::MIN_POSITIVE)).clamp(least, most);
+            let gain = factor * value * (along - 0.5 * value * grid.lengths[point]) - grid.energies[point];
+            if best.as_ref().is_none_or(|best| gain > best.gain) {
+                best = Some(Gain { gain, atom: k, point, value });
+            }
+        }
+        best.expect("a grid has points")
+    }
+
+    /// Sets an atom's coordinate to the grid point whose direction best explains what other atoms leave.
+    fn place(&self, target: &Target, others: (&[u32], &[f64]), k: usize, coords: &mut [f64]) {
+        let residual = self.rows.products.residual(target, others.0, others.1);
+        let left = self.rows.products.left(target, k, others, &residual);
+        self.point_at(&left, k, coords);
     }
 
     /// The row with every coordinate where it best explains what the other atoms leave, polished.
@@ -218,8 +256,8 @@ impl Encoder {
         for k in row.support.clone() {
             let mut others = row.clone();
             others.support.retain(|&o| o != k);
-            let left = self.left(target, &others.support, &self.weighted(&others));
-            self.point_at(&left, k as usize, &mut row.coords);
+            let fitted = self.rows.fitted(&others);
+            self.place(target, (&others.support, &fitted), k as usize, &mut row.coords);
         }
         self.rows.polish(target, row, false)
     }
@@ -272,8 +310,104 @@ mod tests {
         assert_eq!(found.support, (0..n_atoms as u32).collect::<Vec<_>>());
     }
 
+    /// The best gain of all atoms outside of a row's support by a look at every grid: the atom, the grid point and the gate.
+    fn best_of_all(encoder: &Encoder, target: &Target, row: &RowState) -> Option<(usize, usize, f64)> {
+        let factor = target.weight * encoder.rows.inverse_dispersion;
+        let fitted = encoder.rows.fitted(row);
+        let residual = encoder.rows.products.residual(target, &row.support, &fitted);
+        let mut best: Option<Gain> = None;
+        for k in (0..encoder.rows.atoms.len()).filter(|&k| !row.support.contains(&(k as u32))) {
+            let left = encoder.rows.products.left(target, k, (&row.support, &fitted), &residual);
+            let found = encoder.best_of_grid(k, factor, &left);
+            if best.as_ref().is_none_or(|best| found.gain > best.gain) {
+                best = Some(found);
+            }
+        }
+        best.filter(|best| best.gain >= COORDINATE_PRICE).map(|best| (best.atom, best.point, best.value))
+    }
+
+    /// Decoders of so many atoms, drawn from a list of numbers over and over.
+    fn drawn(n_atoms: usize, p: usize, entries: &[f64]) -> Array2<f64> {
+        let mut at = 0;
+        Array2::from_shape_simple_fn((3 * n_atoms, p), || {
+            // a step prime to the list's length, with a shift a round
+            at += 7919;
+            entries[(at + at / entries.len()) % entries.len()]
+        })
+    }
+
+    #[test]
+    fn a_wide_dictionary_is_encoded_as_well() {
+        let n_atoms = 400;
+        let decoders =
+            Array2::from_shape_fn((3 * n_atoms, 64), |(m, c)| ((m * m + 1) as f64 * (c + 1) as f64).sin() / 6.0);
+        let encoder = encoder(decoders.clone());
+        for on in [[3usize, 200], [17, 399]] {
+            let mut z = Array1::zeros(64);
+            for (at, &k) in on.iter().enumerate() {
+                let t = 0.7 + 2.0 * at as f64;
+                for (row, value) in [1.0, t.cos(), t.sin()].into_iter().enumerate() {
+                    z.scaled_add(GATE * value, &decoders.row(3 * k + row));
+                }
+            }
+            let found = encoder.best_independent(&encoder.rows.target(z.view(), 1.0), None);
+            assert_eq!(found.support, on.map(|k| k as u32));
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn no_point_of_a_grid_gains_more_than_its_bound(
+            entries in prop::collection::vec(-1.0f64..1.0, 211),
+            size in -3.0f64..1.0,
+            flat in 0.0f64..1.0,
+            data in prop::collection::vec(-1.0f64..1.0, 14),
+            length in -3.0f64..2.0,
+            weight in 0.0f64..3.0,
+            angle in 0.0..TAU,
+            wide in proptest::bool::ANY,
+        ) {
+            let n_atoms = if wide { 350 } else { 5 };
+            let mut decoders = drawn(n_atoms, 14, &entries) * 10f64.powf(size);
+            // some atoms have directions with little in them
+            decoders.rows_mut().into_iter().skip(2).step_by(6).for_each(|mut row| row *= flat.powi(9));
+            let encoder = encoder(decoders);
+            let z = Array1::from(data) * 10f64.powf(length);
+            let target = encoder.rows.target(z.view(), weight);
+            let mut row = encoder.empty();
+            for _ in 0..3 {
+                let factor = target.weight * encoder.rows.inverse_dispersion;
+                let fitted = encoder.rows.fitted(&row);
+                let residual = encoder.rows.products.residual(&target, &row.support, &fitted);
+                let mut bounds = vec![0.0; n_atoms];
+                encoder.screen.bounds(&residual, target.length, factor, |k, bound| bounds[k] = bound);
+                for (k, bound) in bounds.into_iter().enumerate() {
+                    let left = encoder.rows.products.left(&target, k, (&row.support, &fitted), &residual);
+                    let gain = encoder.best_of_grid(k, factor, &left).gain;
+                    prop_assert!(gain <= bound, "{k}: {gain} {bound}");
+                }
+                // what is added is what a look at everything would add
+                let expected = best_of_all(&encoder, &target, &row);
+                let mut next = row.clone();
+                let added = encoder.add_best(&target, &mut next);
+                prop_assert_eq!(added, expected.is_some());
+                if let Some((k, point, value)) = expected {
+                    prop_assert!(next.support.contains(&(k as u32)) && next.support.len() == row.support.len() + 1);
+                    prop_assert_eq!(next.coords[k], encoder.grids[k].points[[point, 0]]);
+                    prop_assert_eq!(next.logits[k], encoder.logit_inside(k, value));
+                } else {
+                    // any row will do for the next residual
+                    next.support.push(0);
+                    next.support.sort_unstable();
+                    next.support.dedup();
+                    next.coords[0] = angle;
+                    next.logits[0] = 0.5;
+                }
+                row = next;
+            }
+        }
 
         #[test]
         fn no_row_without_an_atom_falls_below_its_floor(

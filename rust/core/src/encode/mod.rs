@@ -7,6 +7,7 @@ mod encoding;
 mod independent;
 mod nearest;
 mod refresh;
+mod screen;
 mod shares;
 
 pub use encoding::Encoding;
@@ -22,6 +23,7 @@ use crate::state::SUPPORT_CUTOFF;
 use ndarray::{s, Array2, ArrayView1, ArrayView2, CowArray, Ix2};
 use nearest::{Grid, Scratch};
 use rayon::prelude::*;
+use screen::Screen;
 use shares::Alone;
 use std::ops::Range;
 use std::sync::Arc;
@@ -56,6 +58,9 @@ fn stay_closed(gate: &dyn Gate, rest: &[f64], marked: &[bool]) -> bool {
 pub struct Encoder {
     rows: RowSolver,
     grids: Vec<Grid>,
+    /// Independent gates: which atoms a residual may have something of, and what the priors of all logits cost at least.
+    screen: Screen,
+    all_closed: f64,
     /// Shares: per atom, a row that uses it alone.
     alone: Vec<Alone>,
     /// Shares: energy of the prior of a row whose logits are all zero.
@@ -72,9 +77,12 @@ impl Encoder {
         decoders: Array2<f64>,
     ) -> Result<Self, ShapeError> {
         let rows = RowSolver::new(atoms, gate, rho, scores, decoders)?;
-        let grids = (0..rows.atoms.len()).map(|k| Grid::new(&rows, k)).collect();
-        let mut out = Self { rows, grids, alone: Vec::new(), even: 0.0 };
-        if out.rows.gate.shares() {
+        let grids: Vec<Grid> = (0..rows.atoms.len()).map(|k| Grid::new(&rows, k)).collect();
+        let screen = if rows.gate.shares() { Screen::default() } else { Screen::new(&rows, &grids) };
+        let mut out = Self { rows, grids, screen, all_closed: 0.0, alone: Vec::new(), even: 0.0 };
+        if !out.rows.gate.shares() {
+            out.all_closed = out.least_of_logits();
+        } else {
             let mut even = GatePrior::default();
             out.rows.gate.prior((&vec![0.0; out.rows.atoms.len()]).into(), &mut even);
             out.even = out.rows.rho.lambda_sparse() * even.energy;
@@ -175,9 +183,9 @@ impl Encoder {
         }
     }
 
-    /// Sets atom k's coordinate to the grid point whose direction best explains what is left (see [`Self::left`]).
-    fn point_at(&self, left: &[f64], k: usize, coords: &mut [f64]) {
-        let against = &left[self.rows.offsets[k]..self.rows.offsets[k + 1]];
+    /// Sets atom k's coordinate to the grid point whose direction best explains what is left, of which `against` is what its decoder
+    /// sees.
+    fn point_at(&self, against: &[f64], k: usize, coords: &mut [f64]) {
         let grid = &self.grids[k];
         let gain = |g: usize| dot(grid.basis.row(g).as_slice().expect("standard layout"), against);
         let best = (0..grid.lengths.len()).max_by(|&a, &b| gain(a).total_cmp(&gain(b))).expect("a grid has points");
@@ -187,7 +195,7 @@ impl Encoder {
 
     /// All decoders against what `fitted`, a stacked basis row that is zero off a support, leaves of the data.
     fn left(&self, target: &Target, support: &[u32], fitted: &[f64]) -> Vec<f64> {
-        let explained = self.rows.gram_of(support, fitted);
+        let explained = self.rows.products.gram_times(support, fitted);
         target.against.iter().zip(&explained).map(|(data, fit)| data - fit).collect()
     }
 

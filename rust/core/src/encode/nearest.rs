@@ -4,7 +4,7 @@ use crate::atoms::{hold_axis, walls, BasisJet, ChartFactor};
 use crate::linalg::{dot, small_backward, small_cholesky, small_forward};
 use crate::priors::coordinate_priors;
 use crate::row::RowSolver;
-use ndarray::{s, Array2, ArrayView1};
+use ndarray::{Array2, ArrayView1, ArrayView2};
 
 /// Newton steps from a grid point; five or six reach rounding.
 const MAX_STEPS: usize = 40;
@@ -20,6 +20,8 @@ pub struct Grid {
     pub basis: Array2<f64>,
     pub lengths: Vec<f64>,
     pub energies: Vec<f64>,
+    /// The least of the energies.
+    pub least: f64,
     /// The atom's block of Q = BB', row by row.
     gram: Vec<f64>,
     /// How far a decoded point of the chart is from that of some grid point, at most; infinite where that is not known.
@@ -56,11 +58,11 @@ impl Grid {
         for (t, mut row) in points.rows().into_iter().zip(basis.rows_mut()) {
             atom.basis(&t.to_vec(), row.as_slice_mut().expect("standard layout"));
         }
-        let own = rows.offsets[k]..rows.offsets[k + 1];
-        let block = rows.gram.slice(s![own.clone(), own]);
+        let width = atom.width();
+        let block = ArrayView2::from_shape((width, width), rows.products.own(k)).expect("a block of the atom's width");
         let lengths: Vec<f64> = basis.rows().into_iter().map(|b| b.dot(&block.dot(&b))).collect();
         let energy = |t: ArrayView1<'_, f64>| rows.coordinate_energy(k, t.as_slice().expect("standard layout"));
-        let energies = points.rows().into_iter().map(energy).collect();
+        let energies: Vec<f64> = points.rows().into_iter().map(energy).collect();
         let apart = |i: usize, j: usize| {
             let difference = &basis.row(i) - &basis.row(j);
             difference.dot(&block.dot(&difference)).max(0.0).sqrt()
@@ -75,7 +77,8 @@ impl Grid {
             [ChartFactor::Choice { .. }] => 0.0,
             _ => f64::INFINITY,
         };
-        Self { points, lengths, energies, gram: block.iter().copied().collect(), reach, basis }
+        let least = energies.iter().copied().fold(f64::INFINITY, f64::min);
+        Self { points, lengths, energies, least, gram: block.iter().copied().collect(), reach, basis }
     }
 
     /// Q x over the atom's columns.
@@ -100,10 +103,9 @@ impl Grid {
             return f64::NEG_INFINITY;
         }
         // priors of such charts are constants, or von Mises: not below their least value on the grid by more than rounding
-        let least = self.energies.iter().copied().fold(f64::INFINITY, f64::min);
         let distance = (row.length + 2.0 * (cost - self.energies[g]) / row.factor).max(0.0).sqrt();
         let nearer = (distance - self.reach).max(0.0);
-        0.5 * row.factor * (nearer * nearer - row.length) + least
+        0.5 * row.factor * (nearer * nearer - row.length) + self.least
     }
 
     /// The best grid point, and what no point of the chart falls below.

@@ -35,7 +35,7 @@ impl Encoder {
         } else {
             logits[..free].fill(-LEAD);
         }
-        let target = Target { against: vec![0.0; self.rows.offsets[n]], length: 0.0, weight: 0.0 };
+        let target = self.rows.products.nothing();
         let start = RowState {
             logits,
             coords: self.rows.origins(),
@@ -151,7 +151,7 @@ impl Encoder {
         let main = main as u32;
         let left = self.left(target, &[main], &self.rows.stacked(&row, &[main]));
         for k in row.support.clone().into_iter().filter(|&k| k != main) {
-            self.point_at(&left, k as usize, &mut row.coords);
+            self.point_at(self.rows.of_atom(&left, k as usize), k as usize, &mut row.coords);
         }
         row
     }
@@ -167,7 +167,7 @@ impl Encoder {
         let row = &best.row;
         let factor = target.weight * self.rows.inverse_dispersion;
         let fitted = self.weighted(row);
-        let curve = self.rows.gram_of(&row.support, &fitted);
+        let curve = self.rows.products.gram_times(&row.support, &fitted);
         let (fit_length, fit_data) = (dot(&fitted, &curve), dot(&fitted, &target.against));
         let mut most: Option<(f64, usize, usize, f64)> = None;
         for k in (0..self.rows.atoms.len()).filter(|&k| !row.support.contains(&(k as u32))) {
@@ -211,11 +211,8 @@ impl Encoder {
     /// coordinates at their price.
     fn least_score(&self, support: &[u32]) -> f64 {
         let of_logits = self.alone.iter().map(|alone| alone.energy).fold(self.even, f64::min);
-        let of_atom = |&k: &u32| {
-            let energies = &self.grids[k as usize].energies;
-            let least = energies.iter().copied().fold(f64::INFINITY, f64::min);
-            least + COORDINATE_PRICE * self.rows.atoms[k as usize].dim() as f64
-        };
+        let of_atom =
+            |&k: &u32| self.grids[k as usize].least + COORDINATE_PRICE * self.rows.atoms[k as usize].dim() as f64;
         of_logits + support.iter().map(of_atom).sum::<f64>()
     }
 
@@ -240,7 +237,7 @@ impl Encoder {
             if !entering.is_empty() {
                 let left = self.left(target, &row.support, &self.weighted(&row));
                 for &k in &entering {
-                    self.point_at(&left, k as usize, &mut row.coords);
+                    self.point_at(self.rows.of_atom(&left, k as usize), k as usize, &mut row.coords);
                 }
                 row.support.extend(entering);
                 row.support.sort_unstable();

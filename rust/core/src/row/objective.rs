@@ -3,8 +3,9 @@
 //! Everything the data say of a row is in `Q = BB'` and `b = Bz` over the columns of its support, which are gathered once: an
 //! expansion costs nothing of the dictionary's width.
 
+use super::products::{SupportGram, Target};
 use super::second::{add_second, SecondAtom};
-use super::solver::{RowSolver, RowState, Target};
+use super::solver::{RowSolver, RowState};
 use crate::atoms::{hold, BasisJet};
 use crate::gates::{GatePrior, GateRow};
 use crate::linalg::{axpy, dot};
@@ -55,25 +56,19 @@ pub(super) struct RowObjective<'a> {
 impl<'a> RowObjective<'a> {
     /// Of a row whose other logits stay where they are: their priors' energy is a constant.
     pub(super) fn new(solver: &'a RowSolver, target: &'a Target, row: &RowState, logits: Vec<usize>) -> Self {
-        let (mut starts, mut columns, mut jets) = (vec![0], Vec::new(), Vec::new());
+        let mut jets = Vec::new();
         let support = &row.support[..];
         let mut q = logits.len();
         for &k in support {
             let k = k as usize;
-            columns.extend(solver.offsets[k]..solver.offsets[k + 1]);
-            starts.push(columns.len());
             let atom = &solver.atoms[k];
             jets.push(BasisJet::new(atom.dim(), atom.width()));
             q += atom.dim();
         }
-        let mut gram = Vec::with_capacity(columns.len() * columns.len());
-        for &a in &columns {
-            let row = solver.gram.row(a).to_slice().expect("standard layout");
-            gram.extend(columns.iter().map(|&b| row[b]));
-        }
-        let against: Vec<f64> = columns.iter().map(|&a| target.against[a]).collect();
-        let zeros = vec![0.0; columns.len()];
-        let still = (0..solver.n_free()).filter(|k| logits.binary_search(k).is_err());
+        let SupportGram { starts, gram, against } = solver.products.gram(target, support);
+        let zeros = vec![0.0; against.len()];
+        let mut moving = logits.iter().copied().peekable();
+        let still = (0..solver.n_free()).filter(|k| moving.next_if_eq(k).is_none());
         let idle = still.map(|k| solver.closed[k]).sum();
         Self {
             solver,

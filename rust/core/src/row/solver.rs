@@ -1,13 +1,14 @@
 //! One row on its own: its share of L with decoders held, and its minimisation.
 //!
 //! With `Q = BB'` and `b = Bz` the data part of a row's objective is `(phi' Q phi - 2 phi' b + |z|^2) / 2 phi_0`, so a row
-//! costs products of the basis width, not of the output width.
+//! costs products of the basis width, not of the output width (`products`).
 
 use super::objective::{Expansion, RowObjective};
+use super::products::{Products, Target};
 use crate::atoms::{hold, walls, Atom, BasisJet};
 use crate::errors::ShapeError;
 use crate::gates::{by_label, resting_logit, Gate, GateRow};
-use crate::linalg::{axpy, dot, product, small_backward, small_cholesky, small_forward, Op};
+use crate::linalg::{dot, small_backward, small_cholesky, small_forward};
 use crate::priors::{coordinate_charge, coordinate_priors, PlacedAtom, Pull};
 use crate::rho::SaeManifoldRho;
 use crate::wire::wired;
@@ -47,15 +48,6 @@ impl RowState {
     }
 }
 
-/// What a row's data enter through.
-pub struct Target {
-    /// B z.
-    pub against: Vec<f64>,
-    /// |z|^2.
-    pub length: f64,
-    pub weight: f64,
-}
-
 /// Frozen decoders and strengths, and rows solved with them.
 #[derive(Debug)]
 pub struct RowSolver {
@@ -66,10 +58,8 @@ pub struct RowSolver {
     pub scores: Vec<f64>,
     /// 1/phi.
     pub inverse_dispersion: f64,
-    /// Stacked, M x p.
-    pub decoders: Array2<f64>,
-    /// Q = BB'.
-    pub gram: Array2<f64>,
+    /// The stacked decoders and their inner products.
+    pub products: Products,
     /// Rows of each atom in the stacked decoder.
     pub offsets: Vec<usize>,
     /// Stored coordinates of each atom in a row's coordinates.
@@ -104,16 +94,14 @@ impl RowSolver {
             return Err(ShapeError::shape("decoders", &[decoders.nrows()], &[offsets[atoms.len()]]));
         }
         let n_atoms = atoms.len();
-        let decoders = decoders.as_standard_layout().into_owned();
-        let gram = product((decoders.view(), Op::Plain), (decoders.view(), Op::Transposed));
+        let products = Products::new(decoders, &offsets, gate.shares());
         let mut out = Self {
             atoms,
             gate,
             inverse_dispersion: 1.0 / rho.dispersion(),
             rho,
             scores,
-            decoders,
-            gram,
+            products,
             offsets,
             coord_offsets,
             rest: Vec::new(),
@@ -139,7 +127,7 @@ impl RowSolver {
         /// Where they start: below zero, on the side to which every gate's prior pulls.
         const START: f64 = -1.0;
         let n = self.atoms.len();
-        let target = Target { against: vec![0.0; self.offsets[n]], length: 0.0, weight: 0.0 };
+        let target = self.products.nothing();
         let mut row = RowState {
             logits: vec![if self.n_free() == 0 { 0.0 } else { START }; n],
             coords: self.origins(),
@@ -163,8 +151,13 @@ impl RowSolver {
         self.gate.n_free(self.atoms.len())
     }
 
+    /// An atom's part of a stacked vector.
+    pub fn of_atom<'a>(&self, stacked: &'a [f64], k: usize) -> &'a [f64] {
+        &stacked[self.offsets[k]..self.offsets[k + 1]]
+    }
+
     pub fn target(&self, z: ArrayView1<'_, f64>, weight: f64) -> Target {
-        Target { against: self.decoders.dot(&z).to_vec(), length: z.dot(&z), weight }
+        self.products.target(z, weight)
     }
 
     /// The stacked basis row of some atoms at full strength, at the row's coordinates.
@@ -178,25 +171,16 @@ impl RowSolver {
         out
     }
 
-    /// B times the row's residual.
-    fn against_residual(&self, target: &Target, row: &RowState) -> Vec<f64> {
+    /// The row's reconstruction as basis rows of its support, one after the other.
+    pub fn fitted(&self, row: &RowState) -> Vec<f64> {
         let mut gates = Vec::new();
         self.gate.values(self.rho.lambda_sparse(), (&row.logits).into(), &row.support, &mut gates);
-        let mut stacked = self.stacked(row, &row.support);
+        let mut out = Vec::new();
         for (a, &k) in gates.iter().zip(&row.support) {
-            stacked[self.offsets[k as usize]..self.offsets[k as usize + 1]].iter_mut().for_each(|v| *v *= a);
-        }
-        let mut out = self.gram_of(&row.support, &stacked);
-        axpy(-1.0, &target.against, &mut out);
-        out
-    }
-
-    /// Q times a stacked vector that is zero off a support.
-    pub fn gram_of(&self, support: &[u32], stacked: &[f64]) -> Vec<f64> {
-        let mut out = vec![0.0; stacked.len()];
-        for m in support.iter().flat_map(|&k| self.offsets[k as usize]..self.offsets[k as usize + 1]) {
-            // Q is symmetric, so its rows are its columns
-            axpy(stacked[m], self.gram.row(m).to_slice().expect("standard layout"), &mut out);
+            let (k, from) = (k as usize, out.len());
+            out.resize(from + self.atoms[k].width(), 0.0);
+            self.atoms[k].basis(&row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]], &mut out[from..]);
+            out[from..].iter_mut().for_each(|v| *v *= a);
         }
         out
     }
@@ -205,12 +189,13 @@ impl RowSolver {
     /// energy; at least `least` nats for each local coordinate.
     pub fn coordinate_charges(&self, target: &Target, row: &RowState, least: f64) -> f64 {
         let factor = target.weight * self.inverse_dispersion;
-        let residual = self.against_residual(target, row);
+        let gram = self.products.gram(target, &row.support);
+        let residual = gram.against_residual(&self.fitted(row));
         let mut gates = GateRow::default();
         self.gate.row(self.rho.lambda_sparse(), (&row.logits).into(), &row.support, &mut gates);
         let d: usize = row.support.iter().map(|&k| self.atoms[k as usize].dim()).sum();
         let (mut h, mut second) = (vec![0.0; d * d], vec![0.0; d * d]);
-        // per coordinate the atom and how its part of the stacked row moves
+        // per coordinate the atom's place in the support and how its part of the stacked row moves
         let mut motions: Vec<(usize, Vec<f64>)> = Vec::with_capacity(d);
         let mut placed = Vec::with_capacity(row.support.len());
         let mut of_logits = 0.0;
@@ -221,13 +206,13 @@ impl RowSolver {
             let point = &row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
             let mut jet = BasisJet::new(dim, width);
             atom.jet(point, &mut jet);
-            let against = &residual[self.offsets[k]..self.offsets[k + 1]];
+            let against = &residual[gram.columns(s)];
             let pull = |axis: usize| {
                 let part = |block: &[f64], at: usize| block[at * width..(at + 1) * width].to_vec();
                 let (d1, d2) = (part(&jet.d1, axis), part(&jet.d2, axis * dim + axis));
                 Pull {
                     slope: factor * a * dot(&d1, against),
-                    curvature: factor * a * a * self.between((k, &d1), (k, &d1)),
+                    curvature: factor * a * a * gram.between((s, &d1), (s, &d1)),
                     second: factor * a * dot(&d2, against),
                 }
             };
@@ -236,20 +221,21 @@ impl RowSolver {
             for (pair, d2) in jet.d2.chunks_exact(width).enumerate() {
                 second[(first + pair / dim) * d + first + pair % dim] = factor * a * dot(d2, against);
             }
-            motions.extend(jet.d1.chunks_exact(width).map(|d1| (k, d1.iter().map(|v| a * v).collect())));
+            motions.extend(jet.d1.chunks_exact(width).map(|d1| (s, d1.iter().map(|v| a * v).collect())));
             coordinate_priors(atom, &self.rho, k, point, |u, term| {
                 h[(first + u) * (d + 1)] += term.stiffness();
                 second[(first + u) * (d + 1)] += term.beyond();
             });
             placed.push(PlacedAtom { first, factors: atom.factors(), point, pulls });
             if !self.gate.shares() && self.n_free() > 0 {
-                of_logits +=
-                    self.logit_charge(factor, (k, row.logits[k]), gates.da[s * gates.free + s], &jet.phi, against);
+                let length = factor * gram.between((s, &jet.phi), (s, &jet.phi));
+                let data = (length, factor, dot(&jet.phi, against));
+                of_logits += self.logit_charge(data, (k, row.logits[k]), gates.da[s * gates.free + s]);
             }
         }
         for u in 0..d {
             for v in 0..=u {
-                let inner = factor * self.between((motions[u].0, &motions[u].1), (motions[v].0, &motions[v].1));
+                let inner = factor * gram.between((motions[u].0, &motions[u].1), (motions[v].0, &motions[v].1));
                 h[u * d + v] += inner;
                 if u != v {
                     h[v * d + u] += inner;
@@ -259,10 +245,9 @@ impl RowSolver {
         coordinate_charge(&placed, (&h, &second), d, least) + of_logits
     }
 
-    /// What an open logit of an independent gate costs beside its energy: `slope` is that of its gate, `phi` the basis row at the
-    /// atom's point, and `against` the atom's part of B times the residual.
-    fn logit_charge(&self, factor: f64, (k, logit): (usize, f64), slope: f64, phi: &[f64], against: &[f64]) -> f64 {
-        let length = factor * self.between((k, phi), (k, phi));
+    /// What an open logit of an independent gate costs beside its energy: `slope` is that of its gate, `length` the squared length
+    /// of the atom's point over the dispersion, and `factor` times `along` the data's slope along it.
+    fn logit_charge(&self, (length, factor, along): (f64, f64, f64), (k, logit): (usize, f64), slope: f64) -> f64 {
         let precision = self.gate.logit_precision();
         let Some(wall) = self.gate.at_wall(k) else {
             // an improper gate's closed logits have unit stiffness
@@ -271,20 +256,12 @@ impl RowSolver {
         };
         let lambda = self.rho.lambda_sparse();
         let charge = if self.gate.held(k, logit) {
-            let data = factor * wall.gate * dot(phi, against);
-            wall.held((data, wall.gate * wall.gate * length), lambda, precision)
+            wall.held((factor * wall.gate * along, wall.gate * wall.gate * length), lambda, precision)
         } else {
             let [_, _, bend, _] = self.gate.logit_energy(k, logit);
             wall.free(logit, slope * slope * length + precision + lambda * bend.max(0.0))
         };
         charge.value + 0.5 * (TAU / precision).ln()
-    }
-
-    /// Inner product of the row's motions when atoms k and l have these basis rows: `x' Q_kl y`.
-    fn between(&self, (k, x): (usize, &[f64]), (l, y): (usize, &[f64])) -> f64 {
-        let own = self.offsets[l]..self.offsets[l + 1];
-        let seen = |m: usize| dot(&self.gram.row(m).to_slice().expect("standard layout")[own.clone()], y);
-        (self.offsets[k]..self.offsets[k + 1]).zip(x).map(|(m, x)| x * seen(m)).sum()
     }
 
     /// Energy of the priors of one atom's coordinate.

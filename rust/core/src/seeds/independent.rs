@@ -3,11 +3,13 @@
 use super::charts::charts;
 use super::components::{principal_scores, whiten};
 use super::overcomplete;
-use super::overlapping;
+use super::overlapping::{self, Component};
 use super::subspaces::{read_cluster, Subspace};
 use super::Guess;
 use crate::problem::Problem;
 use ndarray::{Array2, ArrayView1};
+use rayon::prelude::*;
+use std::borrow::Borrow;
 
 /// Open gates start at this part of what they can be: there is room to either side.
 const OPEN: f64 = 0.75;
@@ -62,10 +64,15 @@ pub(super) fn independent(problem: &Problem, random_state: u64, interrupted: &dy
         // how many dimensions a subspace has is not told by the rows that lead to it
         let size = Some(sizes[0]).filter(|d| sizes.iter().all(|other| other == d));
         let found = size.and_then(|d| overcomplete::components(&unscaled, (sizes.len(), d), random_state, interrupted));
-        return (found.iter().map(|set| from_components(problem, set)).collect(), false);
+        let guess = |found: &overcomplete::Components| {
+            from_components(problem, |k| found.rows(k).len(), |k| found.component(k))
+        };
+        return (found.iter().map(guess).collect(), false);
     }
     let sets = overlapping::components(scores.view(), &sizes, random_state);
-    (sets.iter().map(|set| from_components(problem, set)).collect(), true)
+    let mass = |c: &Component| c.active.iter().filter(|a| **a).count();
+    let guess = |set: &Vec<Component>| from_components(problem, |k| mass(&set[k]), |k| &set[k]);
+    (sets.iter().map(guess).collect(), true)
 }
 
 /// A guess for gates that are given (n x K): each atom's subspace is that of the rows which use it most.
@@ -90,29 +97,41 @@ pub(super) fn routed(problem: &Problem, routing: &Array2<f64>) -> Guess {
     Guess { logits: routing.clone(), coords, support: Some(support) }
 }
 
-/// A guess from one set of components; atoms of one kind in order of the rows that use them.
-fn from_components(problem: &Problem, found: &[overlapping::Component]) -> Guess {
+/// A guess from one set of components, as many as atoms, of which so many rows use each; atoms of one kind in order of the rows
+/// that use them.
+fn from_components<C: Borrow<Component>>(
+    problem: &Problem,
+    mass: impl Fn(usize) -> usize,
+    component: impl Fn(usize) -> C + Sync,
+) -> Guess {
     let (n, k) = (problem.n_rows(), problem.n_atoms());
-    let mass = |c: &overlapping::Component| c.active.iter().filter(|a| **a).count();
     let keys: Vec<String> = problem.atoms().iter().map(|a| a.key()).collect();
-    let place = within_kinds(&keys, |a, b| mass(&found[b]).cmp(&mass(&found[a])));
+    let place = within_kinds(&keys, |a, b| mass(b).cmp(&mass(a)));
     let gate = problem.gate();
-    let mut support: Vec<Vec<u32>> = vec![Vec::new(); n];
-    let (mut logits, mut coords) = (Array2::zeros((n, k)), Vec::new());
-    for (atom, &from) in place.iter().enumerate() {
-        let (component, kind) = (&found[from], &*problem.atoms()[atom]);
+    // coordinates of all rows, and the rows that use the atom with their logits
+    let read = |(atom, &from): (usize, &usize)| {
+        let (component, kind) = (component(from), &*problem.atoms()[atom]);
+        let component = component.borrow();
         let active: Vec<usize> = (0..n).filter(|&i| component.active[i]).collect();
         // the first of a kind's shapes is the one that needs no search among directions
         let guess = charts(kind, &component.scores, &active).into_iter().next();
-        coords.push(guess.expect("every kind offers a guess"));
-        for i in 0..n {
-            if component.active[i] || gate.always_on(atom) {
-                support[i].push(atom as u32);
-                if !gate.always_on(atom) {
-                    let value = gate_value(problem, atom, OPEN * component.radius[i]);
-                    logits[[i, atom]] = gate.logit_of_value(1.0, atom, value);
-                }
-            }
+        let always = gate.always_on(atom);
+        let logit = |i: usize| match always {
+            true => 0.0,
+            false => gate.logit_of_value(1.0, atom, gate_value(problem, atom, OPEN * component.radius[i])),
+        };
+        let using: Vec<(usize, f64)> =
+            (0..n).filter(|&i| component.active[i] || always).map(|i| (i, logit(i))).collect();
+        (guess.expect("every kind offers a guess"), using)
+    };
+    let read: Vec<(Array2<f64>, Vec<(usize, f64)>)> = place.par_iter().enumerate().map(read).collect();
+    let mut support: Vec<Vec<u32>> = vec![Vec::new(); n];
+    let (mut logits, mut coords) = (Array2::zeros((n, k)), Vec::new());
+    for (atom, (points, using)) in read.into_iter().enumerate() {
+        coords.push(points);
+        for (i, logit) in using {
+            support[i].push(atom as u32);
+            logits[[i, atom]] = logit;
         }
     }
     Guess { logits, coords, support: Some(support) }

@@ -12,6 +12,7 @@ mod fixed_point;
 mod geodesic;
 mod grouping;
 mod independent;
+mod least;
 mod overcomplete;
 mod overlapping;
 mod radii;
@@ -19,18 +20,20 @@ mod subspaces;
 
 use crate::atoms::{Atom, ChartFactor};
 use crate::errors::ShapeError;
-use crate::linalg::{product, Cholesky, Op};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
 use charts::charts;
 use components::{principal_scores, whiten};
 pub use grouping::{independent_groups, IndependentGroups};
-use ndarray::{s, Array2};
+use ndarray::Array2;
 use subspaces::clustered;
 
 /// Principal components searched for the shape of a single atom, if it needs no more.
 const LEADING: usize = 4;
+
+/// Atoms beyond which rows are not clustered where components were found.
+const CLUSTERED: usize = 64;
 
 /// Relative difference of two residuals below which the guesses behind them are one.
 const SAME_RESIDUAL: f64 = 1e-9;
@@ -62,10 +65,12 @@ pub fn seeds(
         true => (Vec::new(), false),
         false => independent::independent(problem, random_state, interrupted),
     };
-    // where components are many enough to be told apart at once, clusters of rows have nothing to add
+    // where components are many enough to be told apart at once, clusters of rows have nothing to add; of many atoms they take an
+    // eigenproblem for each atom in every sweep of every restart, which is far more than the subspaces that rows lead to did
     let mut guesses = match problem.n_atoms() {
         1 => single(problem),
         _ if complete && independent::are_many(problem) => Vec::new(),
+        many if many > CLUSTERED && !components.is_empty() => Vec::new(),
         _ => clustered(problem, n_init, random_state, interrupted),
     };
     if !shares {
@@ -117,31 +122,6 @@ fn unrolled(problem: &Problem, atom: &dyn Atom) -> Option<Array2<f64>> {
     Some(atom.seed_rows(&flat))
 }
 
-/// A least-squares solve that knows no strengths yet.
-struct Least(Cholesky);
-
-impl Least {
-    /// `None` when the Gram matrix is not finite.
-    fn new(mut gram: Array2<f64>) -> Option<Self> {
-        /// Relative ridge.
-        const RIDGE: f64 = 1e-6;
-        let ridge = RIDGE * gram.diag().sum() / gram.nrows() as f64;
-        gram.diag_mut().mapv_inplace(|v| v + ridge);
-        Cholesky::new(gram.view()).map(Self)
-    }
-
-    fn solve(&self, moment: &Array2<f64>) -> Array2<f64> {
-        let mut solved = moment.clone();
-        self.0.solve(&mut solved.view_mut());
-        solved
-    }
-
-    /// The part of the squared length that the solution explains.
-    fn explained(&self, moment: &Array2<f64>) -> f64 {
-        self.solve(moment).iter().zip(moment).map(|(a, b)| a * b).sum()
-    }
-}
-
 /// Decoders by least squares at a guess, with strengths that suit them; returned with the residual per entry.
 fn start(problem: &Problem, guess: Guess) -> Result<(f64, Seed), ShapeError> {
     /// Residuals below this part of the data's variance are rounding, and no start for the noise level.
@@ -149,32 +129,10 @@ fn start(problem: &Problem, guess: Guess) -> Result<(f64, Seed), ShapeError> {
     let (n, p, m) = (problem.n_rows(), problem.n_outputs(), problem.width());
     let decoders = Array2::zeros((m, p));
     let mut state = State::new(problem, guess.logits, guess.coords, decoders, guess.support)?;
-    let (mut gram, mut moment) = (Array2::<f64>::zeros((m, m)), Array2::<f64>::zeros((m, p)));
-    let rows_at_once = 1024;
-    let mut gates = Vec::new();
-    for from in (0..n).step_by(rows_at_once) {
-        let to = (from + rows_at_once).min(n);
-        let mut phi = Array2::zeros((to - from, m));
-        for i in from..to {
-            state.gates_of(problem, i, &mut gates);
-            for (&k, gate) in state.support(i).iter().zip(&gates) {
-                let k = k as usize;
-                let mut row = phi.slice_mut(s![i - from, problem.rows_of(k)]);
-                let row = row.as_slice_mut().expect("standard layout");
-                problem.atoms()[k].basis(state.point(k, i), row);
-                row.iter_mut().for_each(|v| *v *= gate * problem.weight(i).sqrt());
-            }
-        }
-        gram += &product((phi.view(), Op::Transposed), (phi.view(), Op::Plain));
-        (from..to).for_each(|i| phi.row_mut(i - from).mapv_inplace(|v| v * problem.weight(i).sqrt()));
-        moment += &product((phi.view(), Op::Transposed), (problem.rows(from..to).view(), Op::Plain));
-    }
-    let least = Least::new(gram)
+    let (solved, explained) = least::decoders(problem, &state)
         .ok_or_else(|| ShapeError::value("the data are too ill-conditioned for a first least-squares solve"))?;
     let square: f64 =
         (0..n).map(|i| problem.weight(i) * problem.rows(i..i + 1).iter().map(|v| v * v).sum::<f64>()).sum();
-    let solved = least.solve(&moment);
-    let explained: f64 = solved.iter().zip(&moment).map(|(a, b)| a * b).sum();
     let floor = RELATIVE_FLOOR * problem.mean_column_variance();
     let dispersion = ((square - explained) / (n * p) as f64).max(floor);
     state.decoders = solved;

@@ -3,7 +3,8 @@
 use super::assignment::cheapest;
 use super::charts::charts;
 use super::components::{principal_scores, whiten};
-use super::{Guess, Least};
+use super::least::Least;
+use super::Guess;
 use crate::atoms::Atom;
 use crate::linalg::{product, symmetric_eigen, Op};
 use crate::problem::Problem;

@@ -5,26 +5,38 @@
 //! u are those that use the atom, so `E[(u'z)^2 z z'] - 2/3 E[(u'z)^4] u u' - I` has eigenvalues of one size in its subspace, if it has no
 //! preferred direction there, and is zero in others where rows are Gaussian. They are a start for sparse coding: the fourth
 //! moment of all d directions at once has its optima farther from the atoms', or none near some of them.
+//!
+//! Starts are made in rounds. Those of a later round are the rows of which most is left once the subspaces that are there have
+//! taken what is theirs, as far as they leave it: a few starts for each atom then do where blind ones, of which each finds any
+//! atom, would have to be a dozen.
 
 use super::super::components::{orthonormal, whiten};
-use super::shorten;
-use crate::linalg::{product, symmetric_eigen, Op};
-use ndarray::{s, Array2, ArrayView2, Axis};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use super::coding::Dictionary;
+use super::moments::{distinct, leading, moment, stacked, unit_rows, SAME};
+use super::{shorten, FIRST_NOISE};
+use crate::linalg::{product, Op};
+use ndarray::{concatenate, s, Array2, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 
-/// Rows that are started from, for each atom.
+/// Rows that are started from at most, for each atom.
 const STARTS_AN_ATOM: usize = 12;
-/// Starts that share their passes over the rows.
+/// Starts of a round, at least; a round of more atoms has one for each.
+const ROUND: usize = 256;
+/// Starts of a later round for each atom that is still missing.
+const STARTS_A_MISSING: usize = 3;
+/// Starts that share their passes over the rows, and how many such groups are made between two questions for an interrupt.
 const TOGETHER: usize = 16;
-/// Bounds on steps of one direction, and of the directions around it.
+const GROUPS: usize = 2;
+/// Bound on steps of one direction; one that turns it by no more than about a degree is the last.
 const ALONE: usize = 12;
-const AROUND: usize = 10;
-/// A step that turns no direction by more than about a degree is the last.
 const SETTLED: f64 = 1e-4;
-/// Subspaces that share more of their dimensions are one.
-const SAME: f64 = 0.8;
+/// Rows that a subspace is found among around a direction, those farthest along it: at least so many, so many for each column, and
+/// one of so many.
+const LEAST_SEEN: usize = 1024;
+const SEEN_A_COLUMN: usize = 4;
+const SEEN: usize = 32;
+/// A round that adds less than this part of the subspaces wanted is the last.
+const WORTHWHILE: f64 = 0.02;
 
 /// Distinct subspaces (orthonormal rows, d x r), the most pronounced first, where `count` are wanted; `None` when interrupted.
 pub(super) fn candidates(
@@ -34,33 +46,44 @@ pub(super) fn candidates(
     interrupted: &dyn Fn() -> bool,
 ) -> Option<Vec<Array2<f64>>> {
     let z = whitened(rows);
-    let stride = rows.nrows().div_ceil(STARTS_AN_ATOM * count);
-    let starts: Vec<usize> = (0..rows.nrows()).step_by(stride).collect();
-    let search = Search { z: z.view(), rows: rows.view(), d };
-    let mut found: Vec<Found> = Vec::new();
-    // a batch of starts between two looks at the interrupt flag
-    for batch in starts.chunks(TOGETHER * rayon::current_num_threads().max(4)) {
-        if interrupted() {
-            return None;
+    let search = Search { z: z.view(), rows: rows.view(), d, random_state };
+    let most = (STARTS_AN_ATOM * count).min(rows.nrows());
+    let first = if most <= ROUND.max(count) { most } else { ROUND.max(count) };
+    let stride = rows.nrows().div_ceil(first);
+    let mut starts: Vec<usize> = (0..rows.nrows()).step_by(stride).collect();
+    let mut from = z.select(Axis(0), &starts);
+    let mut known: Vec<Found> = Vec::new();
+    let mut made = 0;
+    loop {
+        made += starts.len();
+        let found = search.led_to(&starts, from, &known, interrupted)?;
+        let before = known.len();
+        add_distinct(&mut known, found);
+        let added = known.len() - before;
+        let missing = count.saturating_sub(known.len());
+        let next = (STARTS_A_MISSING * missing).clamp(ROUND, ROUND.max(count)).min(most.saturating_sub(made));
+        // what is learnt from twice as many subspaces as wanted drops most of them
+        if next == 0 || known.len() >= 2 * count || (added as f64) < WORTHWHILE * count as f64 {
+            break;
         }
-        let of_batch: Vec<Vec<Found>> =
-            batch.par_chunks(TOGETHER).map(|starts| search.led_to(starts, random_state)).collect();
-        found.extend(of_batch.into_iter().flatten());
+        let dictionary = Dictionary::new(known.iter().map(|own| own.basis.clone()).collect(), d, FIRST_NOISE);
+        let code = dictionary.code(rows.view(), interrupted)?;
+        starts = code.worst();
+        starts.truncate(next);
+        from = code.left().select(Axis(0), &starts);
+        whiten_as(&mut from, rows);
     }
-    found.sort_by(|a, b| b.contrast.total_cmp(&a.contrast));
-    let mut distinct: Vec<Array2<f64>> = Vec::new();
-    for Found { basis, .. } in found {
-        if !distinct.iter().any(|other| shared(&basis, other) > SAME) {
-            distinct.push(basis);
-        }
-    }
-    Some(distinct)
+    known.sort_by(|a, b| b.contrast.total_cmp(&a.contrast));
+    Some(known.into_iter().map(|own| own.basis).collect())
 }
 
-/// The part of their dimensions that two subspaces share.
-fn shared(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
-    let inner = product((a.view(), Op::Plain), (b.view(), Op::Transposed));
-    inner.iter().map(|v| v * v).sum::<f64>() / a.nrows() as f64
+/// Adds those that differ from all that are there, the most pronounced first.
+fn add_distinct(known: &mut Vec<Found>, mut found: Vec<Found>) {
+    found.sort_by(|a, b| b.contrast.total_cmp(&a.contrast));
+    known.append(&mut found);
+    let mut kept = distinct(&known.iter().map(|own| &own.basis).collect::<Vec<_>>()).into_iter().peekable();
+    let mut at = 0..;
+    known.retain(|_| kept.next_if_eq(&at.next().expect("a count has no end")).is_some());
 }
 
 /// Principal scores of unit variance, long rows shortened.
@@ -72,7 +95,17 @@ fn whitened(rows: &Array2<f64>) -> Array2<f64> {
     z
 }
 
+/// Scales the columns of other scores to what those of the rows would have to be scaled by.
+fn whiten_as(scores: &mut Array2<f64>, rows: &Array2<f64>) {
+    for (mut column, of_rows) in scores.columns_mut().into_iter().zip(rows.columns()) {
+        let square = of_rows.dot(&of_rows) / of_rows.len() as f64;
+        column.mapv_inplace(|v| if square > 0.0 { v / square.sqrt() } else { 0.0 });
+    }
+}
+
 struct Found {
+    /// Of the whitened rows.
+    whitened: Array2<f64>,
     /// In the channels of the rows.
     basis: Array2<f64>,
     /// Relative excess of the fourth moment over a Gaussian's.
@@ -85,32 +118,64 @@ struct Search<'a> {
     rows: ArrayView2<'a, f64>,
     /// Dimensions of a subspace.
     d: usize,
+    random_state: u64,
 }
 
 impl Search<'_> {
-    /// One subspace for each start, but where floating point gives none.
-    fn led_to(&self, starts: &[usize], random_state: u64) -> Vec<Found> {
-        let directions = self.directions(self.z.select(Axis(0), starts));
-        let of = |(u, start): (ArrayView2<'_, f64>, &usize)| {
-            let mut rng = ChaCha8Rng::seed_from_u64(random_state.wrapping_add((*start as u64) << 32));
-            self.read(&self.around(u, &mut rng)?)
-        };
-        directions.axis_chunks_iter(Axis(0), 1).zip(starts).filter_map(of).collect()
+    /// One subspace for each start (in rows of `from`), but where floating point gives none, or where it leads to one that is known;
+    /// `None` when interrupted.
+    fn led_to(
+        &self,
+        starts: &[usize],
+        from: Array2<f64>,
+        known: &[Found],
+        interrupted: &dyn Fn() -> bool,
+    ) -> Option<Vec<Found>> {
+        let batch = TOGETHER * GROUPS.max(rayon::current_num_threads());
+        let mut directions = Array2::zeros(from.dim());
+        for at in (0..starts.len()).step_by(batch) {
+            if interrupted() {
+                return None;
+            }
+            let own = s![at..starts.len().min(at + batch), ..];
+            let from = from.slice(own);
+            let parts: Vec<_> = from.axis_chunks_iter(Axis(0), TOGETHER).collect();
+            let climbed: Vec<_> = parts.into_par_iter().map(|from| self.directions(from.to_owned())).collect();
+            let climbed: Vec<_> = climbed.iter().map(|own| own.view()).collect();
+            directions.slice_mut(own).assign(&concatenate(Axis(0), &climbed).expect("directions of one space"));
+        }
+        let new = elsewhere(&directions, known);
+        let mut found = Vec::new();
+        for batch in new.chunks(batch) {
+            if interrupted() {
+                return None;
+            }
+            let of_batch: Vec<Option<Found>> = batch
+                .par_iter()
+                .map(|&at| {
+                    let seed = self.random_state.wrapping_add((starts[at] as u64) << 32);
+                    self.read(self.around(directions.row(at), seed)?)
+                })
+                .collect();
+            found.extend(of_batch.into_iter().flatten());
+        }
+        Some(found)
     }
 
     /// Fixed points of single directions, in rows.
     fn directions(&self, mut u: Array2<f64>) -> Array2<f64> {
         unit_rows(&mut u);
         let n = self.z.nrows() as f64;
+        let mut moving: Vec<usize> = (0..u.nrows()).collect();
         for _ in 0..ALONE {
-            let mut along = product((self.z, Op::Plain), (u.view(), Op::Transposed));
-            along.mapv_inplace(|c| c * c * c / n);
-            let mut next = product((along.view(), Op::Transposed), (self.z, Op::Plain));
-            next.scaled_add(-3.0, &u);
+            let before = u.select(Axis(0), &moving);
+            let mut next = moment(self.z, before.view(), |_, along| along.iter_mut().for_each(|c| *c *= *c * *c / n));
+            next.scaled_add(-3.0, &before);
             unit_rows(&mut next);
-            let turned = next.rows().into_iter().zip(u.rows()).map(|(a, b)| 1.0 - a.dot(&b).abs()).fold(0.0, f64::max);
-            u = next;
-            if turned < SETTLED {
+            let turned = |at: usize| 1.0 - next.row(at).dot(&before.row(at)).abs();
+            moving.iter().enumerate().for_each(|(at, &i)| u.row_mut(i).assign(&next.row(at)));
+            moving = (0..moving.len()).filter(|&at| turned(at) >= SETTLED).map(|at| moving[at]).collect();
+            if moving.is_empty() {
                 break;
             }
         }
@@ -118,37 +183,34 @@ impl Search<'_> {
     }
 
     /// The subspace around a direction.
-    fn around(&self, u: ArrayView2<'_, f64>, rng: &mut ChaCha8Rng) -> Option<Array2<f64>> {
-        let (n, q) = self.z.dim();
-        // one more than wanted: the last converge slowly
-        let m = self.d + 1;
-        let along = product((self.z, Op::Plain), (u, Op::Transposed));
-        let fourth = along.iter().map(|c| c.powi(4)).sum::<f64>() / n as f64;
-        let mut basis = Array2::from_shape_simple_fn((m, q), || rng.random::<f64>() - 0.5);
-        basis.row_mut(0).assign(&u.row(0));
-        for _ in 0..AROUND {
-            basis = orthonormal(basis)?;
-            let seen = product((self.z, Op::Plain), (basis.view(), Op::Transposed));
-            let mut weighted = seen.clone();
-            for (mut row, c) in weighted.rows_mut().into_iter().zip(&along) {
-                row *= c * c / n as f64;
-            }
-            let mut next = product((weighted.view(), Op::Transposed), (self.z, Op::Plain));
-            next -= &basis;
-            let own = product((basis.view(), Op::Plain), (u, Op::Transposed));
-            next -= &(product((own.view(), Op::Plain), (u, Op::Plain)) * (2.0 / 3.0 * fourth));
-            let inner = product((next.view(), Op::Plain), (basis.view(), Op::Transposed));
-            let (_, vectors) = symmetric_eigen(inner.view());
-            basis = product((vectors.view(), Op::Transposed), (next.view(), Op::Plain));
+    fn around(&self, u: ArrayView1<'_, f64>, seed: u64) -> Option<Array2<f64>> {
+        let mut weights = self.z.dot(&u);
+        let n = weights.len();
+        // rows that lie along u least say nothing of its subspace; of many rows they are most
+        let most = LEAST_SEEN.max(SEEN_A_COLUMN * u.len()).max(n / SEEN);
+        let mut seen: Vec<usize> = (0..n).collect();
+        if most < n {
+            seen.select_nth_unstable_by(most, |&a, &b| weights[b].abs().total_cmp(&weights[a].abs()));
+            seen.truncate(most);
+            seen.sort_unstable();
         }
-        // eigenvalues ascend
-        orthonormal(basis.slice(s![1.., ..]).to_owned())
+        let z = self.z.select(Axis(0), &seen);
+        weights = weights.select(Axis(0), &seen).mapv(|c| c * c / n as f64);
+        let fourth = n as f64 * weights.dot(&weights);
+        let level = weights.sum();
+        let cut = |basis: ArrayView2<'_, f64>, next: &mut Array2<f64>| {
+            next.scaled_add(-level, &basis);
+            for (mut next, basis) in next.rows_mut().into_iter().zip(basis.rows()) {
+                next.scaled_add(-2.0 / 3.0 * fourth * basis.dot(&u), &u);
+            }
+        };
+        leading(z.view(), u, weights.view(), self.d, seed, cut)
     }
 
     /// A subspace of whitened rows in the channels of the rows themselves.
-    fn read(&self, basis: &Array2<f64>) -> Option<Found> {
-        let (n, d) = (self.z.nrows() as f64, basis.nrows() as f64);
-        let mut pulled = product((self.z, Op::Plain), (basis.view(), Op::Transposed));
+    fn read(&self, whitened: Array2<f64>) -> Option<Found> {
+        let (n, d) = (self.z.nrows() as f64, whitened.nrows() as f64);
+        let mut pulled = product((self.z, Op::Plain), (whitened.view(), Op::Transposed));
         let mut fourth = 0.0;
         for mut row in pulled.rows_mut() {
             let square = row.dot(&row);
@@ -156,15 +218,21 @@ impl Search<'_> {
             row *= square / n;
         }
         let basis = orthonormal(product((pulled.view(), Op::Transposed), (self.rows, Op::Plain)))?;
-        Some(Found { basis, contrast: fourth / (d * (d + 2.0)) - 1.0 })
+        Some(Found { whitened, basis, contrast: fourth / (d * (d + 2.0)) - 1.0 })
     }
 }
 
-fn unit_rows(u: &mut Array2<f64>) {
-    for mut row in u.rows_mut() {
-        let length = row.dot(&row).sqrt();
-        if length > 0.0 {
-            row /= length;
-        }
-    }
+/// The directions that lie in none of the known subspaces.
+fn elsewhere(directions: &Array2<f64>, known: &[Found]) -> Vec<usize> {
+    let all = 0..directions.nrows();
+    let Some(d) = known.first().map(|own| own.whitened.nrows()) else { return all.collect() };
+    let seen = product(
+        (directions.view(), Op::Plain),
+        (stacked(known.iter().map(|own| &own.whitened)).view(), Op::Transposed),
+    );
+    let within = |at: usize| {
+        let row = seen.row(at).to_slice().expect("standard layout");
+        row.chunks_exact(d).any(|own| own.iter().map(|v| v * v).sum::<f64>() > SAME)
+    };
+    all.filter(|&at| !within(at)).collect()
 }

@@ -7,12 +7,16 @@
 
 use super::super::components::orthonormal;
 use super::super::overlapping::Component;
-use crate::linalg::{axpy, dot, product, small_backward, small_cholesky, small_forward, symmetric_eigen, Op};
-use ndarray::{concatenate, s, Array2, ArrayView1, ArrayView2, Axis};
+use super::moments::{distinct, leading, stacked};
+use crate::linalg::{axpy, dot, gemm, product, small_backward, small_cholesky, small_forward, Op};
+use ndarray::{s, Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-/// Rows that are coded together.
+/// Rows that are coded together, and how many chunks of them between two questions for an interrupt.
 const CHUNK: usize = 256;
+const CHUNKS: usize = 16;
+/// Numbers that inner products of all directions may take: with them a row's next subspace costs no product with the dictionary.
+const GRAM: usize = 1 << 25;
 /// Steps to the leading subspace of a sweep, from where it was: sweeps do the rest.
 const TURNS: usize = 4;
 /// Least noise of rows of unit mean square: below it is rounding.
@@ -58,49 +62,83 @@ impl Dictionary {
     }
 
     fn stacked(&self) -> Array2<f64> {
-        let views: Vec<_> = self.subspaces.iter().map(|own| own.view()).collect();
-        concatenate(Axis(0), &views).expect("subspaces of one space")
+        stacked(self.subspaces.iter())
     }
 
-    /// Codes rows (n x r).
-    pub(super) fn code(&self, rows: ArrayView2<'_, f64>) -> Code {
+    /// Codes rows (n x r); `None` when interrupted.
+    pub(super) fn code(&self, rows: ArrayView2<'_, f64>, interrupted: &dyn Fn() -> bool) -> Option<Code> {
         if self.subspaces.is_empty() {
-            return Code { rows: vec![RowCode::default(); rows.nrows()], left: rows.to_owned(), gain: Vec::new() };
+            let code = vec![RowCode::default(); rows.nrows()];
+            return Some(Code { rows: code, left: rows.to_owned(), gain: Vec::new() });
         }
         let stacked = self.stacked();
+        let gram = gram(&stacked);
         let starts: Vec<usize> = (0..rows.nrows()).step_by(CHUNK).collect();
-        let of_chunk = |&from: &usize| {
-            let rows = rows.slice(s![from..rows.nrows().min(from + CHUNK), ..]);
-            self.code_chunk(rows, &stacked)
-        };
-        let (coded, left): (Vec<Vec<RowCode>>, Vec<Array2<f64>>) = starts.par_iter().map(of_chunk).unzip();
-        let rows: Vec<RowCode> = coded.into_iter().flatten().collect();
-        let left: Vec<ArrayView2<'_, f64>> = left.iter().map(|left| left.view()).collect();
-        let gain = self.gain(&rows);
-        Code { rows, left: concatenate(Axis(0), &left).expect("rows of one space"), gain }
+        let mut code = Vec::with_capacity(rows.nrows());
+        let mut left = Array2::zeros(rows.dim());
+        for batch in starts.chunks(CHUNKS) {
+            if interrupted() {
+                return None;
+            }
+            let own = s![batch[0]..rows.nrows().min(batch[0] + CHUNKS * CHUNK), ..];
+            let mut left = left.slice_mut(own);
+            let rows = rows.slice(own);
+            let parts: Vec<_> =
+                left.axis_chunks_iter_mut(Axis(0), CHUNK).zip(rows.axis_chunks_iter(Axis(0), CHUNK)).collect();
+            let coded: Vec<Vec<RowCode>> = parts
+                .into_par_iter()
+                .map(|(mut left, rows)| {
+                    let (code, of_chunk) = self.code_chunk(rows, &stacked, gram.as_ref());
+                    left.assign(&of_chunk);
+                    code
+                })
+                .collect();
+            code.extend(coded.into_iter().flatten());
+        }
+        let gain = self.gain(&code);
+        Some(Code { rows: code, left, gain })
     }
 
     /// Codes some rows, and what they leave of them; all that still take something do so at once.
-    fn code_chunk(&self, rows: ArrayView2<'_, f64>, stacked: &Array2<f64>) -> (Vec<RowCode>, Array2<f64>) {
+    fn code_chunk(
+        &self,
+        rows: ArrayView2<'_, f64>,
+        stacked: &Array2<f64>,
+        gram: Option<&Array2<f64>>,
+    ) -> (Vec<RowCode>, Array2<f64>) {
         let mut code = vec![RowCode::default(); rows.nrows()];
         let mut left = rows.to_owned();
         let mut live: Vec<usize> = (0..rows.nrows()).collect();
-        while !live.is_empty() {
-            let seen = product((left.select(Axis(0), &live).view(), Op::Plain), (stacked.view(), Op::Transposed));
-            let mut still = Vec::new();
-            for (seen, &i) in seen.rows().into_iter().zip(&live) {
-                let next = self.next(seen.to_slice().expect("standard layout"), &code[i]);
+        let mut seen = product((rows, Op::Plain), (stacked.view(), Op::Transposed));
+        loop {
+            let (mut still, mut places) = (Vec::new(), Vec::new());
+            for (place, &i) in live.iter().enumerate() {
+                let mut seen = seen.row_mut(place);
+                let seen = seen.as_slice_mut().expect("standard layout");
+                let Some(next) = self.next(seen, &code[i]) else { continue };
                 let row = rows.row(i).to_slice().expect("standard layout");
-                let refitted = next.and_then(|next| refit(row, stacked, self.d, &code[i].used, next));
-                if let Some((with, rest)) = refitted {
-                    code[i] = with;
-                    left.row_mut(i).iter_mut().zip(rest).for_each(|(l, v)| *l = v);
-                    still.push(i);
+                let Some((with, rest)) = refit(row, stacked, self.d, &code[i].used, next) else { continue };
+                if let Some(gram) = gram {
+                    for (at, value) in with.values.iter().enumerate() {
+                        let moved = value - code[i].values.get(at).unwrap_or(&0.0);
+                        let direction = with.used[at / self.d] * self.d + at % self.d;
+                        axpy(-moved, gram.row(direction).to_slice().expect("standard layout"), seen);
+                    }
                 }
+                code[i] = with;
+                left.row_mut(i).iter_mut().zip(rest).for_each(|(l, v)| *l = v);
+                still.push(i);
+                places.push(place);
             }
             live = still;
+            if live.is_empty() {
+                return (code, left);
+            }
+            seen = match gram {
+                Some(_) => seen.select(Axis(0), &places),
+                None => product((left.select(Axis(0), &live).view(), Op::Plain), (stacked.view(), Op::Transposed)),
+            };
         }
-        (code, left)
     }
 
     /// The subspace that explains most of what a row has left, if it is enough.
@@ -172,41 +210,126 @@ impl Dictionary {
         order
     }
 
-    /// Only so many, those that explain most.
+    /// Only so many, those that explain most, in that order.
     pub(super) fn keep(&mut self, code: &Code, count: usize) {
         let kept = self.by_gain(code).into_iter().take(count);
         self.subspaces = kept.map(|k| self.subspaces[k].clone()).collect();
     }
 
-    /// New subspaces up to `count` of them: around the rows that are explained worst, of what is left of all.
-    pub(super) fn fill(&mut self, code: &Code, count: usize) {
-        let mut worst: Vec<(f64, usize)> = code.left.rows().into_iter().map(|row| row.dot(&row)).zip(0..).collect();
-        worst.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let wanting = count.saturating_sub(self.subspaces.len());
-        self.subspaces.extend(worst.into_iter().filter_map(|(_, i)| around(&code.left, i, self.d)).take(wanting));
+    /// Only those that differ from all before them: subspaces that rows lead to may differ and come to fit the same.
+    pub(super) fn keep_distinct(&mut self) {
+        let mut kept = distinct(&self.subspaces.iter().collect::<Vec<_>>()).into_iter().peekable();
+        let mut at = 0..;
+        self.subspaces.retain(|_| kept.next_if_eq(&at.next().expect("a count has no end")).is_some());
     }
 
-    /// Components of all rows (n x r), those that explain most first. One that no row uses gets the row that would most.
-    pub(super) fn read(&self, rows: &Array2<f64>) -> Vec<Component> {
-        let code = self.code(rows.view());
-        let of = |k: usize| {
-            // rows without it have what they would use it for
-            let mut scores = product((code.left.view(), Op::Plain), (self.subspaces[k].view(), Op::Transposed));
-            let mut active = vec![false; rows.nrows()];
-            for (i, row) in code.rows.iter().enumerate() {
-                for (_, values) in row.parts(self.d).filter(|(used, _)| *used == k) {
-                    scores.row_mut(i).iter_mut().zip(values).for_each(|(to, v)| *to = *v);
-                    active[i] = true;
-                }
+    /// New subspaces up to `count` of them: around the rows that are explained worst, of what is left of all. `None` when
+    /// interrupted.
+    pub(super) fn fill(&mut self, code: &Code, count: usize, interrupted: &dyn Fn() -> bool) -> Option<()> {
+        /// Rows that are tried for each subspace that is wanting: several may lack the same.
+        const TRIED: usize = 2;
+        /// Rows between two questions for an interrupt.
+        const TOGETHER: usize = 16;
+        let wanting = count.saturating_sub(self.subspaces.len());
+        let mut worst = code.worst();
+        worst.truncate(TRIED * wanting);
+        let mut found: Vec<Array2<f64>> = Vec::new();
+        for batch in worst.chunks(TOGETHER) {
+            if interrupted() {
+                return None;
             }
-            if !active.contains(&true) {
-                let length = |i: usize| scores.row(i).dot(&scores.row(i));
-                let nearest = (0..active.len()).max_by(|&a, &b| length(a).total_cmp(&length(b)))?;
-                active[nearest] = true;
+            let of_batch: Vec<_> = batch.par_iter().map(|&i| around(&code.left, i, self.d)).collect();
+            found.extend(of_batch.into_iter().flatten());
+        }
+        // those that are found twice come last
+        let mut new = distinct(&found.iter().collect::<Vec<_>>());
+        new.extend((0..found.len()).filter(|at| new.binary_search(at).is_err()).collect::<Vec<_>>());
+        self.subspaces.extend(new.into_iter().take(wanting).map(|at| found[at].clone()));
+        Some(())
+    }
+
+    /// Components of all rows (n x r), those that explain most first. One that no row uses gets the row that would most. `None`
+    /// when interrupted, or where one has nothing.
+    pub(super) fn read(self, rows: &Array2<f64>, interrupted: &dyn Fn() -> bool) -> Option<Components> {
+        let code = self.code(rows.view(), interrupted)?;
+        let order = self.by_gain(&code);
+        let mut members: Vec<Vec<usize>> = vec![Vec::new(); self.subspaces.len()];
+        let mut values: Vec<Vec<f64>> = vec![Vec::new(); self.subspaces.len()];
+        for (i, row) in code.rows.iter().enumerate() {
+            for (k, own) in row.parts(self.d) {
+                members[k].push(i);
+                values[k].extend(own);
             }
-            Component::new(scores.view(), active)
+        }
+        let part = |k: usize| {
+            let subspace = self.subspaces[k].clone();
+            let mut rows = std::mem::take(&mut members[k]);
+            let mut values = std::mem::take(&mut values[k]);
+            if rows.is_empty() {
+                let seen = product((code.left.view(), Op::Plain), (subspace.view(), Op::Transposed));
+                let length = |i: usize| seen.row(i).dot(&seen.row(i));
+                let nearest = (0..seen.nrows()).max_by(|&a, &b| length(a).total_cmp(&length(b)))?;
+                values = seen.row(nearest).to_vec();
+                rows.push(nearest);
+            }
+            let values = Array2::from_shape_vec((rows.len(), self.d), values).expect("as many values a row");
+            Component::new(values.view(), vec![true; rows.len()])?;
+            Some(Part { subspace, rows, values })
         };
-        self.by_gain(&code).into_iter().filter_map(of).collect()
+        let parts = order.into_iter().map(part).collect::<Option<Vec<Part>>>()?;
+        Some(Components { parts, left: code.left })
+    }
+}
+
+/// Components by the rows that use them.
+pub struct Components {
+    parts: Vec<Part>,
+    /// What all of them leave of the rows, n x r.
+    left: Array2<f64>,
+}
+
+struct Part {
+    subspace: Array2<f64>,
+    /// The rows that use it, in order, and where they lie in it.
+    rows: Vec<usize>,
+    values: Array2<f64>,
+}
+
+impl Components {
+    pub fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// The rows that use component k, in order.
+    pub fn rows(&self, k: usize) -> &[usize] {
+        &self.parts[k].rows
+    }
+
+    /// One component over all rows: those without it have what they would use it for.
+    pub fn component(&self, k: usize) -> Component {
+        let Part { subspace, rows, values } = &self.parts[k];
+        let mut scores = product((self.left.view(), Op::Plain), (subspace.view(), Op::Transposed));
+        let mut active = vec![false; scores.nrows()];
+        for (&i, values) in rows.iter().zip(values.rows()) {
+            scores.row_mut(i).assign(&values);
+            active[i] = true;
+        }
+        Component::new(scores.view(), active).expect("a part has rows of some length")
+    }
+}
+
+impl Code {
+    /// What rows leave, n x r.
+    pub(super) fn left(&self) -> &Array2<f64> {
+        &self.left
+    }
+
+    /// Rows in order of how much is left of them, most first.
+    pub(super) fn worst(&self) -> Vec<usize> {
+        let lengths: Vec<f64> = self.left.rows().into_iter().map(|row| row.dot(&row)).collect();
+        let mut order: Vec<usize> = (0..lengths.len()).collect();
+        order.sort_by(|&a, &b| lengths[b].total_cmp(&lengths[a]));
+        order
     }
 }
 
@@ -242,13 +365,29 @@ fn refit(row: &[f64], stacked: &Array2<f64>, d: usize, used: &[usize], next: usi
 
 /// The subspace of d dimensions around what row i has left: the leading one of all rows by how far they lie along it.
 fn around(left: &Array2<f64>, i: usize, d: usize) -> Option<Array2<f64>> {
-    let own: ArrayView1<'_, f64> = left.row(i);
-    let mut weighted = left.clone();
-    for mut row in weighted.rows_mut() {
-        let along = row.dot(&own);
-        row *= along;
+    let own = left.row(i);
+    let length = own.dot(&own).sqrt();
+    if length == 0.0 {
+        return None;
     }
-    let (_, vectors) = symmetric_eigen(product((weighted.view(), Op::Transposed), (weighted.view(), Op::Plain)).view());
-    let r = left.ncols();
-    orthonormal(Array2::from_shape_fn((d, r), |(j, c)| vectors[[c, r - 1 - j]]))
+    let own = &own / length;
+    let weights = left.dot(&own).mapv(|c| c * c);
+    leading(left.view(), own.view(), weights.view(), d, i as u64, |_, _| ())
+}
+
+/// Inner products of all directions, where they are not too many.
+fn gram(stacked: &Array2<f64>) -> Option<Array2<f64>> {
+    /// Lines that are made together.
+    const LINES: usize = 128;
+    let m = stacked.nrows();
+    if m * m > GRAM {
+        return None;
+    }
+    let mut out = Array2::zeros((m, m));
+    let parts: Vec<_> =
+        out.axis_chunks_iter_mut(Axis(0), LINES).zip(stacked.axis_chunks_iter(Axis(0), LINES)).collect();
+    parts.into_par_iter().for_each(|(mut out, own)| {
+        gemm(&mut out, false, 1.0, (own, Op::Plain), (stacked.view(), Op::Transposed));
+    });
+    Some(out)
 }

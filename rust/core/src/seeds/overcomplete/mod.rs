@@ -7,11 +7,12 @@
 
 mod candidates;
 mod coding;
+mod moments;
 
 use super::components::whiten;
-use super::overlapping::Component;
 use super::subspaces::rows_by_length;
 use candidates::candidates;
+pub use coding::Components;
 use coding::Dictionary;
 use ndarray::{Array2, Axis};
 
@@ -35,7 +36,7 @@ pub(super) fn components(
     (count, d): (usize, usize),
     random_state: u64,
     interrupted: &dyn Fn() -> bool,
-) -> Option<Vec<Component>> {
+) -> Option<Components> {
     let scores = in_their_unit(scores)?;
     let (n, r) = scores.dim();
     let stride = n.div_ceil(ROWS.max(ROWS_AN_ATOM * count));
@@ -47,7 +48,7 @@ pub(super) fn components(
     let mut rows = scores.select(Axis(0), &sample);
     shorten(&mut rows);
     let found = candidates(&rows, (count, d), random_state, interrupted)?;
-    let found = learnt(&rows, found, (count, d), interrupted)?.read(&scores);
+    let found = learnt(&rows, found, (count, d), interrupted)?.read(&scores, interrupted)?;
     (found.len() == count).then_some(found)
 }
 
@@ -94,7 +95,7 @@ fn learnt(
             return None;
         }
         let before = dictionary.noise;
-        let mut code = dictionary.code(rows.view());
+        let mut code = dictionary.code(rows.view(), interrupted)?;
         dictionary.fit(&mut code);
         let settled = dictionary.len() == count && (dictionary.noise - before).abs() < SETTLED * before;
         if sweep >= ALL_STAY {
@@ -102,10 +103,14 @@ fn learnt(
                 break;
             }
             dictionary.keep(&code, count.max((STAY * dictionary.len() as f64) as usize));
+            // what takes the place of one that is there twice has a sweep to fit
+            if sweep + 1 < SWEEPS {
+                dictionary.keep_distinct();
+            }
         }
-        dictionary.fill(&code, count);
+        dictionary.fill(&code, count, interrupted)?;
     }
-    let code = dictionary.code(rows.view());
+    let code = dictionary.code(rows.view(), interrupted)?;
     dictionary.keep(&code, count);
     Some(dictionary)
 }
@@ -147,9 +152,10 @@ mod tests {
     }
 
     /// Rows on which the component that suits it best agrees with a circle, for the circle where they are fewest.
-    fn worst_agreement(found: &[Component], on: &[Vec<bool>]) -> usize {
-        let agreement = |c: &Component, truth: &[bool]| c.active.iter().zip(truth).filter(|(a, b)| a == b).count();
-        let best = |truth: &Vec<bool>| found.iter().map(|c| agreement(c, truth)).max().unwrap();
+    fn worst_agreement(found: &Components, on: &[Vec<bool>]) -> usize {
+        let active: Vec<Vec<bool>> = (0..found.len()).map(|k| found.component(k).active).collect();
+        let agreement = |c: &Vec<bool>, truth: &[bool]| c.iter().zip(truth).filter(|(a, b)| a == b).count();
+        let best = |truth: &Vec<bool>| active.iter().map(|c| agreement(c, truth)).max().unwrap();
         on.iter().map(best).min().unwrap()
     }
 
@@ -179,6 +185,18 @@ mod tests {
             let found = components(&principal_scores(rows.view(), 16), (count, 2), 0, &|| false).unwrap();
             assert_eq!(found.len(), count);
         }
+    }
+
+    #[test]
+    fn components_have_the_same_bits_on_any_number_of_threads() {
+        let (rows, _) = circles(700, 16, 10, 2);
+        let scores = principal_scores(rows.view(), 16);
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let found = pool.install(|| components(&scores, (12, 2), 0, &|| false).unwrap());
+            (0..found.len()).flat_map(|k| found.component(k).scores).map(f64::to_bits).collect::<Vec<_>>()
+        };
+        assert!(on(1) == on(3));
     }
 
     #[test]

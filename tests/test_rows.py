@@ -517,6 +517,12 @@ def little_is_much(monkeypatch: Any) -> None:
     monkeypatch.setattr(rows, "BLOCK_BYTES", 32 * 8 * 8)
 
 
+@pytest.mark.parametrize(("n_atoms", "scale"), [(0, 1), (2, 1), (64, 1), (65, 2), (1024, 16)])
+def test_samples_have_64_rows_for_each_of_many_atoms(n_atoms: int, scale: int) -> None:
+    assert memory.sample_scale(n_atoms) == scale
+    assert scale * memory.SAMPLE_ROWS >= 64 * n_atoms
+
+
 def unloaded(monkeypatch: Any) -> None:
     def refuse(_: FileRows) -> None:
         raise AssertionError("all rows were loaded")

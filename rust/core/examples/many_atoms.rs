@@ -2,9 +2,9 @@
 //!
 //!     cargo run --release -p sae-core --example many_atoms -- seeds|encode|both ATOMS [OUTPUTS [ROWS [HARMONICS]]]
 //!
-//! Circles in random planes of the outputs, four on every row, of radius 0.85 to 1.15, with noise 0.05; by default four
-//! outputs for each circle's sixteen, and 39 rows for each circle, so that 156 use it. Prints seconds, and of the seeds how many of the planes
-//! are found within 0.2 rad, of the encoding how many rows have the planted support.
+//! Circles in random planes of the outputs, four on every row, of radius 0.85 to 1.15, with noise 0.05. By default there are a quarter
+//! as many outputs as circles, which need eight times as many dimensions, and 39 rows for each circle, so that 156 use it. Prints
+//! seconds, of the seeds how many of the planes are found within 0.2 rad, and of the encoding how many rows have the planted support.
 
 use ndarray::{s, Array1, Array2, ArrayView2};
 use rand::{RngExt, SeedableRng};

@@ -65,14 +65,14 @@ pub(super) fn independent(problem: &Problem, random_state: u64, interrupted: &dy
         let size = Some(sizes[0]).filter(|d| sizes.iter().all(|other| other == d));
         let found = size.and_then(|d| overcomplete::components(&unscaled, (sizes.len(), d), random_state, interrupted));
         let guess = |found: &overcomplete::Components| {
-            from_components(problem, |k| found.rows(k).len(), |k| found.component(k))
+            from_components(problem, |k| found.rows(k).len(), |k| found.component(k), interrupted)
         };
-        return (found.iter().map(guess).collect(), false);
+        return (found.iter().filter_map(guess).collect(), false);
     }
     let sets = overlapping::components(scores.view(), &sizes, random_state);
     let mass = |c: &Component| c.active.iter().filter(|a| **a).count();
-    let guess = |set: &Vec<Component>| from_components(problem, |k| mass(&set[k]), |k| &set[k]);
-    (sets.iter().map(guess).collect(), true)
+    let guess = |set: &Vec<Component>| from_components(problem, |k| mass(&set[k]), |k| &set[k], interrupted);
+    (sets.iter().filter_map(guess).collect(), true)
 }
 
 /// A guess for gates that are given (n x K): each atom's subspace is that of the rows which use it most.
@@ -97,18 +97,23 @@ pub(super) fn routed(problem: &Problem, routing: &Array2<f64>) -> Guess {
     Guess { logits: routing.clone(), coords, support: Some(support) }
 }
 
+/// Coordinates of all rows, and the rows that use the atom with their logits.
+type OfAtom = (Array2<f64>, Vec<(usize, f64)>);
+
 /// A guess from one set of components, as many as atoms, of which so many rows use each; atoms of one kind in order of the rows
-/// that use them.
+/// that use them. `None` when interrupted.
 fn from_components<C: Borrow<Component>>(
     problem: &Problem,
     mass: impl Fn(usize) -> usize,
     component: impl Fn(usize) -> C + Sync,
-) -> Guess {
+    interrupted: &dyn Fn() -> bool,
+) -> Option<Guess> {
+    /// Atoms between two questions for an interrupt.
+    const BATCH: usize = 64;
     let (n, k) = (problem.n_rows(), problem.n_atoms());
     let keys: Vec<String> = problem.atoms().iter().map(|a| a.key()).collect();
     let place = within_kinds(&keys, |a, b| mass(b).cmp(&mass(a)));
     let gate = problem.gate();
-    // coordinates of all rows, and the rows that use the atom with their logits
     let read = |(atom, &from): (usize, &usize)| {
         let (component, kind) = (component(from), &*problem.atoms()[atom]);
         let component = component.borrow();
@@ -124,17 +129,25 @@ fn from_components<C: Borrow<Component>>(
             (0..n).filter(|&i| component.active[i] || always).map(|i| (i, logit(i))).collect();
         (guess.expect("every kind offers a guess"), using)
     };
-    let read: Vec<(Array2<f64>, Vec<(usize, f64)>)> = place.par_iter().enumerate().map(read).collect();
+    let mut made: Vec<OfAtom> = Vec::with_capacity(k);
+    for from in (0..k).step_by(BATCH) {
+        // what is there already is used where it takes no time to read it
+        if k > BATCH && interrupted() {
+            return None;
+        }
+        let batch = &place[from..k.min(from + BATCH)];
+        made.extend(batch.par_iter().enumerate().map(|(at, own)| read((from + at, own))).collect::<Vec<OfAtom>>());
+    }
     let mut support: Vec<Vec<u32>> = vec![Vec::new(); n];
     let (mut logits, mut coords) = (Array2::zeros((n, k)), Vec::new());
-    for (atom, (points, using)) in read.into_iter().enumerate() {
+    for (atom, (points, using)) in made.into_iter().enumerate() {
         coords.push(points);
         for (i, logit) in using {
             support[i].push(atom as u32);
             logits[[i, atom]] = logit;
         }
     }
-    Guess { logits, coords, support: Some(support) }
+    Some(Guess { logits, coords, support: Some(support) })
 }
 
 /// For each place the entry put there: entries trade places among equal keys only, in the given order.

@@ -33,13 +33,13 @@ impl Least {
 }
 
 /// Decoders (M x p) of least squared error at a state's gates and coordinates, and the part of the squared length of the data that
-/// they explain. `None` where that is not finite.
-pub(super) fn decoders(problem: &Problem, state: &State) -> Option<(Array2<f64>, f64)> {
+/// they explain. `None` where that is not finite; when interrupted, those that a few steps have come to.
+pub(super) fn decoders(problem: &Problem, state: &State, interrupted: &dyn Fn() -> bool) -> Option<(Array2<f64>, f64)> {
     /// Width of a dictionary beyond which no M x M matrix is made.
     const DENSE: usize = 2048;
     let (solved, moment) = match problem.width() <= DENSE {
         true => of_all_columns(problem, state)?,
-        false => of_few_columns(problem, state)?,
+        false => of_few_columns(problem, state, interrupted)?,
     };
     let explained = solved.iter().zip(&moment).map(|(a, b)| a * b).sum();
     Some((solved, explained))
@@ -73,7 +73,11 @@ fn of_all_columns(problem: &Problem, state: &State) -> Option<(Array2<f64>, Arra
 }
 
 /// The same by conjugate gradients, whose steps cost rows no more than the columns of their atoms do.
-fn of_few_columns(problem: &Problem, state: &State) -> Option<(Array2<f64>, Array2<f64>)> {
+fn of_few_columns(
+    problem: &Problem,
+    state: &State,
+    interrupted: &dyn Fn() -> bool,
+) -> Option<(Array2<f64>, Array2<f64>)> {
     /// Bound on steps, and the relative residual that ends them: far below what a first guess is off by.
     const STEPS: usize = 100;
     const SMALL: f64 = 1e-6;
@@ -95,7 +99,7 @@ fn of_few_columns(problem: &Problem, state: &State) -> Option<(Array2<f64>, Arra
     let small = SMALL * SMALL * size;
     for _ in 0..STEPS {
         // columns of the decoders have one matrix, and share their steps
-        if !(size.is_finite() && size > small) {
+        if !(size.is_finite() && size > small) || interrupted() {
             break;
         }
         let mut through = design.pulled(&design.pushed(&direction));
@@ -222,5 +226,37 @@ impl<'a> Design<'a> {
             rest = next;
         }
         parts.into_par_iter().enumerate().for_each(|(k, out)| work(k, out));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::atoms::{Atom, Circle};
+    use crate::gates::{SigmoidNodes, ThresholdGate};
+    use std::sync::Arc;
+
+    #[test]
+    fn conjugate_gradients_find_the_least_squares_of_all_columns() {
+        let (n, p, k) = (120, 5, 4);
+        let nodes = SigmoidNodes::new(&[-1.0, 1.0], &[0.5, 0.5], 0.0, 1.0).unwrap();
+        let gate = Arc::new(ThresholdGate::new(0.0, 1.0, 0.04, &[], nodes).unwrap());
+        let atoms = (0..k).map(|h| Arc::new(Circle::new(1 + h % 2).unwrap()) as Arc<dyn Atom>).collect();
+        let data = Array2::from_shape_fn((n, p), |(i, c)| ((i * (c + 2)) as f64 + 0.1 * (i * i) as f64).sin());
+        let weights = (0..n).map(|i| 0.5 + (i % 3) as f64).collect();
+        let problem = Problem::new(data, Some(weights), atoms, gate, true).unwrap();
+        let logits = Array2::from_shape_fn((n, k), |(i, a)| 0.2 + ((i + 3 * a) as f64).cos().abs());
+        let coords =
+            (0..k).map(|a| Array2::from_shape_fn((n, 1), |(i, _)| (1.7 * (i * (a + 1)) as f64) % 6.0)).collect();
+        let support = (0..n as u32).map(|i| (0..k as u32).filter(|a| (i + a) % 3 > 0).collect()).collect();
+        let zeros = Array2::zeros((problem.width(), p));
+        let state = State::new(&problem, logits, coords, zeros, Some(support)).unwrap();
+        let (all, moment) = of_all_columns(&problem, &state).unwrap();
+        let (few, again) = of_few_columns(&problem, &state, &|| false).unwrap();
+        let near = |a: &Array2<f64>, b: &Array2<f64>, by: f64| (a - b).iter().all(|v| v.abs() < by);
+        assert!(near(&moment, &again, 1e-10));
+        assert!(near(&all, &few, 1e-4), "{:?}", &all - &few);
+        let explained = |x: &Array2<f64>| x.iter().zip(&moment).map(|(a, b)| a * b).sum::<f64>();
+        assert!((explained(&all) / explained(&few) - 1.0).abs() < 1e-8);
     }
 }

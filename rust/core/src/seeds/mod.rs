@@ -58,7 +58,7 @@ pub fn seeds(
         if routing.dim() != (problem.n_rows(), problem.n_atoms()) {
             return Err(ShapeError::shape("routing", routing.shape(), &[problem.n_rows(), problem.n_atoms()]));
         }
-        return Ok(vec![start(problem, independent::routed(problem, routing))?.1]);
+        return Ok(vec![start(problem, independent::routed(problem, routing), interrupted)?.1]);
     }
     let shares = problem.gate().shares();
     let (components, complete) = match shares {
@@ -79,7 +79,7 @@ pub fn seeds(
     }
     let mut out = Vec::new();
     for guess in guesses {
-        out.push(start(problem, guess)?);
+        out.push(start(problem, guess, interrupted)?);
     }
     out.sort_by(|a: &(f64, Seed), b| a.0.total_cmp(&b.0));
     // guesses that differ by a symmetry of their atom leave the same residual, to rounding
@@ -123,13 +123,13 @@ fn unrolled(problem: &Problem, atom: &dyn Atom) -> Option<Array2<f64>> {
 }
 
 /// Decoders by least squares at a guess, with strengths that suit them; returned with the residual per entry.
-fn start(problem: &Problem, guess: Guess) -> Result<(f64, Seed), ShapeError> {
+fn start(problem: &Problem, guess: Guess, interrupted: &dyn Fn() -> bool) -> Result<(f64, Seed), ShapeError> {
     /// Residuals below this part of the data's variance are rounding, and no start for the noise level.
     const RELATIVE_FLOOR: f64 = 1e-12;
     let (n, p, m) = (problem.n_rows(), problem.n_outputs(), problem.width());
     let decoders = Array2::zeros((m, p));
     let mut state = State::new(problem, guess.logits, guess.coords, decoders, guess.support)?;
-    let (solved, explained) = least::decoders(problem, &state)
+    let (solved, explained) = least::decoders(problem, &state, interrupted)
         .ok_or_else(|| ShapeError::value("the data are too ill-conditioned for a first least-squares solve"))?;
     let square: f64 =
         (0..n).map(|i| problem.weight(i) * problem.rows(i..i + 1).iter().map(|v| v * v).sum::<f64>()).sum();

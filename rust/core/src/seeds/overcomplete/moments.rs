@@ -113,3 +113,21 @@ pub(super) fn unit_rows(u: &mut Array2<f64>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    #[test]
+    fn subspaces_that_come_again_are_passed_over() {
+        let line = |t: f64| array![[t.cos(), t.sin(), 0.0]];
+        // more than a block of them: every second one is near the one before it
+        let all: Vec<Array2<f64>> = (0..4).map(|j| line(0.8 * j as f64)).collect();
+        let listed: Vec<&Array2<f64>> = (0..400).map(|at| &all[at / 2 % 4]).collect();
+        assert_eq!(distinct(&listed), [0, 2, 4, 6]);
+        assert_eq!(distinct(&[]), [0usize; 0]);
+        let near = line(0.1);
+        assert_eq!(distinct(&[&near, &all[0], &all[2]]), [0, 2]);
+    }
+}

@@ -35,7 +35,14 @@ from sae_rs import (
     ThresholdGate,
     Torus,
 )
-from sae_rs.memory import check_memory, estimate_bytes, format_bytes, parse_memory_budget
+from sae_rs.memory import (
+    check_memory,
+    estimate_bytes,
+    format_bytes,
+    is_crowded,
+    parse_memory_budget,
+    plan_rows,
+)
 from sae_rs.validation import CHUNK_BYTES, check_finite, check_training_rows, check_weights
 
 X = one_circle()[0]
@@ -524,6 +531,17 @@ class TestMemory:
         assert estimate_bytes(10**9, 10**4, atoms) > 10**13
         with pytest.raises(ValueError, match="over memory_budget"):
             check_memory("1TiB", 10**9, 10**4, atoms)
+
+    def test_a_thousand_circles_with_few_atoms_a_row_take_less_than_8_gib(self) -> None:
+        atoms, gate = (Circle(),) * 1024, ThresholdGate()
+        assert is_crowded(256, atoms, gate)
+        assert not is_crowded(256, atoms, Softmax())
+        assert not is_crowded(160, atoms[:64], gate)
+        for size in (
+            estimate_bytes(40_000, 256, atoms, gate),
+            plan_rows(40_000, 256, atoms, gate, active=4.0, tied=True).bytes,
+        ):
+            assert 2**32 < size < 2**33
 
     def test_within_budget(self) -> None:
         ManifoldSAE(n_atoms=1, atom=Circle(harmonics=1), memory_budget="1GiB").fit(X)

@@ -36,6 +36,14 @@ def sample_scale(n_atoms: int) -> int:
     return max(1, -(-n_atoms // SAMPLED_ATOMS))
 
 
+def is_crowded(n_columns: int, atoms: Sequence[Atom], gate: Gate) -> bool:
+    """Whether the columns cannot tell even half of the atoms of a row of independent gates.
+
+    Each has its coordinates and its gate. Weak sparsity, where rows use as many atoms as they can, is not tried then.
+    """
+    return not gate.exclusive and sum(atom.dim + 1 for atom in atoms) > 2 * n_columns
+
+
 def parse_memory_budget(budget: object) -> int | None:
     """Turn a memory budget into bytes: None, a positive integer, or text such as "500MB" or "2GiB"."""
     if budget is None:
@@ -137,16 +145,17 @@ def plan_fit(
 
     Up to `SAMPLE_ABOVE` rows, more of many atoms, weak sparsity is tried on all of them, where every row uses as many
     atoms as the gate allows. Of more rows a sample is fitted in that way, and all of them are planned again when it has
-    shown how many atoms a row uses: here with one.
+    shown how many atoms a row uses: here with one. So are rows of a crowded dictionary, by their start.
     """
-    most = float(gate.most_active(len(atoms)))
+    crowded = is_crowded(n_columns, atoms, gate)
+    most = 1.0 if crowded else float(gate.most_active(len(atoms)))
     plan = partial(plan_rows, n_columns=n_columns, atoms=atoms, gate=gate, budget=budget, evidence=evidence)
     scale = sample_scale(len(atoms))
     if n_rows <= scale * SAMPLE_ABOVE:
-        whole = plan(n_rows, active=most, tied=most > 1.0, copies=copies)
+        whole = plan(n_rows, active=most, tied=crowded or most > 1.0, copies=copies)
         return MemoryPlan(whole.keep_rows, max(whole.bytes, seed_bytes(n_rows, n_columns, copies)))
-    sample = plan(scale * SAMPLE_ROWS, active=most, tied=most > 1.0, copies=2)
-    whole = plan(n_rows, active=min(most, 1.0), tied=False, copies=copies)
+    sample = plan(scale * SAMPLE_ROWS, active=most, tied=crowded or most > 1.0, copies=2)
+    whole = plan(n_rows, active=min(most, 1.0), tied=crowded, copies=copies)
     beside = copies * 8 * n_rows * n_columns
     seeds = seed_bytes(scale * SAMPLE_ROWS, n_columns, 2)
     return MemoryPlan(whole.keep_rows, max(max(sample.bytes, seeds) + beside, whole.bytes))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from . import _core
 from .checkpoints import Checkpoints, Saved
 from .gates import Gate
-from .memory import SAMPLE_ABOVE, SAMPLE_ROWS, plan_rows, refuse_over, sample_scale
+from .memory import SAMPLE_ABOVE, SAMPLE_ROWS, is_crowded, plan_rows, refuse_over, sample_scale
 from .metrics import whitened_squares
 from .problem import Problem
 from .rows import FileRows, blocks, column_mean
@@ -172,7 +172,13 @@ def begin(
         else None
     )
     if drawn is None:
-        return in_frames(fit, annealed(fit, gate, rho, n_init, random_state))
+        start = annealed(fit, gate, rho, n_init, random_state)
+        if is_crowded(fit.n_outputs, problem.atoms, problem.gate):
+            fit.problem = _planned(problem, start.evaluation.term)
+            if fit.problem.keep_rows != problem.keep_rows:
+                encoded = fit.problem.encoded(start.evaluation.term, start.rho, fit.threads)
+                start = fit.coarse(encoded, start.rho, COARSE_INNER)
+        return in_frames(fit, start)
     sample = fit.on(drawn)
     sample.stage = "sample"
     fit.earlier = partial(_from_sample, sample)

@@ -47,7 +47,7 @@ MAX_ROUNDS = 16
 # Refreshes at one ρ between two searches.
 MAX_REFRESHES = 8
 # Of an estimated V, descent below this part of its standard error is not looked for.
-RESOLVED = 1e-3
+RESOLVED = 1e-2
 # A search has stalled when an iteration lowers V by less than this part of the tolerance.
 STALLED = 1e-2
 

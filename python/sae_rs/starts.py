@@ -9,6 +9,7 @@ import numpy as np
 
 from . import _core
 from .gates import Gate
+from .memory import is_crowded
 from .search import Point, Search
 
 # Inner iterations that a seed gets before the best one goes on, and that a weaker sparsity gets to look better.
@@ -81,7 +82,8 @@ def chosen_start(
     if not fit.problem.gate.free_logits(seeds[0][0].n_atoms):
         return min((fit.coarse(term, own, COARSE_INNER) for term, own in seeds), key=value_at)
     # seeds are hard clusterings: they are compared where gates are sparse, which is also where rows are cheapest
-    gate, others = fit.problem.gate, fit.problem.gate.sparsity_starts[1:]
+    gate = fit.problem.gate
+    others = () if is_crowded(fit.n_outputs, fit.problem.atoms, gate) else gate.sparsity_starts[1:]
     entries = fit.n_rows * fit.n_outputs
     least = min(_log_dispersion(own) for _, own in seeds)
     hopeful = [(term, own) for term, own in seeds if 0.5 * (_log_dispersion(own) - least) < HOPELESS]

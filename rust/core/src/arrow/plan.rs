@@ -159,24 +159,29 @@ impl Shape {
             + sums
     }
 
-    /// Entries that a fit holds however rows are treated.
-    fn always(&self) -> usize {
+    /// Entries of the motions of orbits, solved.
+    fn motions(&self) -> usize {
         // each atom's motion, solved, over the rows and the decoders that share its group; an estimate needs none
         let of_atom = self.width().div_ceil(self.n_atoms.max(1)).max(1);
-        let motions = match self.elimination().0 {
+        match self.elimination().0 {
             Elimination::Stochastic => 0,
             _ => self.active_coords + self.group_widths.iter().map(|w| w / of_atom * w).sum::<usize>() * self.n_outputs,
-        };
-        // gates, logits and coordinates with their supports, and what pictures need, as tables over all atoms on the way out
-        let results = self.n_rows * (2 * self.n_atoms + self.ambient + self.n_atoms / 4 + 3 * self.n_atoms);
-        self.working() + motions.max(results)
+        }
+    }
+
+    /// Entries of gates, logits and coordinates with their supports, and of what pictures need, as tables over all atoms: made
+    /// when a fit has ended.
+    fn results(&self) -> usize {
+        self.n_rows * (2 * self.n_atoms + self.ambient + self.n_atoms / 4 + 3 * self.n_atoms)
     }
 
     /// Plans a fit: rows are kept while that stays within a budget of bytes.
     pub fn plan(&self, budget: Option<usize>) -> Plan {
         let (elimination, dense_size, dense) = self.elimination();
-        let least = self.always().saturating_add(dense);
-        let kept = least.saturating_add(self.tapes());
+        let (working, motions, results) = (self.working(), self.motions(), self.results());
+        let with = |beside: usize| working.saturating_add(motions.saturating_add(beside).max(results));
+        let least = with(dense);
+        let kept = with(dense.saturating_add(self.tapes()));
         let keeps_rows = budget.is_none_or(|budget| kept.saturating_mul(8) <= budget);
         let entries = if keeps_rows { kept } else { least };
         Plan { elimination, dense_size, keeps_rows, bytes: entries.saturating_mul(8) }

@@ -12,7 +12,7 @@
 
 use super::super::components::{orthonormal, whiten};
 use super::coding::Dictionary;
-use super::moments::{distinct, leading, moment, stacked, unit_rows, SAME};
+use super::moments::{distinct, farthest, leading, moment, stacked, unit_rows, SAME};
 use super::{shorten, FIRST_NOISE};
 use crate::linalg::{product, Op};
 use ndarray::{concatenate, s, Array2, ArrayView1, ArrayView2, Axis};
@@ -30,11 +30,6 @@ const GROUPS: usize = 2;
 /// Bound on steps of one direction; one that turns it by no more than about a degree is the last.
 const ALONE: usize = 12;
 const SETTLED: f64 = 1e-4;
-/// Rows that a subspace is found among around a direction, those farthest along it: at least so many, so many for each column, and
-/// one of so many.
-const LEAST_SEEN: usize = 1024;
-const SEEN_A_COLUMN: usize = 4;
-const SEEN: usize = 32;
 /// A round that adds less than this part of the subspaces wanted is the last.
 const WORTHWHILE: f64 = 0.02;
 
@@ -166,16 +161,13 @@ impl Search<'_> {
     fn directions(&self, mut u: Array2<f64>) -> Array2<f64> {
         unit_rows(&mut u);
         let n = self.z.nrows() as f64;
-        let mut moving: Vec<usize> = (0..u.nrows()).collect();
         for _ in 0..ALONE {
-            let before = u.select(Axis(0), &moving);
-            let mut next = moment(self.z, before.view(), |_, along| along.iter_mut().for_each(|c| *c *= *c * *c / n));
-            next.scaled_add(-3.0, &before);
+            let mut next = moment(self.z, u.view(), |_, along| along.iter_mut().for_each(|c| *c *= *c * *c / n));
+            next.scaled_add(-3.0, &u);
             unit_rows(&mut next);
-            let turned = |at: usize| 1.0 - next.row(at).dot(&before.row(at)).abs();
-            moving.iter().enumerate().for_each(|(at, &i)| u.row_mut(i).assign(&next.row(at)));
-            moving = (0..moving.len()).filter(|&at| turned(at) >= SETTLED).map(|at| moving[at]).collect();
-            if moving.is_empty() {
+            let turned = next.rows().into_iter().zip(u.rows()).map(|(a, b)| 1.0 - a.dot(&b).abs()).fold(0.0, f64::max);
+            u = next;
+            if turned < SETTLED {
                 break;
             }
         }
@@ -184,20 +176,14 @@ impl Search<'_> {
 
     /// The subspace around a direction.
     fn around(&self, u: ArrayView1<'_, f64>, seed: u64) -> Option<Array2<f64>> {
-        let mut weights = self.z.dot(&u);
-        let n = weights.len();
-        // rows that lie along u least say nothing of its subspace; of many rows they are most
-        let most = LEAST_SEEN.max(SEEN_A_COLUMN * u.len()).max(n / SEEN);
-        let mut seen: Vec<usize> = (0..n).collect();
-        if most < n {
-            seen.select_nth_unstable_by(most, |&a, &b| weights[b].abs().total_cmp(&weights[a].abs()));
-            seen.truncate(most);
-            seen.sort_unstable();
-        }
+        let along = self.z.dot(&u);
+        let n = along.len();
+        let seen = farthest(along.view(), u.len());
         let z = self.z.select(Axis(0), &seen);
-        weights = weights.select(Axis(0), &seen).mapv(|c| c * c / n as f64);
+        let weights = along.select(Axis(0), &seen).mapv(|c| c * c / n as f64);
         let fourth = n as f64 * weights.dot(&weights);
-        let level = weights.sum();
+        // of all rows, which have unit variance, the mean square
+        let level = if seen.len() < n { weights.sum() } else { 1.0 };
         let cut = |basis: ArrayView2<'_, f64>, next: &mut Array2<f64>| {
             next.scaled_add(-level, &basis);
             for (mut next, basis) in next.rows_mut().into_iter().zip(basis.rows()) {

@@ -7,8 +7,8 @@
 
 use super::super::components::orthonormal;
 use super::super::overlapping::Component;
-use super::moments::{distinct, leading, stacked};
-use crate::linalg::{axpy, dot, gemm, product, small_backward, small_cholesky, small_forward, Op};
+use super::moments::{distinct, farthest, stacked};
+use crate::linalg::{axpy, dot, gemm, product, small_backward, small_cholesky, small_forward, symmetric_eigen, Op};
 use ndarray::{s, Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
@@ -226,25 +226,21 @@ impl Dictionary {
     /// New subspaces up to `count` of them: around the rows that are explained worst, of what is left of all. `None` when
     /// interrupted.
     pub(super) fn fill(&mut self, code: &Code, count: usize, interrupted: &dyn Fn() -> bool) -> Option<()> {
-        /// Rows that are tried for each subspace that is wanting: several may lack the same.
-        const TRIED: usize = 2;
         /// Rows between two questions for an interrupt.
         const TOGETHER: usize = 16;
-        let wanting = count.saturating_sub(self.subspaces.len());
-        let mut worst = code.worst();
-        worst.truncate(TRIED * wanting);
-        let mut found: Vec<Array2<f64>> = Vec::new();
+        let worst = code.worst();
         for batch in worst.chunks(TOGETHER) {
+            let wanting = count.saturating_sub(self.subspaces.len());
+            if wanting == 0 {
+                break;
+            }
             if interrupted() {
                 return None;
             }
-            let of_batch: Vec<_> = batch.par_iter().map(|&i| around(&code.left, i, self.d)).collect();
-            found.extend(of_batch.into_iter().flatten());
+            let batch = &batch[..wanting.min(batch.len())];
+            let found: Vec<_> = batch.par_iter().map(|&i| around(&code.left, i, self.d)).collect();
+            self.subspaces.extend(found.into_iter().flatten());
         }
-        // those that are found twice come last
-        let mut new = distinct(&found.iter().collect::<Vec<_>>());
-        new.extend((0..found.len()).filter(|at| new.binary_search(at).is_err()).collect::<Vec<_>>());
-        self.subspaces.extend(new.into_iter().take(wanting).map(|at| found[at].clone()));
         Some(())
     }
 
@@ -365,14 +361,13 @@ fn refit(row: &[f64], stacked: &Array2<f64>, d: usize, used: &[usize], next: usi
 
 /// The subspace of d dimensions around what row i has left: the leading one of all rows by how far they lie along it.
 fn around(left: &Array2<f64>, i: usize, d: usize) -> Option<Array2<f64>> {
-    let own = left.row(i);
-    let length = own.dot(&own).sqrt();
-    if length == 0.0 {
-        return None;
-    }
-    let own = &own / length;
-    let weights = left.dot(&own).mapv(|c| c * c);
-    leading(left.view(), own.view(), weights.view(), d, i as u64, |_, _| ())
+    let along = left.dot(&left.row(i));
+    let seen = farthest(along.view(), left.ncols());
+    let mut weighted = left.select(Axis(0), &seen);
+    weighted.rows_mut().into_iter().zip(&seen).for_each(|(mut row, &i)| row *= along[i]);
+    let (_, vectors) = symmetric_eigen(product((weighted.view(), Op::Transposed), (weighted.view(), Op::Plain)).view());
+    let r = left.ncols();
+    orthonormal(Array2::from_shape_fn((d, r), |(j, c)| vectors[[c, r - 1 - j]]))
 }
 
 /// Inner products of all directions, where they are not too many.

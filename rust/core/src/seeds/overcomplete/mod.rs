@@ -24,6 +24,8 @@ const SWEEPS: usize = 16;
 /// Sweeps before the least needed subspaces go, and the part of them that stays in each sweep.
 const ALL_STAY: usize = 2;
 const STAY: f64 = 0.8;
+/// Subspaces beyond which those that come to fit the same are looked for; of fewer the fit's other starts make up for one.
+const MANY: usize = 64;
 /// A sweep that changes the noise by less, with as many subspaces as wanted, is the last.
 const SETTLED: f64 = 1e-3;
 /// The part of the rows' variance, one, that is noise before any of it is explained.
@@ -104,7 +106,7 @@ fn learnt(
             }
             dictionary.keep(&code, count.max((STAY * dictionary.len() as f64) as usize));
             // what takes the place of one that is there twice has a sweep to fit
-            if sweep + 1 < SWEEPS {
+            if count > MANY && sweep + 1 < SWEEPS {
                 dictionary.keep_distinct();
             }
         }

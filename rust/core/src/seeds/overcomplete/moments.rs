@@ -10,9 +10,13 @@ use rand_chacha::ChaCha8Rng;
 const BLOCK: usize = 256;
 /// Subspaces that share more of their dimensions are one.
 pub(super) const SAME: f64 = 0.8;
-/// Bound on steps to a leading subspace; one that keeps so much of its dimensions is the last.
+/// Steps to a leading subspace.
 const STEPS: usize = 10;
-const KEPT: f64 = 1.0 - 1e-4;
+/// Rows that a subspace around a direction is found among, those farthest along it: at least so many, so many for each column, and
+/// one of so many.
+const LEAST_SEEN: usize = 1024;
+const SEEN_A_COLUMN: usize = 4;
+const SEEN: usize = 32;
 
 /// `sum_i w(z_i B') z_i` for directions B in rows: `weigh` turns what row i is along all of them into its weights.
 pub(super) fn moment(
@@ -47,7 +51,6 @@ pub(super) fn leading(
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut basis = Array2::from_shape_simple_fn((m, z.ncols()), || rng.random::<f64>() - 0.5);
     basis.row_mut(0).assign(&u);
-    let mut led: Option<Array2<f64>> = None;
     for _ in 0..STEPS {
         basis = orthonormal(basis)?;
         let mut next = moment(z, basis.view(), |i, along| along.iter_mut().for_each(|c| *c *= weights[i]));
@@ -55,21 +58,23 @@ pub(super) fn leading(
         let inner = product((next.view(), Op::Plain), (basis.view(), Op::Transposed));
         let (_, vectors) = symmetric_eigen(inner.view());
         basis = product((vectors.view(), Op::Transposed), (next.view(), Op::Plain));
-        // eigenvalues ascend
-        let now = orthonormal(basis.slice(s![1.., ..]).to_owned())?;
-        let kept = led.as_ref().map_or(0.0, |before| shared(before, &now));
-        led = Some(now);
-        if kept > KEPT {
-            break;
-        }
     }
-    led
+    // eigenvalues ascend
+    orthonormal(basis.slice(s![1.., ..]).to_owned())
 }
 
-/// The part of their dimensions that two subspaces share.
-fn shared(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
-    let inner = product((a.view(), Op::Plain), (b.view(), Op::Transposed));
-    inner.iter().map(|v| v * v).sum::<f64>() / a.len_of(Axis(0)) as f64
+/// The rows that are farthest along a direction of so many columns, in order: the others say nothing of a subspace around it, and of
+/// many rows they are most.
+pub(super) fn farthest(along: ArrayView1<'_, f64>, columns: usize) -> Vec<usize> {
+    let n = along.len();
+    let most = LEAST_SEEN.max(SEEN_A_COLUMN * columns).max(n / SEEN);
+    let mut seen: Vec<usize> = (0..n).collect();
+    if most < n {
+        seen.select_nth_unstable_by(most, |&a, &b| along[b].abs().total_cmp(&along[a].abs()).then(a.cmp(&b)));
+        seen.truncate(most);
+        seen.sort_unstable();
+    }
+    seen
 }
 
 /// Positions of subspaces (orthonormal rows, all of one size) that differ from all before them that do.

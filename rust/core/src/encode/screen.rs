@@ -5,7 +5,9 @@
 //! `tail`, so `<gamma, r> <= |gamma| |U r| + tail |r|`. With `q = a |gamma|`, which lies between bounds that follow from the range of
 //! the gate and the lengths on the grid, no gate and no point of the grid gains more than
 //!
-//!     f (q |U r| - q^2 / 2 + a_max tail |r|) - (least energy of the coordinate's prior),    q as near to |U r| as it may be.
+//! ```text
+//! f (q |U r| - q^2 / 2 + a_max tail |r|) - (least energy of the coordinate's prior),    q as near to |U r| as it may be.
+//! ```
 //!
 //! An open gate is at least some part of its atom, and what noise has in the frame is less: the bound leaves few atoms but those
 //! that the row does use. Frames are in single precision, which halves what is read for every row; what that hides is added.

@@ -37,11 +37,11 @@ def sample_scale(n_atoms: int) -> int:
 
 
 def is_crowded(n_columns: int, atoms: Sequence[Atom], gate: Gate) -> bool:
-    """Whether the columns cannot tell even half of the atoms of a row of independent gates.
+    """Whether the columns cannot tell even half of the atoms of a row, under a gate that can be closed.
 
     Each has its coordinates and its gate. Weak sparsity, where rows use as many atoms as they can, is not tried then.
     """
-    return not gate.exclusive and sum(atom.dim + 1 for atom in atoms) > 2 * n_columns
+    return gate.closes(len(atoms)) and sum(atom.dim + 1 for atom in atoms) > 2 * n_columns
 
 
 def parse_memory_budget(budget: object) -> int | None:

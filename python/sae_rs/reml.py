@@ -176,8 +176,9 @@ def begin(
         if is_crowded(fit.n_outputs, problem.atoms, problem.gate):
             fit.problem = _planned(problem, start.evaluation.term)
             if fit.problem.keep_rows != problem.keep_rows:
-                encoded = fit.problem.encoded(start.evaluation.term, start.rho, fit.threads)
-                start = fit.coarse(encoded, start.rho, COARSE_INNER)
+                term = start.evaluation.term
+                held = fit.problem.at_state(term.logits, term.coords, term.decoders, term.support)
+                start = fit.coarse(held, start.rho, COARSE_INNER)
         return in_frames(fit, start)
     sample = fit.on(drawn)
     sample.stage = "sample"

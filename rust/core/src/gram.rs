@@ -15,8 +15,9 @@ use std::sync::Arc;
 /// Up to so many columns of all atoms G is held whole; in the classic mode always, which pins its null directions in it.
 const WHOLE_TO: usize = 1024;
 
-/// A bound on the entries that are held, for so many atoms in groups of about one size, of which rows use some in all.
-pub fn entries_at_most(n_rows: usize, n_atoms: usize, width: usize, active_atoms: usize, groups: usize) -> usize {
+/// About how many entries are held, for so many atoms of about one width in groups of about one size, of which rows use some in
+/// all.
+pub fn about_entries(n_rows: usize, n_atoms: usize, width: usize, active_atoms: usize, groups: usize) -> usize {
     if width <= WHOLE_TO {
         return width * width;
     }

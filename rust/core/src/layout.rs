@@ -19,7 +19,7 @@ enum Logits {
 /// The variables of every row: logits first, then the coordinates of its active atoms.
 ///
 /// Stored flat, so that a layout of a million rows costs a few machine words a row.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct SaeRowLayout {
     logits: Logits,
     /// The atoms whose logits are free, where each row has all of them.
@@ -38,7 +38,7 @@ pub struct SaeRowLayout {
 }
 
 /// The rows that use each atom, and the atoms that rows use together.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 struct ByAtom {
     /// Atom k's rows are `rows[start[k]..start[k + 1]]`, in order.
     start: Vec<usize>,
@@ -47,6 +47,18 @@ struct ByAtom {
     coords: Vec<usize>,
     /// Atoms before it that some row uses with it, in order.
     met: Vec<Vec<u32>>,
+}
+
+impl PartialEq for SaeRowLayout {
+    /// Whatever has been asked of either.
+    fn eq(&self, other: &Self) -> bool {
+        // where variables begin follows from these
+        self.logits == other.logits
+            && self.coord_dims == other.coord_dims
+            && self.coord_offsets_full == other.coord_offsets_full
+            && self.row_start == other.row_start
+            && self.atoms == other.atoms
+    }
 }
 
 impl SaeRowLayout {

@@ -103,7 +103,7 @@ pub fn solve(
     options: &InnerOptions,
     interrupted: &dyn Fn() -> bool,
 ) -> Inner {
-    let solver = Solver { problem, rho, elimination: options.elimination };
+    let solver = Solver { problem, rho, elimination: options.elimination, interrupted };
     let state = state.with_lambda(rho.lambda_sparse());
     let mut inner = Inner {
         factored: solver.factored_at(&state, false),
@@ -279,6 +279,7 @@ struct Solver<'a> {
     problem: &'a Problem,
     rho: &'a SaeManifoldRho,
     elimination: Elimination,
+    interrupted: &'a dyn Fn() -> bool,
 }
 
 impl Solver<'_> {
@@ -368,12 +369,12 @@ impl Solver<'_> {
     /// For fixed logits and coordinates L is quadratic in the decoders, with Hessian `G (x) I`: one solve minimises it, and
     /// its gain `1/2 <g, G^-1 g>` is known before it is taken. Taken when it is at least `least_gain`.
     fn polished(&self, mut state: State, system: System, least_gain: f64) -> Option<(State, System)> {
-        let &Self { problem, rho, .. } = self;
+        let &Self { problem, rho, interrupted, .. } = self;
         // with a metric, or in frames of their own, decoders are not one linear system for all channels
         if problem.metric().is_some() || (!state.frames.is_empty() && problem.n_atoms() > 1) {
             return Some((state, system));
         }
-        let step = system.decoder_step(problem, &state, rho, &|| false)?;
+        let step = system.decoder_step(problem, &state, rho, interrupted)?;
         let gain = 0.5 * step.iter().zip(&system.lin.border_gradient).map(|(s, g)| s * g).sum::<f64>();
         if gain.is_nan() || gain < least_gain {
             return Some((state, system));

@@ -262,10 +262,7 @@ impl Factored {
         match &self.factor {
             Factor::RowsFirst(f) => SelectedInverse::RowsFirst(f.inverse(problem, &self.system)),
             Factor::DecodersFirst(f) => SelectedInverse::DecodersFirst(f.inverse(problem, state, rho, &self.system)),
-            Factor::Estimated(_) => {
-                let m = problem.width();
-                SelectedInverse::Estimated(Array2::zeros((m, m)))
-            }
+            Factor::Estimated(_) => SelectedInverse::Estimated,
             Factor::Exact(_) => unreachable!("traces are taken of the evidence's curvature"),
         }
     }
@@ -276,16 +273,17 @@ pub enum SelectedInverse {
     RowsFirst(super::rows_first::BorderInverse),
     DecodersFirst(super::decoders_first::FullInverse),
     /// Nothing over the border: what is known of it are the estimate's directions, a low-rank term like others.
-    Estimated(Array2<f64>),
+    Estimated,
 }
 
 impl SelectedInverse {
-    /// The partial trace over channels of the border block, `T[m, m'] = sum_c X[(m c), (m' c)]`, all p channels.
-    pub fn border_trace(&self) -> &Array2<f64> {
+    /// The partial trace over channels of the border block, `T[m, m'] = sum_c X[(m c), (m' c)]`, all p channels; `None` where
+    /// nothing of it is known.
+    pub fn border_trace(&self) -> Option<&Array2<f64>> {
         match self {
-            Self::RowsFirst(x) => &x.trace,
-            Self::DecodersFirst(x) => &x.trace,
-            Self::Estimated(trace) => trace,
+            Self::RowsFirst(x) => Some(&x.trace),
+            Self::DecodersFirst(x) => Some(&x.trace),
+            Self::Estimated => None,
         }
     }
 
@@ -304,10 +302,10 @@ impl SelectedInverse {
                 x.visit_rows(problem, state, rho, &factored.system, f, chunk, visit);
             }
             (Self::DecodersFirst(x), _) => x.visit_rows(problem, state, rho, &factored.system, chunk, visit),
-            (Self::Estimated(_), Factor::Estimated(f)) => {
+            (Self::Estimated, Factor::Estimated(f)) => {
                 f.visit_rows(problem, state, &factored.system, chunk, visit);
             }
-            (Self::RowsFirst(_) | Self::Estimated(_), _) => {
+            (Self::RowsFirst(_) | Self::Estimated, _) => {
                 unreachable!("a selected inverse belongs to the factor that made it")
             }
         }

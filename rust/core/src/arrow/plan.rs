@@ -3,7 +3,7 @@
 use super::estimated::{probes_together, KRYLOV, PROBES};
 use super::Elimination;
 use crate::chunks::{accumulators, CHUNK_ROWS};
-use crate::gram::entries_at_most;
+use crate::gram::about_entries;
 use crate::row::held_whole;
 
 /// States that are alive at once: where a step starts, its trial, and the points that the outer search keeps.
@@ -95,7 +95,9 @@ impl Shape {
                 let blocks = self.n_atoms * square(of_atom * of_atom.min(p));
                 let sums = accumulators(self.n_rows, 8 * border * together) * border * together;
                 let borders = (together * (KRYLOV + PRODUCTS) + PROBES * DIRECTIONS) * border;
-                (border, borders + 3 * blocks + sums)
+                // what the rows of the chunks in hand see of each of them
+                let seen = 2 * CHUNK_ROWS.min(self.n_rows) * p * PROBES * DIRECTIONS;
+                (border, borders + 3 * blocks + sums + seen)
             }
             Elimination::Dual => {
                 let across = coupled.saturating_mul(width * width.min(p));
@@ -144,7 +146,7 @@ impl Shape {
         let layout = 2 * n + self.active_atoms * (1 + usize::from(self.compact));
         let factors = coupled.saturating_mul(coupled) / n.max(1);
         // G, and what its rows sum up at once
-        let gram = entries_at_most(self.n_rows, self.n_atoms, self.width(), self.active_atoms, self.group_widths.len());
+        let gram = about_entries(self.n_rows, self.n_atoms, self.width(), self.active_atoms, self.group_widths.len());
         let sums = gram + accumulators(self.n_rows, 8 * (border + gram)) * (border + gram);
         // residuals and products of the chunks that threads work on
         let chunks = CHUNK_BUFFERS * n.min(2 * CHUNK_ROWS) * self.n_outputs;

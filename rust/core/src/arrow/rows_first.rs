@@ -38,7 +38,8 @@ enum Reduced {
     Exact(Cholesky),
     /// The border's own curvature `G (x) I + UU'`, which is above the Schur complement: eigenvalues of the one against the
     /// other lie between 0 and 1, few of them far from 1. Good enough to step and to precondition with, and it needs no
-    /// dense matrix over the border. Of large groups the blocks of their atoms.
+    /// dense matrix over the border. Of large groups the blocks of their atoms stand for it, which are not above: then the
+    /// eigenvalues go up to about the number of atoms that a row uses.
     Majorised(GroupCurvature),
 }
 

@@ -394,7 +394,10 @@ impl RowWork<'_> {
             Some(moved) => moved.row(index).to_slice().expect("standard layout"),
             None => &none,
         };
-        let reaches = |g: &usize| moved(*g).iter().any(|v| *v != 0.0) || (0..q).any(|u| y(*g, u) != 0.0);
+        let reaches = |g: &usize| {
+            let borders = self.moved[*g].is_some() && moved(*g).iter().any(|v| *v != 0.0);
+            borders || (0..q).any(|u| y(*g, u) != 0.0)
+        };
         let reaching: Vec<usize> = (0..j).filter(reaches).collect();
         let (mut of_local, mut of_border) = (vec![0.0; q], vec![0.0; r]);
         for &g in &reaching {
@@ -529,7 +532,7 @@ fn roughness_traces(
     problem: &Problem,
     factored: &Factored,
     inverse: &Inverse<'_>,
-    border_trace: &Array2<f64>,
+    border_trace: Option<&Array2<f64>>,
 ) -> Vec<f64> {
     let pairs: Vec<(usize, usize, f64)> =
         inverse.theta.indexed_iter().filter(|(_, t)| **t != 0.0).map(|((a, b), t)| (a, b, *t)).collect();
@@ -543,8 +546,10 @@ fn roughness_traces(
                 (Some(own), Some(rough)) => t * own.iter().zip(rough).map(|(x, y)| x * y).sum::<f64>(),
                 _ => 0.0,
             };
-            let block = border_trace.slice(s![rows.clone(), rows]);
-            let exact = block.iter().zip(&roughness.t()).map(|(t, r)| t * r).sum::<f64>();
+            let exact = border_trace.map_or(0.0, |trace| {
+                let block = trace.slice(s![rows.clone(), rows]);
+                block.iter().zip(&roughness.t()).map(|(t, r)| t * r).sum::<f64>()
+            });
             0.5 * (exact + pairs.iter().map(against).sum::<f64>())
         })
         .collect()

@@ -134,7 +134,7 @@ impl AxisStatistics {
     pub fn of_entry(problem: &Problem, state: &State, rho: &SaeManifoldRho, slot: usize) -> Self {
         let mut out = Self::default();
         for (k, atom) in problem.atoms().iter().enumerate().filter(|(k, _)| !rho.log_ard[*k].is_empty()) {
-            let rows = || (0..problem.n_rows()).filter(|&i| state.support(i).binary_search(&(k as u32)).is_ok());
+            let rows = || state.layout_of_rows().users(k).map(|(row, _)| row);
             for place in places(atom.factors()).filter(|place| rho.ard_slot(k, place.local) == slot) {
                 let points = rows().map(|i| state.point(k, i)[place.stored]);
                 match place.factor {

@@ -96,6 +96,7 @@ impl Whitening {
 
     /// Gives U's columns the scales that they had when this was made.
     pub(super) fn rescale(&self, gauge: &mut Gauge) {
+        debug_assert_eq!(gauge.columns.len(), self.scales.len(), "P is made anew where supports change");
         gauge.columns.iter_mut().zip(&self.scales).for_each(|(column, scale)| column.scale = *scale);
     }
 

@@ -7,6 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from planted import fitted_mean, fitted_one, fitted_two, one_circle, two_circles
 from reference.atoms import Atom, Circle, Line, Sphere
 from reference.gates import IBP, Gate, Softmax, Threshold
 from sae_rs import ConvergenceWarning, ManifoldSAE, _core, fit_data, memory, reml, rows
+from sae_rs.problem import Problem
 from sae_rs.readers import read_matrix
 from sae_rs.rows import FileRows, open_rows, spooled
 from sae_rs.validation import as_matrix
@@ -701,3 +703,31 @@ def test_the_file_of_a_stream_goes_when_it_is_encoded_or_fitted(tmp_path: Path, 
     ManifoldSAE(0).fit(iter(X))
     gc.collect()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore::sae_rs.ConvergenceWarning")
+def test_a_plan_that_changes_after_the_start_changes_no_number(monkeypatch: Any) -> None:
+    rng = np.random.default_rng(0)
+    n_atoms, p, n = 12, 8, 300
+    planes = np.linalg.qr(rng.standard_normal((n_atoms, p, 2)))[0].transpose(0, 2, 1)
+    circle, angle = rng.integers(n_atoms, size=n), rng.uniform(0.0, 2.0 * np.pi, n)
+    X = np.einsum("ij,ijp->ip", np.column_stack([np.cos(angle), np.sin(angle)]), planes[circle])
+    X += 0.05 * rng.standard_normal(X.shape)
+    circle_kind, gate = sae_rs.Circle(harmonics=1), sae_rs.ThresholdGate()
+    assert memory.is_crowded(p, [circle_kind] * n_atoms, gate)
+
+    def fitted() -> ManifoldSAE:
+        return ManifoldSAE(n_atoms, circle_kind, gate=gate, max_outer=2).fit(X)
+
+    kept = fitted()
+    planned: list[bool] = []
+
+    def anew(problem: Problem, _: _core.SaeManifoldTerm) -> Problem:
+        planned.append(problem.keep_rows)
+        return replace(problem, keep_rows=False)
+
+    monkeypatch.setattr(reml, "_planned", anew)
+    made_anew = fitted()
+    assert planned == [True]
+    assert made_anew.evidence_ == kept.evidence_
+    np.testing.assert_array_equal(made_anew.gates_, kept.gates_)

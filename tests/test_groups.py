@@ -93,3 +93,15 @@ def test_many_atoms_have_the_same_numbers(name: str) -> None:
     assert estimated.standard_error is not None
     # Student's t with seven degrees of freedom is beyond five once in seven hundred draws
     assert abs(estimated.value - found.value) < 5.0 * estimated.standard_error
+
+
+@pytest.mark.parametrize("elimination", ["complement", "stochastic"])
+def test_many_atoms_have_one_threads_bits(elimination: str) -> None:
+    """Blocks of G, products by rows and the decoders' own solve fold in one order."""
+    term = term_of(*MANY_ATOMS["many pairs"])
+    rho = strengths(term.n_atoms, sparse=-4.0, noise=0.05)
+    one, two = (
+        term.evaluate(rho, max_inner=20, elimination=elimination, threads=threads, gradient=False) for threads in (1, 2)
+    )
+    assert one.value == two.value
+    np.testing.assert_array_equal(np.concatenate(one.term.decoders), np.concatenate(two.term.decoders))

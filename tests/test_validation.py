@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tracemalloc
+import warnings
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from sae_rs import (
     ThresholdGate,
     Torus,
 )
+from sae_rs.atoms import Atom
 from sae_rs.memory import (
     check_memory,
     estimate_bytes,
@@ -507,6 +509,21 @@ class TestGates:
             refuses("ungated names atom 2, but there are 2 atoms", n_atoms=2, gate=gate(ungated=(2,)))
         frozen = FrozenRouting(np.ones((59, 2)))
         refuses("gates must have shape (60, 2) for these rows and atoms, got (59, 2)", n_atoms=2, gate=frozen)
+
+
+class TestFolds:
+    @pytest.mark.filterwarnings("ignore::sae_rs.ConvergenceWarning")
+    def test_a_circle_in_one_column_is_warned_of(self) -> None:
+        message = r"X has 1 column, in which atom 0, Circle\(harmonics=1\), can only close by folding back on itself"
+        with pytest.warns(UserWarning, match=message):
+            ManifoldSAE(1, Circle(harmonics=1), max_outer=1).fit(X[:, :1])
+
+    @pytest.mark.parametrize(("columns", "atom"), [(2, Circle(harmonics=1)), (1, Line()), (1, Segment())])
+    def test_nothing_is_said_where_nothing_folds(self, columns: int, atom: Atom) -> None:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            ManifoldSAE(1, atom, max_outer=1).fit(X[:, :columns])
+        assert not any("folding" in str(one.message) for one in said)
 
 
 class TestMemory:

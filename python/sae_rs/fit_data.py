@@ -15,7 +15,7 @@ from .memory import SAMPLE_ABOVE, MemoryPlan, check_memory, sample_scale
 from .metrics import RowMetric
 from .rows import FileRows, blocks
 from .settings import FitSettings
-from .validation import TrainingRows, check_rows_suffice, check_training_rows, check_weights
+from .validation import TrainingRows, check_rows_suffice, check_training_rows, check_weights, warn_of_folds
 
 FloatArray = NDArray[np.float64]
 
@@ -75,6 +75,7 @@ class FitData:
         n_rows = len(rows.values)
         if settings.n_atoms is not None:
             check_rows_suffice(n_rows, settings.atoms)
+            warn_of_folds(array.shape[1], settings.atoms)
             if settings.atoms:
                 settings.gate.check(n_rows, settings.n_atoms)
         row_weights = check_weights(weights, n_rows)

@@ -6,6 +6,7 @@ row chunks, so a check never holds a second copy of them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -287,6 +288,20 @@ def check_rows_suffice(n_rows: int, atoms: Sequence[Atom], rows: str = "rows") -
             raise ValueError(
                 f"X has {n_rows} {rows}, too few for the basis of atom {k}, {atom}: at least {atom.width} are needed"
             )
+
+
+def warn_of_folds(n_columns: int, atoms: Sequence[Atom]) -> None:
+    """Warn of closed atoms with as many coordinates as there are columns, in which they cannot close without a fold."""
+    for k, atom in enumerate(atoms):
+        if atom.is_closed and atom.dim >= n_columns:
+            columns = "1 column" if n_columns == 1 else f"{n_columns} columns"
+            warnings.warn(
+                f"X has {columns}, in which atom {k}, {atom}, can only close by folding back on itself, so that most"
+                f" points have several coordinates: it needs at least {atom.dim + 1} columns. A line and a segment do without.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return
 
 
 def check_scales(atoms: Sequence[Atom], evidence: str) -> None:

@@ -297,7 +297,8 @@ def warn_of_folds(n_columns: int, atoms: Sequence[Atom]) -> None:
             columns = "1 column" if n_columns == 1 else f"{n_columns} columns"
             warnings.warn(
                 f"X has {columns}, in which atom {k}, {atom}, can only close by folding back on itself, so that most"
-                f" points have several coordinates: it needs at least {atom.dim + 1} columns. A line and a segment do without.",
+                f" points have several coordinates: it needs at least {atom.dim + 1} columns. A line and a"
+                " segment do without.",
                 UserWarning,
                 stacklevel=2,
             )

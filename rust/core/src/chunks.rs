@@ -5,37 +5,51 @@ use crate::wire::Wire;
 use ndarray::Array2;
 use rayon::prelude::*;
 use std::ops::{Index, Range};
+use std::sync::{Arc, Mutex};
 
 /// Rows of a chunk: enough for its matrix products to run at speed, few enough to stay in cache.
 pub const CHUNK_ROWS: usize = 128;
+/// Dictionaries of up to so many atoms have chunks of that size. Of more, rows that use few lie far apart in the decoders, which
+/// no cache holds: chunks then have as many times more rows, so that what is read of an atom is for several of them.
+const CHUNKED_ATOMS: usize = 64;
+/// Up to so many times more, and as long as there are that many chunks.
+const LONGEST: usize = 8;
 /// Chunks are shared out in at most this many segments, each with accumulators of its own. Fixed, so that sums fold
 /// in the same order on any number of threads and processes.
 const MAX_SEGMENTS: usize = 32;
 
+/// Rows of a chunk where so many atoms share out so many rows.
+pub fn rows_of_chunk(n_rows: usize, n_atoms: usize) -> usize {
+    let longest = (n_rows / (LONGEST * CHUNK_ROWS)).clamp(1, LONGEST);
+    CHUNK_ROWS * (n_atoms / CHUNKED_ATOMS).clamp(1, longest)
+}
+
 /// Number of segments that rows are shared out in, each with accumulators of so many bytes.
-pub fn accumulators(n_rows: usize, bytes: usize) -> usize {
+pub fn accumulators(n_rows: usize, chunk_rows: usize, bytes: usize) -> usize {
     /// Accumulators of all segments together stay below this.
-    const BUDGET: usize = 256 << 20;
+    const BUDGET: usize = 128 << 20;
     let affordable = (BUDGET / bytes.max(1)).max(1);
-    n_rows.div_ceil(CHUNK_ROWS).clamp(1, MAX_SEGMENTS).min(affordable)
+    n_rows.div_ceil(chunk_rows).clamp(1, MAX_SEGMENTS).min(affordable)
 }
 
 /// The fixed division of rows into chunks and of chunks into segments.
 #[derive(Clone, Debug)]
 pub struct Chunks {
     n: usize,
+    chunk_rows: usize,
     segments: Vec<Range<usize>>,
     /// The processes that segments are shared out among; `None` where one has them all.
     team: Option<Team>,
+    accumulators: Arc<Accumulators>,
 }
 
 impl Chunks {
     /// `accumulator_bytes` is the size of one segment's accumulators; large ones mean fewer segments.
-    pub fn new(n: usize, accumulator_bytes: usize, team: Option<&Team>) -> Self {
-        let n_chunks = n.div_ceil(CHUNK_ROWS).max(1);
-        let count = accumulators(n, accumulator_bytes);
+    pub fn new(n: usize, chunk_rows: usize, accumulator_bytes: usize, team: Option<&Team>) -> Self {
+        let n_chunks = n.div_ceil(chunk_rows).max(1);
+        let count = accumulators(n, chunk_rows, accumulator_bytes);
         let segments = (0..count).map(|s| s * n_chunks / count..(s + 1) * n_chunks / count).collect();
-        Self { n, segments, team: team.cloned() }
+        Self { n, chunk_rows, segments, team: team.cloned(), accumulators: Arc::default() }
     }
 
     /// Number of chunks.
@@ -44,7 +58,7 @@ impl Chunks {
     }
 
     pub fn rows(&self, chunk: usize) -> Range<usize> {
-        chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(self.n)
+        chunk * self.chunk_rows..((chunk + 1) * self.chunk_rows).min(self.n)
     }
 
     /// The segments of this process.
@@ -81,6 +95,28 @@ impl Chunks {
         self.map_summed(sum, |chunks| ((), work(chunks))).1
     }
 
+    /// Runs `work` on every segment with an accumulator of its own; returns its results and the sum of the accumulators, added
+    /// in order.
+    pub fn accumulated<T: Send + Wire>(
+        &self,
+        shape: (usize, usize),
+        work: impl Fn(Range<usize>, &mut Array2<f64>) -> T + Sync,
+    ) -> (Vec<T>, Array2<f64>) {
+        let of_segment = |segment: &Range<usize>| {
+            let mut own = self.accumulators.zeros(shape);
+            (work(segment.clone(), &mut own), own)
+        };
+        let (own, parts): (Vec<T>, Vec<Array2<f64>>) = self.own().par_iter().map(of_segment).unzip();
+        let add = |sum: &mut Array2<f64>| parts.iter().for_each(|part| *sum += part);
+        let mut sum = Array2::zeros(shape);
+        match &self.team {
+            None => add(&mut sum),
+            Some(team) => sum = team.in_turn(sum, add),
+        }
+        self.accumulators.put_back(parts);
+        (self.everyones(own), sum)
+    }
+
     fn everyones<T: Wire>(&self, own: Vec<T>) -> Vec<T> {
         match &self.team {
             None => own,
@@ -97,6 +133,26 @@ impl Chunks {
     /// The segments, each a range of chunks.
     pub fn segments(&self) -> &[Range<usize>] {
         &self.segments
+    }
+}
+
+/// Accumulators of one length that are not in use. An iteration makes a pass after the other: fresh memory for each of them
+/// takes the system as long as the pass.
+#[derive(Debug, Default)]
+struct Accumulators(Mutex<Vec<Vec<f64>>>);
+
+impl Accumulators {
+    fn zeros(&self, shape: (usize, usize)) -> Array2<f64> {
+        let len = shape.0 * shape.1;
+        let kept = self.0.lock().expect("no pass panics here").pop().filter(|kept| kept.len() == len);
+        let Some(mut kept) = kept else { return Array2::zeros(shape) };
+        kept.fill(0.0);
+        Array2::from_shape_vec(shape, kept).expect("as many entries")
+    }
+
+    fn put_back(&self, parts: Vec<Array2<f64>>) {
+        let parts = parts.into_iter().map(|part| part.into_raw_vec_and_offset().0);
+        *self.0.lock().expect("no pass panics here") = parts.collect();
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is fixed during a fit: data, atoms, gate, weights.
 
 use crate::atoms::Atom;
-use crate::chunks::Chunks;
+use crate::chunks::{rows_of_chunk, Chunks};
 use crate::errors::ShapeError;
 use crate::exchange::Team;
 use crate::gates::Gate;
@@ -129,7 +129,8 @@ impl Problem {
 
     /// The division of the rows into chunks, for a pass whose segments have accumulators of so many bytes.
     pub fn chunks(&self, accumulator_bytes: usize) -> Chunks {
-        Chunks::new(self.n_rows(), accumulator_bytes, self.team.as_ref())
+        let chunk_rows = rows_of_chunk(self.n_rows(), self.n_atoms());
+        Chunks::new(self.n_rows(), chunk_rows, accumulator_bytes, self.team.as_ref())
     }
 
     /// What `work` makes of this process's rows, then of those of each other process; all rows are one range where there is

@@ -2,7 +2,7 @@
 
 use super::estimated::{probes_together, KRYLOV, PROBES};
 use super::Elimination;
-use crate::chunks::{accumulators, CHUNK_ROWS};
+use crate::chunks::{accumulators, rows_of_chunk};
 use crate::gram::about_entries;
 use crate::row::held_whole;
 
@@ -62,6 +62,10 @@ impl Shape {
         self.group_widths.iter().sum()
     }
 
+    fn chunk_rows(&self) -> usize {
+        rows_of_chunk(self.n_rows, self.n_atoms)
+    }
+
     /// Channels of the frame.
     fn rank(&self) -> usize {
         self.group_widths.iter().copied().max().unwrap_or(0).min(self.n_outputs)
@@ -93,10 +97,10 @@ impl Shape {
                 let together = probes_together(border);
                 let of_atom = width.div_ceil(self.n_atoms.max(1));
                 let blocks = self.n_atoms * square(of_atom * of_atom.min(p));
-                let sums = accumulators(self.n_rows, 8 * border * together) * border * together;
+                let sums = accumulators(self.n_rows, self.chunk_rows(), 8 * border * together) * border * together;
                 let borders = (together * (KRYLOV + PRODUCTS) + PROBES * DIRECTIONS) * border;
                 // what the rows of the chunks in hand see of each of them
-                let seen = 2 * CHUNK_ROWS.min(self.n_rows) * p * PROBES * DIRECTIONS;
+                let seen = 2 * self.chunk_rows().min(self.n_rows) * p * PROBES * DIRECTIONS;
                 (border, borders + 3 * blocks + sums + seen)
             }
             Elimination::Dual => {
@@ -147,9 +151,9 @@ impl Shape {
         let factors = coupled.saturating_mul(coupled) / n.max(1);
         // G, and what its rows sum up at once
         let gram = about_entries(self.n_rows, self.n_atoms, self.width(), self.active_atoms, self.group_widths.len());
-        let sums = gram + accumulators(self.n_rows, 8 * (border + gram)) * (border + gram);
+        let sums = gram + accumulators(n, self.chunk_rows(), 8 * (border + gram)) * (border + gram);
         // residuals and products of the chunks that threads work on
-        let chunks = CHUNK_BUFFERS * n.min(2 * CHUNK_ROWS) * self.n_outputs;
+        let chunks = CHUNK_BUFFERS * n.min(2 * self.chunk_rows()) * self.n_outputs;
         chunks
             + self.copies * n * self.n_outputs
             + STATES * (rows + border)

@@ -87,9 +87,8 @@ impl System {
         shape: (usize, usize),
         work: impl Fn(&Chunk, &mut [f64], &mut Array2<f64>) + Sync,
     ) -> (Vec<f64>, Array2<f64>) {
-        let (parts, sum) = self.lin.plan.map_summed(Array2::zeros(shape), |chunks| {
-            let mut sum = Array2::zeros(shape);
-            (self.local_part(problem, state, chunks, |chunk, out| work(chunk, out, &mut sum)), sum)
+        let (parts, sum) = self.lin.plan.accumulated(shape, |chunks, sum| {
+            self.local_part(problem, state, chunks, |chunk, out| work(chunk, out, sum))
         });
         (parts.concat(), sum)
     }
@@ -103,9 +102,8 @@ impl System {
         work: impl Fn(&Chunk, &mut [f64], &mut Array2<f64>) + Sync,
     ) -> (Vec<f64>, Array2<f64>) {
         let plan = &self.lin.plan;
-        let (parts, sum) = plan.map_summed(Array2::zeros(shape), |chunks| {
-            let mut sum = Array2::zeros(shape);
-            (Here::new(self.local_part(problem, state, chunks, |chunk, out| work(chunk, out, &mut sum))), sum)
+        let (parts, sum) = plan.accumulated(shape, |chunks, sum| {
+            Here::new(self.local_part(problem, state, chunks, |chunk, out| work(chunk, out, sum)))
         });
         let layout = state.layout_of_rows();
         let mut local = Vec::with_capacity(layout.len());
@@ -136,11 +134,10 @@ impl System {
         shape: (usize, usize),
         work: impl Fn(&Chunk, &mut Array2<f64>) + Sync,
     ) -> Array2<f64> {
-        self.lin.plan.summed(Array2::zeros(shape), |chunks| {
-            let mut sum = Array2::zeros(shape);
-            chunks.for_each(|c| work(&self.lin.chunk(problem, state, c), &mut sum));
-            sum
-        })
+        let over = |chunks: Range<usize>, sum: &mut Array2<f64>| {
+            chunks.for_each(|c| work(&self.lin.chunk(problem, state, c), sum));
+        };
+        self.lin.plan.accumulated(shape, over).1
     }
 
     /// A segment's part of a local vector.

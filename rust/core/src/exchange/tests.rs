@@ -157,7 +157,7 @@ fn passes_of_other_exchanges_are_told_apart() {
 fn sums_are_those_of_one_process() {
     let n = 40 * CHUNK_ROWS;
     let sums = |team: Option<&Team>| {
-        let plan = Chunks::new(n, 0, team);
+        let plan = Chunks::new(n, CHUNK_ROWS, 0, team);
         let of = |chunks: Range<usize>| Array2::from_elem((1, 2), chunks.map(|c| (c as f64).sqrt()).sum::<f64>());
         plan.map_summed(Array2::from_elem((1, 2), 1e6), |chunks| (chunks.start, of(chunks)))
     };
@@ -172,8 +172,8 @@ fn sums_are_those_of_one_process() {
 fn what_is_kept_of_chunks_is_had_under_other_plans() {
     let n = 40 * CHUNK_ROWS;
     for found in together(3, |team| {
-        let few = Chunks::new(n, 50 << 20, Some(&team));
-        let many = Chunks::new(n, 0, Some(&team));
+        let few = Chunks::new(n, CHUNK_ROWS, 50 << 20, Some(&team));
+        let many = Chunks::new(n, CHUNK_ROWS, 0, Some(&team));
         assert!(few.segments().len() < many.segments().len());
         let own = few.segments()[team.share(few.segments().len())].iter().flat_map(Range::clone).collect();
         let kept = PerChunk::new(&few, own);

@@ -22,6 +22,8 @@ struct Pattern {
     parts: Vec<Part>,
     /// Where each row's parts begin among all; one more than there are rows.
     rows: Vec<u32>,
+    /// All parts with their rows, those of one atom after those of another.
+    by_atom: Vec<(u32, Part)>,
 }
 
 /// One atom of one row: its columns, and where their entries lie.
@@ -50,6 +52,18 @@ impl Pattern {
     fn row(&self, index: usize) -> &[Part] {
         &self.parts[self.rows[index] as usize..self.rows[index + 1] as usize]
     }
+
+    /// For each atom the rows that use it, in order, with their parts.
+    fn atoms(&self) -> impl Iterator<Item = &[(u32, Part)]> {
+        self.by_atom.chunk_by(|(_, one), (_, next)| one.column == next.column)
+    }
+
+    /// Columns that products go through at a time: few enough for all rows to stay in the cache, which are met once for each of
+    /// their atoms.
+    fn tiles(&self, columns: usize) -> impl Iterator<Item = Range<usize>> {
+        let tile = (CACHED / self.len().max(1)).max(LEAST_TILE);
+        (0..columns).step_by(tile).map(move |from| from..columns.min(from + tile))
+    }
 }
 
 /// Whether rows of a width are held whole: from a third of their entries on products of whole matrices are as fast.
@@ -57,12 +71,10 @@ pub fn held_whole(n_rows: usize, width: usize, entries: usize) -> bool {
     3 * entries >= n_rows * width
 }
 
-/// Columns that products go through at a time: few enough for the matrix over all columns to stay in the cache.
-const TILE: usize = 160;
-
-fn tiles(columns: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..columns).step_by(TILE).map(move |from| from..columns.min(from + TILE))
-}
+/// Numbers that the cache of one processor holds beside others.
+const CACHED: usize = 1 << 16;
+/// Shorter pieces of rows are no faster.
+const LEAST_TILE: usize = 32;
 
 /// `out += sum values rows`, several rows at a time, since each time `out` is read and written.
 #[inline(always)]
@@ -75,6 +87,14 @@ fn add_combined<'a>(values: &[f64], mut rows: impl Iterator<Item = &'a [f64]>, o
         }
     }
     threes.remainder().iter().zip(rows).for_each(|(v, row)| add_scaled(*v, row, out));
+}
+
+/// `out += values[0] rows[0]`, then the next, for three rows at a time: sums as one after the other, `out` read and written once.
+#[inline(always)]
+fn add_in_order(values: [f64; 3], rows: [&[f64]; 3], out: &mut [f64]) {
+    for (((out, x), y), z) in out.iter_mut().zip(rows[0]).zip(rows[1]).zip(rows[2]) {
+        *out = ((*out + values[0] * x) + values[1] * y) + values[2] * z;
+    }
 }
 
 fn narrow(value: usize) -> u32 {
@@ -106,7 +126,13 @@ impl Stacked {
             }
         }
         let entries = if whole { n_rows * width } else { at };
-        Self { pattern: Arc::new(Pattern { width, whole, parts, rows }), values: vec![0.0; entries] }
+        let mut by_atom = Vec::new();
+        if !whole {
+            let of_row = |index: usize| &parts[rows[index] as usize..rows[index + 1] as usize];
+            by_atom.extend((0..n_rows).flat_map(|i| of_row(i).iter().map(move |part| (narrow(i), *part))));
+            by_atom.sort_by_key(|(_, part)| part.column);
+        }
+        Self { pattern: Arc::new(Pattern { width, whole, parts, rows, by_atom }), values: vec![0.0; entries] }
     }
 
     /// Zeros for the same rows.
@@ -182,14 +208,12 @@ impl Stacked {
         vectorised(
             #[inline(always)]
             || {
-                for tile in tiles(c) {
-                    for (index, out) in out.chunks_exact_mut(c).enumerate() {
-                        let out = &mut out[tile.clone()];
-                        for part in self.pattern.row(index) {
-                            let rows = table[part.columns().start * c..part.columns().end * c].chunks_exact(c);
-                            let rows = rows.map(|row| &row[tile.clone()]);
-                            add_combined(&self.values[part.entries()], rows, out);
-                        }
+                for tile in self.pattern.tiles(c) {
+                    for &(index, part) in &self.pattern.by_atom {
+                        let rows = table[part.columns().start * c..part.columns().end * c].chunks_exact(c);
+                        let rows = rows.map(|row| &row[tile.clone()]);
+                        let out = &mut out[index as usize * c..][tile.clone()];
+                        add_combined(&self.values[part.entries()], rows, out);
                     }
                 }
             },
@@ -227,13 +251,19 @@ impl Stacked {
         vectorised(
             #[inline(always)]
             || {
-                for tile in tiles(c) {
-                    for (index, y) in y.chunks_exact(c).enumerate() {
-                        for part in self.pattern.row(index) {
-                            for (v, a) in self.values[part.entries()].iter().zip(part.columns()) {
-                                let sum = sum.row_mut(a).into_slice().expect("rows in one piece");
-                                add_scaled(*v, &y[tile.clone()], &mut sum[tile.clone()]);
+                for tile in self.pattern.tiles(c) {
+                    let seen = |(index, _): (u32, Part)| &y[index as usize * c..][tile.clone()];
+                    for users in self.pattern.atoms() {
+                        for (b, a) in users[0].1.columns().enumerate() {
+                            let sum = sum.row_mut(a).into_slice().expect("rows in one piece");
+                            let sum = &mut sum[tile.clone()];
+                            let value = |(_, part): (u32, Part)| self.values[part.at as usize + b];
+                            let mut threes = users.chunks_exact(3);
+                            for three in &mut threes {
+                                let three = [three[0], three[1], three[2]];
+                                add_in_order(three.map(value), three.map(seen), sum);
                             }
+                            threes.remainder().iter().for_each(|&one| add_scaled(value(one), seen(one), sum));
                         }
                     }
                 }
@@ -280,12 +310,10 @@ impl Stacked {
         vectorised(
             #[inline(always)]
             || {
-                for (index, y) in y.outer_iter().enumerate() {
-                    let y = y.to_slice().expect("standard layout");
-                    for part in self.pattern.row(index) {
-                        let rows = table[part.columns().start * c..part.columns().end * c].chunks_exact(c.max(1));
-                        self.values[part.entries()].iter_mut().zip(rows).for_each(|(v, x)| *v += factor * inner(y, x));
-                    }
+                for &(index, part) in &self.pattern.by_atom {
+                    let y = y.row(index as usize).to_slice().expect("standard layout");
+                    let rows = table[part.columns().start * c..part.columns().end * c].chunks_exact(c.max(1));
+                    self.values[part.entries()].iter_mut().zip(rows).for_each(|(v, x)| *v += factor * inner(y, x));
                 }
             },
         );

@@ -49,7 +49,6 @@ pub use atoms::{
     places, Atom, BasisJet, ChartFactor, Circle, Cylinder, Duchon, FiniteSet, KleinBottle, Line, Mobius, Patch, Place,
     Poincare, Precomputed, ProjectivePlane, Segment, Sphere, Torus,
 };
-pub use chunks::CHUNK_ROWS;
 pub use encode::{refresh, sparsity_floor, Encoder, Encoding};
 pub use errors::ShapeError;
 pub use evidence::{

@@ -8,9 +8,7 @@ use numpy::{PyArray1, PyArray2, PyReadonlyArray2, PyReadonlyArray3, PyReadonlyAr
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sae_core::{
-    Elimination, EvaluationOptions, Plan, Problem, SaeManifoldTerm as Core, Shape, ShapeError, State, CHUNK_ROWS,
-};
+use sae_core::{Elimination, EvaluationOptions, Plan, Problem, SaeManifoldTerm as Core, Shape, ShapeError, State};
 use std::sync::Arc;
 
 /// A dictionary at a state: immutable, cheap to copy; evaluating it gives a new one.
@@ -40,7 +38,7 @@ fn planned(py: Python<'_>, plan: Plan) -> PyResult<Bound<'_, PyDict>> {
     out.set_item("method", method)?;
     out.set_item("dense_size", plan.dense_size)?;
     out.set_item("keep_rows", plan.keeps_rows)?;
-    out.set_item("chunk_rows", CHUNK_ROWS)?;
+    out.set_item("chunk_rows", plan.chunk_rows)?;
     out.set_item("bytes", plan.bytes)?;
     Ok(out)
 }

@@ -53,6 +53,8 @@ pub struct Plan {
     pub dense_size: usize,
     /// Whether linearised rows are kept between passes, or made anew in each.
     pub keeps_rows: bool,
+    /// Rows that are worked on at a time.
+    pub chunk_rows: usize,
     /// Estimated peak bytes.
     pub bytes: usize,
 }
@@ -190,7 +192,7 @@ impl Shape {
         let kept = with(dense.saturating_add(self.tapes()));
         let keeps_rows = budget.is_none_or(|budget| kept.saturating_mul(8) <= budget);
         let entries = if keeps_rows { kept } else { least };
-        Plan { elimination, dense_size, keeps_rows, bytes: entries.saturating_mul(8) }
+        Plan { elimination, dense_size, keeps_rows, chunk_rows: self.chunk_rows(), bytes: entries.saturating_mul(8) }
     }
 }
 

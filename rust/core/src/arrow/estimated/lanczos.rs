@@ -7,11 +7,14 @@
 
 use crate::linalg::{axpy, dot, symmetric_eigen};
 use ndarray::Array2;
+use rayon::prelude::*;
 
 /// Relative change of the quadratic form over some steps at which it has converged.
 const CONVERGED: f64 = 1e-11;
 /// Steps between two looks.
 const LOOK: usize = 4;
+/// Entries of a vector that are orthogonalised at a time: few enough to stay in the cache while the basis goes by.
+const PIECE: usize = 1 << 15;
 /// Eigenvalues of F below this part of the largest are rounding.
 const RANK: f64 = 1e-13;
 
@@ -54,9 +57,7 @@ impl Run {
         self.alpha.push(dot(self.next(), &product));
         // twice: orthogonal to rounding
         for _ in 0..2 {
-            for own in &self.basis {
-                axpy(-dot(own, &product), own, &mut product);
-            }
+            take_projection(&self.basis, &mut product);
         }
         let beta = dot(&product, &product).sqrt();
         let scale = self.alpha.iter().fold(0.0f64, |m, a| m.max(a.abs()));
@@ -103,13 +104,25 @@ impl Run {
         let (weights, directions) = symmetric_eigen(inner.view());
         let largest = weights.iter().fold(0.0f64, |m, v| m.max(*v));
         let in_basis = w.dot(&directions);
-        let derivative = (0..n).filter(|&j| weights[j] > RANK * largest).map(|j| {
+        let derivative = (0..n).into_par_iter().filter(|&j| weights[j] > RANK * largest).map(|j| {
             let mut y = vec![0.0; self.basis[0].len()];
             self.basis.iter().take(n).enumerate().for_each(|(i, own)| axpy(in_basis[[i, j]], own, &mut y));
             (square * weights[j], y)
         });
         Quadrature { value, derivative: derivative.collect() }
     }
+}
+
+/// `x -= V V'x` for an orthonormal basis V. The pieces of x are the same on any number of threads, and so are their sums.
+fn take_projection(basis: &[Vec<f64>], x: &mut [f64]) {
+    let of_piece = |(piece, x): (usize, &[f64])| -> Vec<f64> {
+        basis.iter().map(|own| dot(&own[piece * PIECE..][..x.len()], x)).collect()
+    };
+    let parts: Vec<Vec<f64>> = x.par_chunks(PIECE).enumerate().map(of_piece).collect();
+    let seen: Vec<f64> = (0..basis.len()).map(|j| parts.iter().map(|part| part[j]).sum()).collect();
+    x.par_chunks_mut(PIECE).enumerate().for_each(|(piece, x)| {
+        basis.iter().zip(&seen).for_each(|(own, c)| axpy(-c, &own[piece * PIECE..][..x.len()], x));
+    });
 }
 
 /// `(ln a - ln b)/(a - b)`, and 1/a where they meet.

@@ -67,7 +67,7 @@ fn taken(n: usize) -> usize {
 
 #[test]
 fn no_table_over_rows_and_atoms_is_held() {
-    let (few, many) = (4096, 6144);
+    let (few, many) = (16384, 20480);
     let a_row = (taken(many) as f64 - taken(few) as f64) / (many - few) as f64;
     // a number for each atom would take this and half as much again; so many rows have all accumulators of sums already
     assert!(a_row < 8.0 * ATOMS as f64 / 1.5, "{a_row} bytes");

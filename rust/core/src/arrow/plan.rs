@@ -153,7 +153,7 @@ impl Shape {
         let factors = coupled.saturating_mul(coupled) / n.max(1);
         // G, and what its rows sum up at once
         let gram = about_entries(self.n_rows, self.n_atoms, self.width(), self.active_atoms, self.group_widths.len());
-        let sums = gram + accumulators(n, self.chunk_rows(), 8 * (border + gram)) * (border + gram);
+        let sums = gram + accumulators(n, self.chunk_rows(), 8 * border) * (border + gram);
         // residuals and products of the chunks that threads work on
         let chunks = CHUNK_BUFFERS * n.min(2 * self.chunk_rows()) * self.n_outputs;
         chunks

@@ -178,7 +178,8 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
     let prior = DecoderPrior::new(problem, state, rho)?;
     let (m, p) = (problem.width(), problem.n_outputs());
     let shape = GramShape::new(problem, state.layout_of_rows());
-    let plan = problem.chunks(8 * (m * p + shape.entries()));
+    // many passes sum a border vector over these segments, this one alone G beside it
+    let plan = problem.chunks(8 * m * p);
     let columns = Columns::new(problem, state, rho);
     let at = At { problem, state, rho, columns: &columns, frame: &frame, sums: Wanted::Sums(&shape) };
     let mut loss = LossParts { sparsity: columns.energy(), ..LossParts::default() };

@@ -24,6 +24,12 @@ pub fn rows_of_chunk(n_rows: usize, n_atoms: usize) -> usize {
     CHUNK_ROWS * (n_atoms / CHUNKED_ATOMS).clamp(1, longest)
 }
 
+/// Bytes that segments are counted with where each sums a border vector and once, in the first pass of many, G beside it: with
+/// all of G these would be few for the other passes, with none of it the first would take many times its memory.
+pub fn bytes_with_gram(border: usize, gram: usize) -> usize {
+    8 * border.max(gram / 4)
+}
+
 /// Number of segments that rows are shared out in, each with accumulators of so many bytes.
 pub fn accumulators(n_rows: usize, chunk_rows: usize, bytes: usize) -> usize {
     /// Accumulators of all segments together stay below this.
@@ -78,16 +84,24 @@ impl Chunks {
     /// The same with what segments sum: theirs are added to `sum` in order.
     pub fn map_summed<T: Send + Wire, S: Sum>(
         &self,
-        mut sum: S,
+        sum: S,
         work: impl Fn(Range<usize>) -> (T, S) + Sync,
     ) -> (Vec<T>, S) {
         let (own, parts): (Vec<T>, Vec<S>) = self.own().par_iter().map(|s| work(s.clone())).unzip();
+        let sum = self.folded(sum, &parts);
+        (self.everyones(own), sum)
+    }
+
+    /// What each process's segments sum, added to `sum` in order.
+    fn folded<S: Sum>(&self, mut sum: S, parts: &[S]) -> S {
         let add = |sum: &mut S| parts.iter().for_each(|part| sum.add(part));
         match &self.team {
-            None => add(&mut sum),
-            Some(team) => sum = team.in_turn(sum, add),
+            None => {
+                add(&mut sum);
+                sum
+            }
+            Some(team) => team.in_turn(sum, add),
         }
-        (self.everyones(own), sum)
     }
 
     /// The sums of all segments, added to `sum` in order.
@@ -107,12 +121,7 @@ impl Chunks {
             (work(segment.clone(), &mut own), own)
         };
         let (own, parts): (Vec<T>, Vec<Array2<f64>>) = self.own().par_iter().map(of_segment).unzip();
-        let add = |sum: &mut Array2<f64>| parts.iter().for_each(|part| *sum += part);
-        let mut sum = Array2::zeros(shape);
-        match &self.team {
-            None => add(&mut sum),
-            Some(team) => sum = team.in_turn(sum, add),
-        }
+        let sum = self.folded(Array2::zeros(shape), &parts);
         self.accumulators.put_back(parts);
         (self.everyones(own), sum)
     }
@@ -225,5 +234,39 @@ impl<T> Index<usize> for PerChunk<T> {
     /// Panics for a chunk of another process.
     fn index(&self, chunk: usize) -> &T {
         self.get(chunk).expect("a pass works on chunks of its own process")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_row_is_in_one_chunk_of_one_segment(
+            n in 1usize..20_000, n_atoms in 1usize..2000, bytes in 0usize..(200 << 20)
+        ) {
+            let chunk_rows = rows_of_chunk(n, n_atoms);
+            let plan = Chunks::new(n, chunk_rows, bytes, None);
+            let rows: Vec<usize> = plan.segments().iter().flat_map(|s| s.clone().flat_map(|c| plan.rows(c))).collect();
+            prop_assert_eq!(rows, (0..n).collect::<Vec<_>>());
+            prop_assert_eq!(plan.segments().len(), accumulators(n, chunk_rows, bytes));
+        }
+    }
+
+    #[test]
+    fn accumulators_are_used_again_from_zero_and_for_other_shapes() {
+        let n = 40 * CHUNK_ROWS;
+        let plan = Chunks::new(n, CHUNK_ROWS, 0, None);
+        let pass = |shape: (usize, usize)| {
+            let add = |chunks: Range<usize>, sum: &mut Array2<f64>| {
+                chunks.for_each(|c| *sum += plan.rows(c).len() as f64);
+            };
+            plan.accumulated(shape, add).1
+        };
+        for shape in [(2, 3), (2, 3), (3, 2), (4, 5), (2, 3)] {
+            assert_eq!(pass(shape), Array2::from_elem(shape, n as f64));
+        }
     }
 }

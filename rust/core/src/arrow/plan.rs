@@ -2,7 +2,7 @@
 
 use super::estimated::{probes_together, KRYLOV, PROBES};
 use super::Elimination;
-use crate::chunks::{accumulators, rows_of_chunk};
+use crate::chunks::{accumulators, bytes_with_gram, rows_of_chunk};
 use crate::gram::about_entries;
 use crate::row::held_whole;
 
@@ -153,7 +153,7 @@ impl Shape {
         let factors = coupled.saturating_mul(coupled) / n.max(1);
         // G, and what its rows sum up at once
         let gram = about_entries(self.n_rows, self.n_atoms, self.width(), self.active_atoms, self.group_widths.len());
-        let sums = gram + accumulators(n, self.chunk_rows(), 8 * border) * (border + gram);
+        let sums = gram + accumulators(n, self.chunk_rows(), bytes_with_gram(border, gram)) * (border + gram);
         // residuals and products of the chunks that threads work on
         let chunks = CHUNK_BUFFERS * n.min(2 * self.chunk_rows()) * self.n_outputs;
         chunks

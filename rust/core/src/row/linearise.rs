@@ -7,7 +7,7 @@ use super::stacked::Stacked;
 use super::tape::{Chunk, HeldAxis};
 use crate::arrow::{steps_exactly, Frame};
 use crate::atoms::{hold_axis, walls, BasisJet};
-use crate::chunks::{Chunks, PerChunk};
+use crate::chunks::{bytes_with_gram, Chunks, PerChunk};
 use crate::gates::{GatePrior, GateRow};
 use crate::gram::{Gram, GramShape};
 use crate::linalg::{axpy, dot};
@@ -178,8 +178,7 @@ pub fn linearise(problem: &Problem, state: &State, rho: &SaeManifoldRho, frame: 
     let prior = DecoderPrior::new(problem, state, rho)?;
     let (m, p) = (problem.width(), problem.n_outputs());
     let shape = GramShape::new(problem, state.layout_of_rows());
-    // many passes sum a border vector over these segments, this one alone G beside it
-    let plan = problem.chunks(8 * m * p);
+    let plan = problem.chunks(bytes_with_gram(m * p, shape.entries()));
     let columns = Columns::new(problem, state, rho);
     let at = At { problem, state, rho, columns: &columns, frame: &frame, sums: Wanted::Sums(&shape) };
     let mut loss = LossParts { sparsity: columns.energy(), ..LossParts::default() };

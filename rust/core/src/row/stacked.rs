@@ -350,13 +350,17 @@ mod tests {
 
     /// Rows that use few of eight atoms of three columns, or most of two, with random values.
     fn drawn(n_atoms: usize, seed: u64) -> (Stacked, Array2<f64>) {
+        rows_drawn(9, n_atoms, seed)
+    }
+
+    fn rows_drawn(n: usize, n_atoms: usize, seed: u64) -> (Stacked, Array2<f64>) {
         let mut state = seed.wrapping_mul(2) + 1;
         let mut next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 11) as f64 / (1u64 << 53) as f64
         };
         let supports: Vec<Vec<u32>> =
-            (0..9).map(|_| (0..n_atoms as u32).filter(|_| next() < 1.6 / n_atoms as f64).collect()).collect();
+            (0..n).map(|_| (0..n_atoms as u32).filter(|_| next() < 1.6 / n_atoms as f64).collect()).collect();
         let mut out = Stacked::zeros(3 * n_atoms, supports.iter().map(|s| &s[..]), |k| 3 * k..3 * k + 3);
         let mut dense = Array2::zeros((supports.len(), 3 * n_atoms));
         for (index, support) in supports.iter().enumerate() {
@@ -374,6 +378,20 @@ mod tests {
     fn close(a: &Array2<f64>, b: &Array2<f64>) {
         assert_eq!(a.dim(), b.dim());
         assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-13), "{a} {b}");
+    }
+
+    #[test]
+    fn products_in_tiles_are_those_of_the_whole_matrix() {
+        let (n, c) = (CACHED / LEAST_TILE, 2 * LEAST_TILE + 5);
+        let (phi, dense) = rows_drawn(n, 8, 3);
+        assert!(!phi.pattern.whole && phi.pattern.tiles(c).count() == 3);
+        let x = Array2::from_shape_fn((24, c), |(a, c)| ((3 * a + c) as f64).sin());
+        let y = Array2::from_shape_fn((n, c), |(i, c)| ((5 * i + c) as f64).cos());
+        close(&phi.times(&x), &dense.dot(&x));
+        let mut sum = Array2::ones((24, c));
+        phi.add_transposed(y.view(), sum.view_mut());
+        let expected = dense.t().dot(&y) + 1.0;
+        assert!(sum.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-11));
     }
 
     proptest! {

@@ -174,6 +174,27 @@ mod tests {
     }
 
     #[test]
+    fn projections_are_taken_in_all_pieces() {
+        let n = 2 * PIECE + 17;
+        let wave = |k: usize| -> Vec<f64> { (0..n).map(|i| ((k + 1) as f64 * 0.71 * i as f64).sin()).collect() };
+        let mut basis: Vec<Vec<f64>> = Vec::new();
+        for k in 0..3 {
+            let mut next = wave(k);
+            (0..2).for_each(|_| take_projection(&basis, &mut next));
+            let length = next.iter().map(|v| v * v).sum::<f64>().sqrt();
+            basis.push(next.iter().map(|v| v / length).collect());
+        }
+        let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+        for (i, j) in (0..3).flat_map(|i| (0..3).map(move |j| (i, j))) {
+            let expected = f64::from(u8::from(i == j));
+            assert!((product(&basis[i], &basis[j]) - expected).abs() < 1e-13);
+        }
+        let mut left: Vec<f64> = (0..n).map(|i| basis[0][i] - 2.0 * basis[2][i]).collect();
+        take_projection(&basis, &mut left);
+        assert!(left.iter().all(|v| v.abs() < 1e-13));
+    }
+
+    #[test]
     fn an_indefinite_matrix_is_seen() {
         let mut m = Array2::<f64>::eye(6);
         m[[2, 2]] = -1.0;

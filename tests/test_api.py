@@ -95,6 +95,12 @@ class TestFit:
         model = ManifoldSAE(n_atoms=2, atom=["circle", Circle(harmonics=1)]).fit(X2)
         assert [len(decoder) for decoder in model.decoders_] == [7, 3]
 
+    def test_a_search_ends_on_a_bound_to_the_last_bit(self) -> None:
+        """The minimiser has other units than the strengths, and what pushes against a bound is no gradient."""
+        models = [ManifoldSAE(2, atom=["circle", Circle(harmonics=1)]).fit(X2[: len(X2) - m]) for m in range(6)]
+        assert all(model.converged_ for model in models)
+        assert sum("log_lambda_sparse" in model.certificate_.at_bounds for model in models) >= 3
+
     def test_unconverged_fit_warns_and_keeps_its_state(self) -> None:
         model = ManifoldSAE(n_atoms=1, atom=Circle(harmonics=1), max_outer=1)
         with pytest.warns(ConvergenceWarning, match="the fit did not converge"):

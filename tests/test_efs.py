@@ -9,7 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from planted import NOISE, fitted_one, fitted_two, one_circle, two_circles
-from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, SaeManifoldTerm
+from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, SaeManifoldTerm, Softmax
+from sae_rs.problem import Problem
+from sae_rs.search import Point, Search
 from small_terms import planted_term, strengths
 
 Array = NDArray[np.float64]
@@ -169,6 +171,67 @@ class TestFit:
             ManifoldSAE(
                 n_atoms=1, atom=Circle(3), outer="efs", tol=1e-12, callback=lambda event: event.evaluation > 5
             ).fit(X)
+
+
+def search_of(outer: str) -> Search:
+    """A search over the strengths of one circle."""
+    problem = Problem(one_circle()[0], (Circle(1),), Softmax(), None, True)
+    return Search(problem, outer=outer, max_outer=20, max_inner=100, tol=1e-6, threads=1, progress=None)
+
+
+class TestWhereStepsComeFirst:
+    @pytest.mark.parametrize(("outer", "exact", "estimated"), [("auto", 0, 1), ("bfgs", 0, 0), ("efs+bfgs", 1, 1)])
+    def test_it_is_up_to_the_determinant(self, outer: str, exact: bool, estimated: bool) -> None:
+        search, (term, rho) = search_of(outer), (fitted_one().term_, fitted_one().rho_)
+        assert search.steps_first == exact
+        assert len(search.begun(term, rho).evaluation.gradient) == (0 if exact else 3)
+        # what the core says of an estimated determinant
+        search.resolution = 1e-3
+        assert search.steps_first == estimated
+        begun = search.begun(term, rho)
+        assert len(begun.evaluation.gradient) == (0 if estimated else 3)
+        assert begun.is_led_on
+
+    def test_a_start_near_the_optimum_takes_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        taken = []
+
+        def descend(fit: Search, start: Point, max_steps: int, enough: float) -> tuple[Point, str]:
+            taken.append(max_steps)
+            return start, "converged"
+
+        monkeypatch.setattr("sae_rs.efs.descend", descend)
+        rho = fitted_one().rho_
+        search = search_of("efs+bfgs")
+        near = search.fine(fitted_one().term_, rho)
+        assert search.search(near, 5)[1] == "converged"
+        assert not taken
+        far = search.fine(fitted_one().term_, rho.from_flat(rho.to_flat() + np.array([0.0, 6.0, 2.0])))
+        assert search.scaled_norm(far) > 10.0
+        search.search(far, 5)
+        assert len(taken) == 1
+
+    def test_an_estimate_is_converged_as_far_as_it_can_tell(self) -> None:
+        """With what counts as told put up by hand, evaluations are looser and the search ends sooner."""
+        rho = fitted_one().rho_
+        start = rho.from_flat(rho.to_flat() + np.array([0.0, 0.5, 0.1]))
+        counts, tolerances = [], []
+        for resolution in (0.0, 0.5):
+            search = search_of("bfgs")
+            search._counted = lambda stage, point, own=search: _with(own, point)  # type: ignore[method-assign]
+            search.resolution = resolution
+            end, status = search.search(search.fine(fitted_one().term_, start), 20)
+            assert status == "converged"
+            assert search.scaled_norm(end) <= search.gradient_bound
+            counts.append(search.n_evaluations)
+            tolerances.append(search.inner_tolerance)
+        assert counts[1] < counts[0]
+        assert tolerances == [1e-11, pytest.approx(0.1 * 0.5 / 360)]
+
+
+def _with(search: Search, point: Point) -> Point:
+    """Counts an evaluation, and leaves what the search takes for told as it is."""
+    search.n_evaluations += 1
+    return point
 
 
 class TestSummary:

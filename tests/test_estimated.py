@@ -14,7 +14,7 @@ from sae_rs.gates import Gate
 
 # rows of three chunks, so that sums over them have an order
 N_ROWS, N_OUTPUTS = 300, 8
-# Recurrences end where their forms change by 1e-11: a derivative made of the same vectors is good to the root of that.
+# Recurrences end where their forms change by 1e-13: a derivative made of the same vectors is good to the root of that.
 CONSISTENT = 3e-6
 CASES: dict[str, tuple[list[Atom], Gate]] = {
     "circles, threshold": ([Circle(), Circle(), Circle()], ThresholdGate()),
@@ -100,6 +100,20 @@ def test_explicit_gradients_are_those_of_the_estimate(case: str) -> None:
         near, far = (value(entry, s * step) - value(entry, -s * step) for s in (1.0, 2.0))
         difference = (8.0 * near - far) / (12.0 * step)
         assert found[entry] == pytest.approx(difference, rel=CONSISTENT, abs=CONSISTENT), entry
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_estimate_goes_as_far_as_the_inner_tolerance(case: str) -> None:
+    """An inner decrement of tol·sqrt(np) leaves V about tol·np nats: no more is lost with the estimate."""
+    start, rho = optimum(case)
+    term = start.evaluate(rho, tol=1e-12, elimination="stochastic").term
+    exact = term.evaluate(rho, tol=1e-14, max_inner=0, elimination="stochastic")
+    for tol in (1e-3, 1e-5, 1e-7):
+        loose = term.evaluate(rho, tol=tol, max_inner=0, elimination="stochastic")
+        nats = tol * N_ROWS * N_OUTPUTS
+        assert abs(loose.value - exact.value) < 0.1 * nats
+        np.testing.assert_allclose(loose.explicit_gradient, exact.explicit_gradient, rtol=0.0, atol=nats)
+        np.testing.assert_allclose(loose.gradient, exact.gradient, rtol=0.0, atol=nats)
 
 
 def test_one_thread_has_the_bits_of_two() -> None:

@@ -135,6 +135,8 @@ class Saved:
         if any(rank is not None for rank in self.ranks):
             term = term.with_decoder_ranks(list(self.ranks))
         fit.best = None
+        # what V cannot tell is not known to a reader yet
+        fit.resolution = 0.0
         point = fit.fine(term, self.rho)
         fit.stand(point)
         if self.within:

@@ -27,6 +27,8 @@ CLOSE = 1.0
 # A step that ends where V does not exist, or higher by this many nats an entry of the data, is halved at most so often.
 HALVINGS = 6
 UPHILL = 0.01
+# Inner decrement at the end of a step, as a part of its length: both count nats by half of their squares.
+LOOSE = 0.01
 
 
 def descend(fit: Search, start: Point, max_steps: int, enough: float) -> tuple[Point, str]:
@@ -72,8 +74,8 @@ def length(fit: Search, point: Point, step: FloatArray) -> float:
 def _moved(fit: Search, here: Point, step: FloatArray) -> Point | None:
     worst = float(here.evaluation.value) + UPHILL * fit.n_rows * fit.n_outputs
     for halving in range(HALVINGS):
-        rho = here.rho.from_flat(here.flat + step / 2**halving)
-        trial = fit.traced(here.evaluation.term, rho)
+        part = step / 2**halving
+        trial = fit.traced(here.evaluation.term, here.rho.from_flat(here.flat + part), LOOSE * length(fit, here, part))
         if len(trial.evaluation.fellner_schall) and float(trial.evaluation.value) <= worst:
             return trial
     return None

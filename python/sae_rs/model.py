@@ -48,9 +48,9 @@ class ManifoldSAE(FittedDictionary, Parameters):
     evidence : {"laplace", "quasi_laplace"}
         Criterion that chooses the strengths: the marginal likelihood, or the classic criterion at a fixed dispersion φ
         = 1, which compares strengths but not numbers of atoms.
-    outer : {"bfgs", "efs", "efs+bfgs"}
+    outer : {"auto", "bfgs", "efs", "efs+bfgs"}
         Minimiser of the criterion: quasi-Newton with the exact gradient, Fellner-Schall steps to their fixed point, or
-        a few of those first.
+        a few of those first. "auto" takes a few first where log-determinants are estimated, whose gradient is dear.
     rho : SaeManifoldRho, array-like of shape (2 + K,), or None
         Starting strengths; None takes them from the seeds. With ``evidence="quasi_laplace"`` its ``log_dispersion`` is
         the fixed one.
@@ -144,7 +144,7 @@ class ManifoldSAE(FittedDictionary, Parameters):
         gate: str | Gate = "softmax",
         *,
         evidence: str = "laplace",
-        outer: str = "bfgs",
+        outer: str = "auto",
         rho: _core.SaeManifoldRho | ArrayLike | None = None,
         n_init: int = 4,
         max_outer: int = 100,

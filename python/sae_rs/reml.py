@@ -247,7 +247,7 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
             fit.best = point
             return "infeasible"
         # what is returned where no gradient exists
-        loose, point = point, fit.fine(point.evaluation.term, point.rho)
+        loose, point = point, fit.begun(point.evaluation.term, point.rho)
         fit.stand(point)
         if not np.isfinite(point.evaluation.value):
             fit.best = loose
@@ -263,7 +263,7 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
             start, point = point, fit.above_floor(point)
             fit.stand(point)
             fit.keep(point)
-            if len(point.evaluation.gradient) == 0:
+            if not point.is_led_on:
                 fit.best = start if fit.best is None else fit.best
                 return "infeasible"
             del start

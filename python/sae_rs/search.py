@@ -46,8 +46,13 @@ MAX_LINE_SEARCH = 8
 MAX_ROUNDS = 16
 # Refreshes at one ρ between two searches.
 MAX_REFRESHES = 8
-# Of an estimated V, descent below this part of its standard error is not looked for.
+# Of an estimated V, descent below this part of its standard error is not looked for, and V is computed to this part of
+# that.
 RESOLVED = 1e-2
+ACCURATE = 0.1
+# Nearer to the optimum than this, in units in which half the square is about a nat, Fellner-Schall steps lead away from
+# it: to their own fixed point, which is no minimum of V.
+FAR = 10.0
 # A search has stalled when an iteration lowers V by less than this part of the tolerance.
 STALLED = 1e-2
 
@@ -95,6 +100,11 @@ class Point:
     @property
     def flat(self) -> FloatArray:
         return np.asarray(self.rho.to_flat())
+
+    @property
+    def is_led_on(self) -> bool:
+        """Whether there is a way on from here: a gradient, or the next Fellner-Schall step."""
+        return len(self.evaluation.gradient) > 0 or len(self.evaluation.fellner_schall) > 0
 
 
 class Search:
@@ -169,8 +179,10 @@ class Search:
         # where nothing is rough the strength has no effect: V's gradient in it is exactly zero, and any unit will do
         smooth = [0.5 * self.n_outputs * rank if rank else 1.0 for rank in self.ranks]
         dispersion = [] if rho.fixed_dispersion else [0.5 * self.problem.n_entries]
-        # all rows share one sparsity strength, but each says little about it
-        return np.array([0.1 * self.n_rows, *smooth, *[0.5 * self.n_rows] * self.n_ard(rho), *dispersion])
+        # all rows share one sparsity strength, but each logit with a prior of its own says little about it
+        n_atoms = len(self.ranks)
+        sparse = 0.1 * self.n_rows * (n_atoms if self.problem.gate.closes(n_atoms) else 1)
+        return np.array([sparse, *smooth, *[0.5 * self.n_rows] * self.n_ard(rho), *dispersion])
 
     def bounds(self, rho: _core.SaeManifoldRho) -> tuple[FloatArray, FloatArray]:
         """Least and largest value of each entry of the flat ρ."""
@@ -245,6 +257,11 @@ class Search:
         """Scaled gradient norm at which about so many nats of descent are left."""
         return float(np.sqrt(2.0 * self.tolerance))
 
+    @property
+    def inner_tolerance(self) -> float:
+        """Bound on the inner decrement relative to sqrt(np); it leaves V about np times as much."""
+        return max(self.inner_tol, ACCURATE * self.resolution / float(self.n_rows * self.n_outputs))
+
     # Evaluations -----------------------------------------------------------------------------------------------------
 
     def settled(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho, max_inner: int) -> Point:
@@ -262,14 +279,21 @@ class Search:
 
     def fine(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
         """V with its gradient."""
-        evaluation = term.evaluate(rho, tol=self.inner_tol, max_inner=self.max_inner, threads=self.threads)
+        evaluation = term.evaluate(rho, tol=self.inner_tolerance, max_inner=self.max_inner, threads=self.threads)
         point = Point(rho, evaluation)
         return self._counted("search", point)
 
-    def traced(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
-        """V with the traces that Fellner-Schall steps need, without its gradient."""
+    def begun(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
+        """V where a search begins, with what its first steps need."""
+        if not self.steps_first:
+            return self.fine(term, rho)
+        return self.traced(term, rho, COARSE_TOL * float(np.sqrt(self.n_rows * self.n_outputs)))
+
+    def traced(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho, decrement: float) -> Point:
+        """V with the traces that Fellner-Schall steps need, without its gradient, at this inner decrement."""
+        tol = max(self.inner_tolerance, decrement / float(np.sqrt(self.n_rows * self.n_outputs)))
         evaluation = term.evaluate(
-            rho, tol=self.inner_tol, max_inner=self.max_inner, gradient=False, traces=True, threads=self.threads
+            rho, tol=tol, max_inner=self.max_inner, gradient=False, traces=True, threads=self.threads
         )
         return self._counted("search", Point(rho, evaluation))
 
@@ -294,7 +318,7 @@ class Search:
         if flat[0] >= self.sparsity_floor:
             return point
         flat[0] = self.sparsity_floor
-        return self.fine(point.evaluation.term, point.rho.from_flat(flat))
+        return self.begun(point.evaluation.term, point.rho.from_flat(flat))
 
     def keep(self, point: Point) -> None:
         """Remember the point when it is the best so far."""
@@ -340,18 +364,21 @@ class Search:
 
     # The search ------------------------------------------------------------------------------------------------------
 
-    def search(self, start: Point, max_iterations: int, width: float = BOX, boxes: int = 0) -> tuple[Point, str]:
+    def search(
+        self, start: Point, max_iterations: int, width: float | None = None, boxes: int = 0
+    ) -> tuple[Point, str]:
         """Minimise V from an evaluated point, supports held; returns the end and why it ended.
 
         The search runs in boxes, each around the end of the last, since a first step says little about a distant ρ.
         An infeasible trial is rejected, not given a made-up value: the search goes on from the last accepted point in
-        a box that keeps the trial out. A search that is taken up again has a `width`, and has used up some `boxes`.
+        a box that keeps the trial out. A search that is taken up again within its boxes has a `width`, and has used up
+        some `boxes`.
         """
-        if self.outer != "bfgs":
+        if width is None and self.steps_first and (self.outer == "efs" or self.scaled_norm(start) > FAR):
             start, status = self._fixed_point(start, max_iterations)
             if self.outer == "efs" or len(start.evaluation.gradient) == 0:
                 return start, status
-        here = start
+        here, width = start, BOX if width is None else width
         while boxes < MAX_BOXES:
             try:
                 here, status = self._minimise(here, width, max_iterations)
@@ -369,13 +396,22 @@ class Search:
         return here, "infeasible" if width < BOX else "iteration_limit"
 
     @property
+    def steps_first(self) -> bool:
+        """Whether a search begins with Fellner-Schall steps.
+
+        They need neither the adjoint solve nor a state that is converged to the end, which are most of what an
+        evaluation costs where determinants are estimated.
+        """
+        return self.resolution > 0.0 if self.outer == "auto" else self.outer != "bfgs"
+
+    @property
     def segment(self) -> int | None:
         """Iterations between two checkpoints, None where a search runs through.
 
-        Steps to a fixed point do not go down all the way, and weights along the arc are renewed with a state that is
-        read back: those fits write between searches.
+        Weights along the arc are renewed with a state that is read back: those fits write between searches, as all do
+        while Fellner-Schall steps are taken.
         """
-        if self.marks is None or self.outer != "bfgs" or self.problem.arc_length:
+        if self.marks is None or self.problem.arc_length:
             return None
         return self.marks.every
 
@@ -385,24 +421,37 @@ class Search:
         alone = self.outer == "efs"
         steps, enough = (left, self.gradient_bound) if alone else (min(left, efs.FIRST_STEPS), efs.CLOSE)
         end, status = efs.descend(self, start, steps, enough)
-        return (end if end is start else self.fine(end.evaluation.term, end.rho)), status
+        return (end if len(end.evaluation.gradient) else self.fine(end.evaluation.term, end.rho)), status
+
+    def _is_enough(self, point: Point) -> bool:
+        """Whether nothing is left that an estimated V can tell.
+
+        The minimiser's own test asks for entries of the gradient that are all as small as their root mean square may
+        be; where V is exact, and another evaluation cheap, that is what ends a search.
+        """
+        return self.resolution > 0.0 and self.scaled_norm(point) <= self.gradient_bound
 
     def _minimise(self, start: Point, width: float, max_iterations: int) -> tuple[Point, str]:
+        if self._is_enough(start):
+            return start, "converged"
         flat, curvature = start.flat, self.curvature(start.rho)
         lower, upper = self.bounds(start.rho)
         lower, upper = np.maximum(lower, flat - width), np.minimum(upper, flat + width)
-        # In units x = ρ sqrt(c/σ) the objective V/σ has a Hessian near one, and with σ the largest curvature a first
-        # step of length one, which is what the minimiser tries, moves ρ by about one.
-        sigma = float(np.max(curvature))
+        # In units x = ρ sqrt(c/σ) the objective V/σ has a Hessian near one. The minimiser's first step has length one:
+        # with σ the square of the scaled gradient it is the step of that Hessian, unless that moves ρ by more than
+        # about one.
+        sigma = float(np.clip(self.scaled_norm(start) ** 2, 2.0 * self.tolerance, np.max(curvature)))
         unit = np.sqrt(curvature / sigma)
+        first, last = lower * unit, upper * unit
         accepted, before = start, self.n_iterations
         trials: dict[bytes, Point] = {(flat * unit).tobytes(): start}
 
         def objective(x: FloatArray) -> tuple[float, FloatArray]:
             point = trials.get(x.tobytes())
             if point is None:
-                rho = start.rho.from_flat(np.clip(x / unit, lower, upper))
-                point = self.fine(accepted.evaluation.term, rho)
+                # on a bound to the last bit: what pushes against it is told by that
+                trial = np.where(x <= first, lower, np.where(x >= last, upper, x / unit))
+                point = self.fine(accepted.evaluation.term, start.rho.from_flat(trial))
                 if len(point.evaluation.gradient) != len(flat):
                     raise InfeasibleTrial(accepted, float(np.max(np.abs(point.flat - accepted.flat))))
                 # the minimiser ends a line search at its best trial; two are enough to have it at hand
@@ -418,6 +467,8 @@ class Search:
             trials = {x.tobytes(): accepted}
             self.keep(accepted)
             self.n_iterations += 1
+            if self._is_enough(accepted):
+                raise StopIteration
 
         limit = max(min(max_iterations, self.max_outer - self.n_iterations), 1)
         cut = self.segment is not None and self.segment < limit
@@ -428,7 +479,7 @@ class Search:
             flat * unit,
             jac=True,
             method="L-BFGS-B",
-            bounds=list(zip(lower * unit, upper * unit, strict=True)),
+            bounds=list(zip(first, last, strict=True)),
             callback=on_iteration,
             options={
                 "maxiter": self.segment if cut else limit,

@@ -78,7 +78,7 @@ class FitSettings:
         atoms = tuple(resolve_kinds(model.atom) if n_atoms is None else resolve_atoms(model.atom, n_atoms))
         gate = resolve_gate(model.gate)
         check_choice(model.evidence, "evidence", ["laplace", "quasi_laplace"])
-        check_choice(model.outer, "outer", ["bfgs", "efs", "efs+bfgs"])
+        check_choice(model.outer, "outer", ["auto", "bfgs", "efs", "efs+bfgs"])
         check_choice(model.roughness, "roughness", ["coordinate", "arc_length"])
         if not isinstance(model.center, (bool, np.bool_)):
             raise ValueError(f"center must be True or False, got {model.center!r}")

@@ -145,8 +145,8 @@ def _promising(fit: Search, found: list[Point]) -> Point:
 
 def glance(fit: Search, start: Point, max_iterations: int) -> Point:
     """A few steps of the search from a loosely converged point."""
-    point = fit.above_floor(fit.fine(start.evaluation.term, start.rho))
-    if len(point.evaluation.gradient):
+    point = fit.above_floor(fit.begun(start.evaluation.term, start.rho))
+    if point.is_led_on:
         point, _ = fit.search(point, max_iterations)
     return point
 

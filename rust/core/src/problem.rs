@@ -1,6 +1,6 @@
 //! What is fixed during a fit: data, atoms, gate, weights.
 
-use crate::atoms::Atom;
+use crate::atoms::{origins, Atom};
 use crate::chunks::{rows_of_chunk, Chunks};
 use crate::errors::ShapeError;
 use crate::exchange::Team;
@@ -10,6 +10,7 @@ use crate::rho::SaeManifoldRho;
 use crate::source::{passes, CentredRows, Source};
 use crate::wire::Wire;
 use ndarray::{Array1, Array2, Array3, CowArray, Ix2};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Curvature added to every compact coordinate axis of H, so that a coordinate without data still has a curvature.
@@ -53,6 +54,9 @@ pub struct Problem {
     offsets: Vec<usize>,
     mean_column_variance: f64,
     ranks: Vec<usize>,
+    /// A stored point of every atom, and where each begins.
+    origins: Vec<f64>,
+    point_offsets: Vec<usize>,
     mode: EvidenceMode,
     arc_length: bool,
     metric: Option<RowMetric>,
@@ -90,6 +94,7 @@ impl Problem {
             offsets.push(offsets[offsets.len() - 1] + atom.width());
         }
         let ranks = atoms.iter().map(|a| a.width() - a.null_projector().diag().sum().round() as usize).collect();
+        let (origins, point_offsets) = origins(&atoms);
         let mode = EvidenceMode::Laplace;
         let arc_length = false;
         let (metric, keeps_rows) = (None, true);
@@ -101,6 +106,8 @@ impl Problem {
             offsets,
             mean_column_variance,
             ranks,
+            origins,
+            point_offsets,
             mode,
             arc_length,
             metric,
@@ -208,6 +215,16 @@ impl Problem {
     /// Stacked basis width, the sum of all M_k.
     pub fn width(&self) -> usize {
         self.offsets[self.n_atoms()]
+    }
+
+    /// A stored point of every atom, one after the other.
+    pub fn origins(&self) -> &[f64] {
+        &self.origins
+    }
+
+    /// Where an atom's points lie among those of all atoms.
+    pub fn point_of(&self, k: usize) -> Range<usize> {
+        self.point_offsets[k]..self.point_offsets[k + 1]
     }
 
     /// Rows of atom k in the stacked decoder.

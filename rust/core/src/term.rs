@@ -1,8 +1,8 @@
 //! A problem with a state: the value object that the outer loop moves.
 
 use crate::arrow::{
-    steps_exactly, ArrowSchur, Curvature, Elimination, Ending, Factor, Factored, Frame, Plan, Shape, Step, System,
-    Whitening, STEPS_EXACTLY_TO,
+    steps_exactly, ArrowSchur, Curvature, Elimination, Ending, Estimation, Factor, Factored, Frame, Plan, Shape, Step,
+    System, Whitening, STEPS_EXACTLY_TO,
 };
 use crate::errors::ShapeError;
 use crate::evidence::{explicit_gradient, fellner_schall, gradient, log_det_adjoint, Evidence, EvidenceParts, Traces};
@@ -28,7 +28,9 @@ pub struct SaeManifoldTerm {
 /// Settings of an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct EvaluationOptions {
-    /// Bound on the inner decrement relative to sqrt(n p).
+    /// Bound on the inner decrement relative to sqrt(n p). V is then off by about n p times as much: it moves with the inner
+    /// variables by about the root of their number in units of the decrement. An estimated determinant and its derivatives
+    /// go no further than this calls for.
     pub tolerance: f64,
     /// Bound on inner iterations; 0 evaluates V at the state as it is.
     pub max_inner: usize,
@@ -70,6 +72,10 @@ pub struct Evaluation {
     pub elimination: Elimination,
     pub term: SaeManifoldTerm,
 }
+
+/// An estimate goes on until steps move it by this part of what the inner tolerance leaves of V: where a quadratic form changes
+/// by so little, its derivative is as good as V.
+const UNSEEN: f64 = 0.01;
 
 /// The elimination that steps are made by. A determinant needs its dense system once; a step is as good by a factor that has
 /// only blocks of it, where there is one.
@@ -199,8 +205,9 @@ impl SaeManifoldTerm {
             out.status = Status::Infeasible;
             return Ok(out);
         };
-        let whitening = self.whitening.clone();
-        let found = Factored::from_system(problem, state, rho, elimination, Curvature::Evidence, system, whitening)
+        let entries = (problem.n_rows() * problem.n_outputs()) as f64;
+        let estimation = Estimation { whitening: self.whitening.clone(), unseen: UNSEEN * options.tolerance * entries };
+        let found = Factored::from_system(problem, state, rho, elimination, Curvature::Evidence, system, estimation)
             .and_then(|factored| Evidence::new(problem, state, rho, &factored).map(|evidence| (factored, evidence)));
         let Some((factored, evidence)) = found else {
             out.status = Status::Infeasible;
@@ -223,7 +230,16 @@ impl SaeManifoldTerm {
                 return Ok(out);
             }
             let preconditioner = (&stiffened, stepped.as_ref().unwrap_or(&factored.system));
-            let slope = gradient(problem, state, rho, (&factored, preconditioner), (explicit, &adjoint), interrupted);
+            let adjoint_tolerance = if factored.estimated().is_some() { options.tolerance } else { 0.0 };
+            let slope = gradient(
+                problem,
+                state,
+                rho,
+                (&factored, preconditioner),
+                (explicit, &adjoint),
+                adjoint_tolerance,
+                interrupted,
+            );
             out.gradient = slope.value;
             out.adjoint = Some(slope.ending);
             if slope.ending == Ending::Interrupted {
@@ -313,7 +329,7 @@ impl SaeManifoldTerm {
             .ok_or_else(not_positive_definite)?;
         let (explicit, adjoint) = explicit_gradient(&self.problem, &self.state, rho, &factored, &evidence);
         let factors = (&factored, (&stiffened, &factored.system));
-        let found = gradient(&self.problem, &self.state, rho, factors, (explicit, &adjoint), &|| false);
+        let found = gradient(&self.problem, &self.state, rho, factors, (explicit, &adjoint), 0.0, &|| false);
         match found.ending {
             Ending::Converged => Ok(found.value),
             _ => Err(ShapeError::value("the adjoint solve did not converge: this state is not near an optimum")),

@@ -1,7 +1,7 @@
 //! One factorisation of `H + UU'`, by whichever elimination.
 
 use super::decoders_first::DecodersFirst;
-use super::estimated::{Estimated, Whitening};
+use super::estimated::{Estimated, Estimation};
 use super::exact::ExactFactor;
 use super::rows_first::RowsFirst;
 use super::spectral::Nulls;
@@ -11,7 +11,6 @@ use crate::rho::SaeManifoldRho;
 use crate::row::{Chunk, RowView};
 use crate::state::State;
 use ndarray::Array2;
-use std::sync::Arc;
 
 /// Which variables go first, and in which channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,10 +182,10 @@ impl Factored {
         curvature: Curvature,
     ) -> Option<Self> {
         let system = System::new(problem, state, rho, elimination.frame(problem, state))?;
-        Self::from_system(problem, state, rho, elimination, curvature, system, None)
+        Self::from_system(problem, state, rho, elimination, curvature, system, Estimation::default())
     }
 
-    /// Where the determinant is estimated, by a given whitening of the border or by a new one.
+    /// `estimation` says how the determinant is estimated, where it is.
     pub fn from_system(
         problem: &Problem,
         state: &State,
@@ -194,12 +193,12 @@ impl Factored {
         elimination: Elimination,
         curvature: Curvature,
         mut system: System,
-        whitening: Option<Arc<Whitening>>,
+        estimation: Estimation,
     ) -> Option<Self> {
         let factor = match (elimination, curvature) {
             (Elimination::Stochastic, Curvature::Evidence) => {
                 let nulls = Nulls::new(problem, state, &system, curvature);
-                Factor::Estimated(Estimated::new(problem, state, rho, nulls, &mut system, whitening)?)
+                Factor::Estimated(Estimated::new(problem, state, rho, nulls, &mut system, estimation)?)
             }
             _ => Factor::new(problem, state, rho, elimination, curvature, &system)?,
         };
@@ -227,7 +226,7 @@ impl Factored {
                 return Some(Self { system, factor: Factor::Exact(factor), coupling: None });
             }
         }
-        Self::from_system(problem, state, rho, elimination, Curvature::Stiffened, system, None)
+        Self::from_system(problem, state, rho, elimination, Curvature::Stiffened, system, Estimation::default())
     }
 
     /// The factor whose determinant is an estimate, if it is one.

@@ -31,7 +31,7 @@ mod system;
 pub use conjugate_gradients::{conjugate_gradients, Ending, Solution};
 pub use coupling::Coupling;
 pub use dense::ArrowSchur;
-pub use estimated::{Direction, Whitening};
+pub use estimated::{Direction, Estimation, Whitening};
 pub use exact::steps_exactly;
 pub use factor::{Curvature, Elimination, Factor, Factored, RowTraces};
 pub use frame::Frame;

@@ -1,6 +1,6 @@
 //! The blocks of the arrow at one state, and the products with them.
 
-use super::{Curvature, Frame, Gauge};
+use super::{steps_exactly, Curvature, Frame, Gauge};
 use crate::linalg::{axpy, dot, gemm, product, Op};
 use crate::priors::coordinate_priors;
 use crate::problem::Problem;
@@ -314,46 +314,71 @@ impl System {
 
     /// The same product in the output channels, where rows have a metric or atoms are many: with `y_i = P_i (V' phi_i + B' E_i) w/phi` and the residual's
     /// `rho_i = P_i r_i w/phi`, rows get `D_i (B y_i + V rho_i)` and the border `phi_i y_i' + E_i rho_i'`.
+    ///
+    /// Rows that are linearised in all channels have `D_i B`, their Jacobian, and rho at hand.
     fn apply_exact_in_channels(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, x: &Step) -> Step {
         let (m, p) = state.decoders.dim();
         let b = &state.decoders;
         let inverse = 1.0 / rho.dispersion();
         let layout = state.layout_of_rows();
+        let at_hand = self.lin.frame.is_full() && steps_exactly(problem, state);
         let (mut local, mut border) = self.map_rows(problem, state, (m, p), |chunk, out, sum| {
             let origin = layout.block(chunk.rows.start).start;
-            let mut moved = chunk.phi.zeros_like();
-            let mut v = Vec::new();
-            for (index, view, block) in Self::rows_of(problem, state, chunk) {
+            let of_row = |view: &RowView<'_>, block: Range<usize>| -> Vec<f64> {
                 let block = &x.local[origin + block.start..origin + block.end];
-                v.clear();
-                v.extend((0..view.q).map(|u| block[view.position(u)]));
-                view.push(&v, 1.0, &mut moved, index);
+                (0..view.q).map(|u| block[view.position(u)]).collect()
+            };
+            let mut moved = chunk.phi.zeros_like();
+            for (index, view, block) in Self::rows_of(problem, state, chunk) {
+                view.push(&of_row(&view, block), 1.0, &mut moved, index);
             }
             let mut y = chunk.phi.times(&x.border);
-            y += &moved.times(b);
-            let mut residual = chunk.phi.times(b);
-            residual -= &problem.rows(chunk.rows.clone());
-            for rows in [&mut y, &mut residual] {
-                problem.weigh(chunk.rows.clone(), inverse, rows);
-            }
-            let mut against = chunk.phi.meeting(&y, b);
-            against.add_meeting(1.0, residual.view(), &x.border);
+            let residual = (!at_hand).then(|| {
+                y += &moved.times(b);
+                let mut residual = chunk.phi.times(b);
+                residual -= &problem.rows(chunk.rows.clone());
+                for rows in [&mut y, &mut residual] {
+                    problem.weigh(chunk.rows.clone(), inverse, rows);
+                }
+                residual
+            });
+            let against = match &residual {
+                None => chunk.residual_against(&x.border),
+                Some(residual) => {
+                    let mut against = chunk.phi.meeting(&y, b);
+                    against.add_meeting(1.0, residual.view(), &x.border);
+                    against
+                }
+            };
             let mut pulled = Vec::new();
             for (index, view, at) in Self::rows_of(problem, state, chunk) {
-                let block = &x.local[origin + at.start..origin + at.end];
-                let out = &mut out[at];
-                v.clear();
-                v.extend((0..view.q).map(|u| block[view.position(u)]));
+                let v = of_row(&view, at.clone());
                 pulled.clear();
                 pulled.resize(view.q, 0.0);
                 view.pull(&against, index, 1.0, &mut pulled);
+                if at_hand {
+                    let mut y = y.row_mut(index);
+                    let y = y.as_slice_mut().expect("standard layout");
+                    v.iter().zip(view.jacobian.chunks_exact(p)).for_each(|(v, motion)| axpy(*v, motion, y));
+                    let factor = problem.weight(view.row) * inverse;
+                    y.iter_mut().for_each(|y| *y *= factor);
+                    pulled
+                        .iter_mut()
+                        .zip(view.jacobian.chunks_exact(p))
+                        .for_each(|(out, motion)| *out += dot(motion, y));
+                }
+                let block = &x.local[origin + at.start..origin + at.end];
+                let out = &mut out[at];
                 for u in 0..view.q {
                     out[view.position(u)] = pulled[u] + dot(&view.second[u * view.q..(u + 1) * view.q], &v);
                 }
                 apply_row_priors(problem, state, rho, &self.lin.columns, &view, block, out);
             }
             chunk.phi.add_transposed(y.view(), sum.view_mut());
-            moved.add_transposed(residual.view(), sum.view_mut());
+            match &residual {
+                None => chunk.add_against_residual(&moved, sum),
+                Some(residual) => moved.add_transposed(residual.view(), sum.view_mut()),
+            }
         });
         border += &self.lin.prior.apply(problem, &x.border);
         self.pins.apply(problem, &x.border, &mut border);

@@ -49,6 +49,7 @@ pub use torus::Torus;
 
 use ndarray::{Array1, Array2, ArrayView1};
 use std::f64::consts::TAU;
+use std::sync::Arc;
 
 /// The basis row of one coordinate with its first two derivatives, each stored axis-major.
 #[derive(Clone, Debug, Default)]
@@ -163,4 +164,16 @@ fn along_an_arc(scores: &Array2<f64>) -> Array1<f64> {
     let widest = (0..order.len()).max_by(|&i, &j| gap(i).total_cmp(&gap(j))).unwrap_or(0);
     let cut = order.get(widest).map_or(0.0, |angle| angle + 0.5 * gap(widest));
     angles.iter().map(|angle| series::wrap(angle - cut, TAU)).collect()
+}
+
+/// A stored point of every atom, one after the other, and where each begins; one more than there are atoms.
+pub fn origins(atoms: &[Arc<dyn Atom>]) -> (Vec<f64>, Vec<usize>) {
+    let (mut points, mut offsets) = (Vec::new(), vec![0]);
+    for atom in atoms {
+        let from = points.len();
+        points.resize(from + atom.ambient(), 0.0);
+        atom.origin(&mut points[from..]);
+        offsets.push(points.len());
+    }
+    (points, offsets)
 }

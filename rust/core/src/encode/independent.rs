@@ -68,7 +68,7 @@ impl Encoder {
         let always = (0..self.rows.atoms.len() as u32).filter(|&k| self.rows.gate.always_on(k as usize));
         RowState {
             logits: self.rows.rest.clone(),
-            coords: self.rows.origins(),
+            coords: self.rows.origins.clone(),
             support: always.collect(),
             objective: f64::INFINITY,
             converged: false,

@@ -106,7 +106,14 @@ impl Screen {
             rest = next;
             vectorised(
                 #[inline(always)]
-                || own.chunks_exact(p.max(1)).map(|u| f64::from(inner(u, &unit)).powi(2)).sum::<f64>(),
+                || {
+                    let mut sum = 0.0;
+                    // a loop of its own: an adaptor's is not always inlined, and then has narrow vectors
+                    for u in own.chunks_exact(p.max(1)) {
+                        sum += f64::from(inner(u, &unit)).powi(2);
+                    }
+                    sum
+                },
             )
         };
         for (k, atom) in self.atoms.iter().enumerate() {

@@ -38,7 +38,7 @@ impl Encoder {
         let target = self.rows.products.nothing();
         let start = RowState {
             logits,
-            coords: self.rows.origins(),
+            coords: self.rows.origins.clone(),
             support: vec![k as u32],
             objective: f64::INFINITY,
             converged: false,

@@ -12,7 +12,7 @@ use crate::row::held;
 use crate::state::State;
 use ndarray::{s, Array2};
 
-/// Relative residual of the adjoint solve.
+/// Relative residual of the adjoint solve at which only rounding is left.
 const ADJOINT_TOLERANCE: f64 = 1e-12;
 /// Bound on its iterations.
 const MAX_ADJOINT: usize = 1000;
@@ -41,19 +41,22 @@ pub fn explicit_gradient(
 
 /// The exact gradient of V at a converged state, from its explicit part and a factor, with its system, that
 /// preconditions the adjoint solve.
+///
+/// `tolerance` is on that solve's relative residual; a tighter one than rounding allows is not asked for.
 pub fn gradient(
     problem: &Problem,
     state: &State,
     rho: &SaeManifoldRho,
     (factored, (factor, system)): (&Factored, (&Factor, &System)),
     (mut value, adjoint): (Vec<f64>, &Adjoint),
+    tolerance: f64,
     interrupted: &dyn Fn() -> bool,
 ) -> Gradient {
     let solution = conjugate_gradients(
         |x| factored.system.apply_exact(problem, state, rho, x),
         |x| factor.solve(problem, state, rho, system, x),
         &adjoint.theta,
-        ADJOINT_TOLERANCE,
+        tolerance.max(ADJOINT_TOLERANCE),
         MAX_ADJOINT,
         f64::INFINITY,
         interrupted,

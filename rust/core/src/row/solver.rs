@@ -5,7 +5,7 @@
 
 use super::objective::{Expansion, RowObjective};
 use super::products::{Products, Target};
-use crate::atoms::{hold, walls, Atom, BasisJet};
+use crate::atoms::{hold, origins, walls, Atom, BasisJet};
 use crate::errors::ShapeError;
 use crate::gates::{by_label, resting_logit, Gate, GateRow};
 use crate::linalg::{dot, small_backward, small_cholesky, small_forward};
@@ -34,20 +34,6 @@ pub struct RowState {
 
 wired!(RowState { logits, coords, support, objective, converged });
 
-impl RowState {
-    /// A row with these atoms, its logits zero and its coordinates at the atoms' origins.
-    pub fn at_origins(atoms: &[Arc<dyn Atom>], support: Vec<u32>) -> Self {
-        let mut coords = vec![0.0; atoms.iter().map(|atom| atom.ambient()).sum()];
-        let mut rest = &mut coords[..];
-        for atom in atoms {
-            let (own, next) = rest.split_at_mut(atom.ambient());
-            atom.origin(own);
-            rest = next;
-        }
-        Self { logits: vec![0.0; atoms.len()], coords, support, objective: f64::INFINITY, converged: false }
-    }
-}
-
 /// Frozen decoders and strengths, and rows solved with them.
 #[derive(Debug)]
 pub struct RowSolver {
@@ -64,6 +50,8 @@ pub struct RowSolver {
     pub offsets: Vec<usize>,
     /// Stored coordinates of each atom in a row's coordinates.
     pub coord_offsets: Vec<usize>,
+    /// A stored point of every atom, one after the other.
+    pub origins: Vec<f64>,
     /// Independent gates: the logit of every closed gate, at its prior's optimum; empty where gates share a row.
     pub rest: Vec<f64>,
     /// What every closed gate costs a row: by its mass where it has one, at rest where not.
@@ -89,7 +77,7 @@ impl RowSolver {
             out
         };
         let offsets = running(atoms.iter().map(|a| a.width()).collect());
-        let coord_offsets = running(atoms.iter().map(|a| a.ambient()).collect());
+        let (origins, coord_offsets) = origins(&atoms);
         if decoders.nrows() != offsets[atoms.len()] {
             return Err(ShapeError::shape("decoders", &[decoders.nrows()], &[offsets[atoms.len()]]));
         }
@@ -104,6 +92,7 @@ impl RowSolver {
             products,
             offsets,
             coord_offsets,
+            origins,
             rest: Vec::new(),
             closed: vec![0.0; n_atoms],
         };
@@ -130,7 +119,7 @@ impl RowSolver {
         let target = self.products.nothing();
         let mut row = RowState {
             logits: vec![if self.n_free() == 0 { 0.0 } else { START }; n],
-            coords: self.origins(),
+            coords: self.origins.clone(),
             support: Vec::new(),
             objective: f64::INFINITY,
             converged: false,
@@ -275,11 +264,6 @@ impl RowSolver {
     pub fn part(&self, row: &RowState, atoms: &[u32]) -> (Vec<f64>, Vec<f64>) {
         let points = atoms.iter().flat_map(|&k| self.coord_offsets[k as usize]..self.coord_offsets[k as usize + 1]);
         (atoms.iter().map(|&k| row.logits[k as usize]).collect(), points.map(|at| row.coords[at]).collect())
-    }
-
-    /// A stored point of every atom, one after the other.
-    pub fn origins(&self) -> Vec<f64> {
-        RowState::at_origins(&self.atoms, Vec::new()).coords
     }
 
     /// Damped Newton on the row's objective, its support held. `logits_only` leaves coordinates alone. Closed independent

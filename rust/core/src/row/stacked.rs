@@ -76,24 +76,63 @@ const CACHED: usize = 1 << 16;
 /// Shorter pieces of rows are no faster.
 const LEAST_TILE: usize = 32;
 
-/// `out += sum values rows`, several rows at a time, since each time `out` is read and written.
+/// Columns that the loops below take at a time, in registers.
+const LANES: usize = 16;
+
+/// `out += sum values rows`, for the rows of a table from `from` on, `stride` apart: several at a time, since each time `out` is
+/// read and written.
 #[inline(always)]
-fn add_combined<'a>(values: &[f64], mut rows: impl Iterator<Item = &'a [f64]>, out: &mut [f64]) {
-    let mut threes = values.chunks_exact(3);
-    for three in &mut threes {
-        let (Some(x), Some(y), Some(z)) = (rows.next(), rows.next(), rows.next()) else { return };
-        for (((out, x), y), z) in out.iter_mut().zip(x).zip(y).zip(z) {
-            *out += three[0] * x + three[1] * y + three[2] * z;
-        }
+fn add_combined(values: &[f64], table: &[f64], stride: usize, out: &mut [f64]) {
+    let mut sixes = values.chunks_exact(6);
+    let mut rest = table;
+    for six in &mut sixes {
+        add_rows::<6>(six, rest, stride, out);
+        rest = rest.get(6 * stride..).unwrap_or(&[]);
     }
-    threes.remainder().iter().zip(rows).for_each(|(v, row)| add_scaled(*v, row, out));
+    let mut threes = sixes.remainder().chunks_exact(3);
+    for three in &mut threes {
+        add_rows::<3>(three, rest, stride, out);
+        rest = rest.get(3 * stride..).unwrap_or(&[]);
+    }
+    for one in threes.remainder() {
+        add_scaled(*one, &rest[..out.len()], out);
+        rest = rest.get(stride..).unwrap_or(&[]);
+    }
 }
 
-/// `out += values[0] rows[0]`, then the next, for three rows at a time: sums as one after the other, `out` read and written once.
+/// `out += sum values rows` of N rows, a multiple of three, each three of them added up first.
 #[inline(always)]
-fn add_in_order(values: [f64; 3], rows: [&[f64]; 3], out: &mut [f64]) {
-    for (((out, x), y), z) in out.iter_mut().zip(rows[0]).zip(rows[1]).zip(rows[2]) {
-        *out = ((*out + values[0] * x) + values[1] * y) + values[2] * z;
+fn add_rows<const N: usize>(values: &[f64], table: &[f64], stride: usize, out: &mut [f64]) {
+    let n = out.len();
+    let rows: [&[f64]; N] = std::array::from_fn(|i| &table[i * stride..][..n]);
+    let values: [f64; N] = std::array::from_fn(|i| values[i]);
+    for (c, out) in out.iter_mut().enumerate() {
+        for i in (0..N).step_by(3) {
+            *out += values[i] * rows[i][c] + values[i + 1] * rows[i + 1][c] + values[i + 2] * rows[i + 2][c];
+        }
+    }
+}
+
+/// Adds to every row of `sum`, `stride` apart, three rows, the first times its first value and then the next: sums as one after
+/// the other, with the rows read once for all of `sum`. `values` are of the three rows, each with one for every row of `sum`.
+#[inline(always)]
+fn add_three(values: [&[f64]; 3], rows: [&[f64]; 3], sum: &mut [f64], stride: usize) {
+    let n = rows[0].len();
+    let whole = n - n % LANES;
+    for from in (0..whole).step_by(LANES) {
+        let [x, y, z]: [[f64; LANES]; 3] = rows.map(|row| std::array::from_fn(|lane| row[from + lane]));
+        for (b, ((u, v), w)) in values[0].iter().zip(values[1]).zip(values[2]).enumerate() {
+            let sum = &mut sum[b * stride + from..][..LANES];
+            for lane in 0..LANES {
+                sum[lane] = ((sum[lane] + u * x[lane]) + v * y[lane]) + w * z[lane];
+            }
+        }
+    }
+    for c in whole..n {
+        for (b, ((u, v), w)) in values[0].iter().zip(values[1]).zip(values[2]).enumerate() {
+            let sum = &mut sum[b * stride + c];
+            *sum = ((*sum + u * rows[0][c]) + v * rows[1][c]) + w * rows[2][c];
+        }
     }
 }
 
@@ -210,10 +249,9 @@ impl Stacked {
             || {
                 for tile in self.pattern.tiles(c) {
                     for &(index, part) in &self.pattern.by_atom {
-                        let rows = table[part.columns().start * c..part.columns().end * c].chunks_exact(c);
-                        let rows = rows.map(|row| &row[tile.clone()]);
+                        let rows = &table[part.columns().start * c + tile.start..];
                         let out = &mut out[index as usize * c..][tile.clone()];
-                        add_combined(&self.values[part.entries()], rows, out);
+                        add_combined(&self.values[part.entries()], rows, c, out);
                     }
                 }
             },
@@ -244,7 +282,7 @@ impl Stacked {
             return;
         }
         let c = y.ncols();
-        let y = y.to_slice().expect("standard layout");
+        let (y, sum) = (y.to_slice().expect("standard layout"), sum.as_slice_mut().expect("standard layout"));
         if c == 0 {
             return;
         }
@@ -253,17 +291,20 @@ impl Stacked {
             || {
                 for tile in self.pattern.tiles(c) {
                     let seen = |(index, _): (u32, Part)| &y[index as usize * c..][tile.clone()];
+                    let values = |(_, part): (u32, Part)| &self.values[part.entries()];
                     for users in self.pattern.atoms() {
-                        for (b, a) in users[0].1.columns().enumerate() {
-                            let sum = sum.row_mut(a).into_slice().expect("rows in one piece");
-                            let sum = &mut sum[tile.clone()];
-                            let value = |(_, part): (u32, Part)| self.values[part.at as usize + b];
-                            let mut threes = users.chunks_exact(3);
-                            for three in &mut threes {
-                                let three = [three[0], three[1], three[2]];
-                                add_in_order(three.map(value), three.map(seen), sum);
+                        let own = users[0].1.columns();
+                        let sum = &mut sum[own.start * c + tile.start..(own.end - 1) * c + tile.end];
+                        let mut threes = users.chunks_exact(3);
+                        for three in &mut threes {
+                            let three = [three[0], three[1], three[2]];
+                            add_three(three.map(values), three.map(seen), sum, c);
+                        }
+                        for &one in threes.remainder() {
+                            let seen = seen(one);
+                            for (b, value) in values(one).iter().enumerate() {
+                                add_scaled(*value, seen, &mut sum[b * c..][..seen.len()]);
                             }
-                            threes.remainder().iter().for_each(|&one| add_scaled(value(one), seen(one), sum));
                         }
                     }
                 }

@@ -225,15 +225,15 @@ impl State {
 
     /// One row's variables over all atoms. Where it does not have those of an atom they are nothing that it depends on.
     pub fn row(&self, problem: &Problem, i: usize) -> RowState {
-        let mut out = RowState::at_origins(problem.atoms(), self.support(i).to_vec());
-        let mut held = self.atoms_of(i).iter().peekable();
-        let mut rest = &mut out.coords[..];
-        for (k, atom) in problem.atoms().iter().enumerate() {
-            let (own, next) = rest.split_at_mut(atom.ambient());
-            if held.next_if(|&&held| held as usize == k).is_some() {
-                own.copy_from_slice(self.point(k, i));
-            }
-            rest = next;
+        let mut out = RowState {
+            logits: vec![0.0; problem.n_atoms()],
+            coords: problem.origins().to_vec(),
+            support: self.support(i).to_vec(),
+            objective: f64::INFINITY,
+            converged: false,
+        };
+        for &k in self.atoms_of(i) {
+            out.coords[problem.point_of(k as usize)].copy_from_slice(self.point(k as usize, i));
         }
         self.logits_of(i).iter().for_each(|(k, l)| out.logits[k] = l);
         out

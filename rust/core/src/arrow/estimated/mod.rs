@@ -48,6 +48,16 @@ const SOLVED: f64 = 1e-13;
 /// Bound on their iterations.
 const MAX_SOLVE: usize = 1000;
 
+/// How a determinant is estimated.
+#[derive(Clone, Debug, Default)]
+pub struct Estimation {
+    /// P as it was where a search began; made anew when `None`.
+    pub whitening: Option<Arc<Whitening>>,
+    /// Nats that nobody looks at: recurrences end where no step of theirs moves the estimate by more, and its derivative has
+    /// no term that is less. With 0 they go on to rounding.
+    pub unseen: f64,
+}
+
 /// The rows' factors, and what is known of the border.
 #[derive(Debug)]
 pub struct Estimated {
@@ -125,15 +135,14 @@ fn inner(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
 }
 
 impl Estimated {
-    /// With P as it was where a search began, or made anew. `None` when the curvature is not positive definite in floating
-    /// point.
+    /// `None` when the curvature is not positive definite in floating point.
     pub(super) fn new(
         problem: &Problem,
         state: &State,
         rho: &SaeManifoldRho,
         nulls: Nulls,
         system: &mut System,
-        whitening: Option<Arc<Whitening>>,
+        Estimation { whitening, unseen }: Estimation,
     ) -> Option<Self> {
         let (blocks, mut log_det) = eliminated(problem, state, &nulls, system)?;
         log_det +=
@@ -145,7 +154,7 @@ impl Estimated {
         };
         whitening.rescale(&mut system.gauge);
         let schur = Schur { problem, state, rho, system, blocks: &blocks, absorbed: &absorbed };
-        let (found, directions) = estimate(&schur, &whitening)?;
+        let (found, directions) = estimate(&schur, &whitening, unseen)?;
         let n = found.len() as f64;
         let mean = found.iter().sum::<f64>() / n;
         let variance = found.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
@@ -300,14 +309,14 @@ pub(super) fn probes_together(border: usize) -> usize {
     (KRYLOV_ENTRIES / (KRYLOV * border.max(1))).clamp(1, PROBES)
 }
 
-/// `z' ln(R^-1 S R'^-1) z` for every probe, and the derivative of their mean in S.
-fn estimate(schur: &Schur<'_>, whitening: &Whitening) -> Option<(Vec<f64>, Vec<Direction>)> {
+/// `z' ln(R^-1 S R'^-1) z` for every probe, and the derivative of their mean in S, but for so many nats.
+fn estimate(schur: &Schur<'_>, whitening: &Whitening, unseen: f64) -> Option<(Vec<f64>, Vec<Direction>)> {
     let (m, p) = schur.state.decoders.dim();
     let (mut values, mut directions) = (Vec::with_capacity(PROBES), Vec::new());
     let together = probes_together(m * p);
     for first in (0..PROBES).step_by(together) {
         let mut runs: Vec<Run> =
-            (first..PROBES.min(first + together)).map(|probe| Run::new(signs(m * p, probe))).collect();
+            (first..PROBES.min(first + together)).map(|probe| Run::new(signs(m * p, probe), unseen)).collect();
         for _ in 0..MAX_STEPS {
             let active: Vec<usize> = (0..runs.len()).filter(|&j| !runs[j].done).collect();
             if active.is_empty() {

@@ -293,7 +293,7 @@ def problem(seed: int) -> Problem:
         "atom": atom,
         "gate": _gate(rng, n, k),
         "evidence": "quasi_laplace" if rng.random() < (0.2 if all(map(_bends, atom)) else 0.02) else "laplace",
-        "outer": str(rng.choice(["bfgs", "bfgs", "bfgs", "efs", "efs+bfgs"])),
+        "outer": str(rng.choice(["auto", "bfgs", "bfgs", "efs", "efs+bfgs"])),
         "center": bool(rng.random() < 0.85),
         "roughness": "arc_length" if rng.random() < 0.1 else "coordinate",
         "decoder_rank": [None, "auto", 1, 2][int(rng.choice(4, p=[0.8, 0.1, 0.05, 0.05]))],

@@ -189,23 +189,23 @@ def begin(
     else:
         refine(sample, in_frames(sample, annealed(sample, gate, rho, n_init, random_state)), marks)
     assert sample.best is not None
-    return _on_all_rows(fit, sample, sample.best)
+    return _on_all_rows(fit, sample, sample.best, COARSE_INNER)
 
 
 def _from_sample(sample: Search, fit: Search) -> None:
-    """What a sample that was cut off had come to, seen on all rows."""
+    """What a sample that was cut off had come to, seen on all rows as they are encoded: somebody waits for it."""
     best = sample.so_far()
     if best is not None:
-        _on_all_rows(fit, sample, best)
+        _on_all_rows(fit, sample, best, 0)
 
 
-def _on_all_rows(fit: Search, sample: Search, end: Point) -> Point:
-    """All rows encoded by the decoders of a point of a sample, loosely converged."""
+def _on_all_rows(fit: Search, sample: Search, end: Point, max_inner: int) -> Point:
+    """All rows encoded by the decoders of a point of a sample, and so many inner iterations."""
     term = end.evaluation.term
     fit.n_evaluations = sample.n_evaluations
     fit.problem = _planned(fit.problem, term)
     encoded = fit.problem.encoded(term, end.rho, fit.threads)
-    return fit.coarse(encoded.with_decoder_ranks(term.decoder_ranks), end.rho, COARSE_INNER)
+    return fit.coarse(encoded.with_decoder_ranks(term.decoder_ranks), end.rho, max_inner)
 
 
 def _planned(problem: Problem, term: _core.SaeManifoldTerm) -> Problem:

@@ -9,9 +9,8 @@ use crate::rho::SaeManifoldRho;
 use crate::state::State;
 use ndarray::Array2;
 
-/// Relative residual where G is held in blocks: what it leaves of the gain is its square, and the next step of the inner solve
-/// moves the decoders again.
-const SOLVED: f64 = 1e-2;
+/// Relative residual where G is held in blocks: what it leaves of the gain is its square.
+const SOLVED: f64 = 1e-6;
 /// Bound on the iterations then; any of them descends.
 const MAX_ITERATIONS: usize = 200;
 

@@ -15,7 +15,7 @@ const VECTORS: usize = 9;
 const CHUNK_BUFFERS: usize = 3;
 
 /// Border vectors that are kept of each probe of an estimated determinant, for its derivative.
-const DIRECTIONS: usize = 20;
+const DIRECTIONS: usize = 8;
 /// Border vectors of a probe that are alive during a product, beside its Krylov basis.
 const PRODUCTS: usize = 6;
 /// A dense system of more variables is not formed: its determinant is estimated.

@@ -113,7 +113,8 @@ impl Encoder {
         }
     }
 
-    /// Drops atoms that cost more than they explain.
+    /// Drops atoms that cost more than they explain: all at once of which each does, where that is better than the best of them
+    /// alone, and else that one.
     fn pruned(&self, target: &Target, mut row: RowState) -> RowState {
         /// Nats by which the floor of a row may be off: its ridge hides what no bounded gate could reach.
         const MARGIN: f64 = 1.0;
@@ -124,11 +125,24 @@ impl Encoder {
                 let hopeless = *floor > score + MARGIN;
                 !self.rows.gate.always_on(k as usize) && !hopeless
             });
-            let candidates = droppable.map(|(&k, _)| self.kept(target, self.without(target, row.clone(), &[k])));
-            let scored = candidates.map(|c| (self.score(target, &c), c));
-            match scored.min_by(|a, b| a.0.total_cmp(&b.0)) {
-                Some((better, candidate)) if better < score => row = candidate,
-                _ => return row,
+            let mut best: Option<(f64, RowState)> = None;
+            let mut cheaper = Vec::new();
+            for (&k, _) in droppable {
+                let candidate = self.kept(target, self.without(target, row.clone(), &[k]));
+                let own = self.score(target, &candidate);
+                if own < score {
+                    cheaper.push(k);
+                    if best.as_ref().is_none_or(|(least, _)| own < *least) {
+                        best = Some((own, candidate));
+                    }
+                }
+            }
+            let Some((least, candidate)) = best else { return row };
+            if cheaper.len() > 1 {
+                let all = self.kept(target, self.without(target, row, &cheaper));
+                row = if self.score(target, &all) < least { all } else { candidate };
+            } else {
+                row = candidate;
             }
         }
     }

@@ -40,7 +40,7 @@ pub(super) const PROBES: usize = 8;
 /// over the rows.
 const KRYLOV_ENTRIES: usize = 1 << 27;
 /// Typical length of a recurrence.
-pub(super) const KRYLOV: usize = 64;
+pub(super) const KRYLOV: usize = 24;
 /// Bound on the steps of a recurrence; a few dozen are enough where P is near S.
 const MAX_STEPS: usize = 256;
 /// Relative residual of solves.

@@ -299,7 +299,7 @@ class TestOptions:
 
     def test_evidence_and_outer(self) -> None:
         refuses("evidence must be 'laplace' or 'quasi_laplace', got 'aic'", evidence="aic")
-        refuses("outer must be 'bfgs' or 'efs' or 'efs+bfgs', got 'adam'", outer="adam")
+        refuses("outer must be 'auto' or 'bfgs' or 'efs' or 'efs+bfgs', got 'adam'", outer="adam")
         refuses("roughness must be 'coordinate' or 'arc_length', got True", roughness=True)
 
     @pytest.mark.parametrize("name", ["n_init", "max_outer", "max_inner"])
@@ -558,7 +558,8 @@ class TestMemory:
             estimate_bytes(40_000, 256, atoms, gate),
             plan_rows(40_000, 256, atoms, gate, active=4.0, tied=True).bytes,
         ):
-            assert 2**32 < size < 2**33
+            # such a fit was seen to take 3.3 GiB
+            assert 3.3 * 2**30 < size < 8 * 2**30
 
     def test_within_budget(self) -> None:
         ManifoldSAE(n_atoms=1, atom=Circle(harmonics=1), memory_budget="1GiB").fit(X)

@@ -31,7 +31,7 @@ UPHILL = 0.01
 LOOSE = 0.01
 
 
-def descend(fit: Search, start: Point, max_steps: int, enough: float) -> tuple[Point, str]:
+def descend(fit: Search, start: Point, max_steps: int, enough: float, *, downhill: bool) -> tuple[Point, str]:
     """Take steps until the next would be shorter than `enough`; returns the end and why it ended.
 
     Parameters
@@ -44,6 +44,8 @@ def descend(fit: Search, start: Point, max_steps: int, enough: float) -> tuple[P
         Bound on the steps.
     enough : float
         Length of a step, sqrt(Σ c_j Δ_j²) with c_j the curvature scale of entry j.
+    downhill : bool
+        Whether to end before the first step that does not lower V: the fixed point may lie far above the least V.
     """
     here = start
     for _ in range(max_steps):
@@ -53,6 +55,8 @@ def descend(fit: Search, start: Point, max_steps: int, enough: float) -> tuple[P
         moved = _moved(fit, here, step)
         if moved is None:
             return here, "infeasible"
+        if downhill and float(moved.evaluation.value) > float(here.evaluation.value) - fit.resolution:
+            return here, "converged"
         here = moved
         fit.keep(here)
         fit.n_iterations += 1

@@ -48,8 +48,8 @@ MAX_ROUNDS = 16
 MAX_REFRESHES = 8
 # Of an estimated V, descent below this part of its standard error is not looked for, and V is computed to this part of
 # that.
-RESOLVED = 1e-2
-ACCURATE = 0.1
+RESOLVED = 0.1
+ACCURATE = 0.01
 # Nearer to the optimum than this, in units in which half the square is about a nat, Fellner-Schall steps lead away from
 # it: to their own fixed point, which is no minimum of V.
 FAR = 10.0
@@ -420,7 +420,7 @@ class Search:
         left = max(min(max_iterations, self.max_outer - self.n_iterations), 1)
         alone = self.outer == "efs"
         steps, enough = (left, self.gradient_bound) if alone else (min(left, efs.FIRST_STEPS), efs.CLOSE)
-        end, status = efs.descend(self, start, steps, enough)
+        end, status = efs.descend(self, start, steps, enough, downhill=not alone)
         return (end if len(end.evaluation.gradient) else self.fine(end.evaluation.term, end.rho)), status
 
     def _is_enough(self, point: Point) -> bool:

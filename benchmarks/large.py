@@ -1,13 +1,14 @@
 """Many atoms, and many rows from a file, within bounded memory.
 
-    python benchmarks/large.py [--only circles many rows] [--threads 1 2]
+    python benchmarks/large.py [--only circles many rows] [--threads 1 2] [--size 1024 256 40000]
 
 *Circles*: 64 unit circles in orthogonal planes of p = 160, each active on a fifth of 4,000 rows with an amplitude of
 0.85 to 1.15, noise 0.04, the threshold gate. Wanted: every plane within 0.1 rad, at most 0.02 of the gates' mass off
 the planted supports, an explained variance of 0.95, and the same bits from one and from two threads.
 
 *Many*: 1,024 unit circles in random planes of p = 256, which hold an eighth of their dimensions, four on each of 40,000
-rows with such amplitudes, noise 0.05, the threshold gate. Wanted: it ends, in 8 GiB.
+rows with such amplitudes, noise 0.05, the threshold gate; `--size` gives other numbers of circles, columns and rows.
+Wanted: it ends, in 8 GiB.
 
 *Rows*: 10^6 rows in 64 columns, one of eight circles each, read from a memory map under ``memory_budget="2GiB"``.
 Wanted: it ends, and beyond the interpreter its memory stays within the budget.
@@ -115,7 +116,7 @@ def measure_circles(size: tuple[int, int, int], threads: int) -> dict[str, Any]:
 
 def measure_many(size: tuple[int, int, int], threads: int) -> dict[str, Any]:
     n_circles, p, n = size
-    planted = many_circles(n_circles, p, n, MANY_ACTIVE if size == MANY else QUICK_ACTIVE)
+    planted = many_circles(n_circles, p, n, QUICK_ACTIVE if size == QUICK_MANY else MANY_ACTIVE)
     ceiling = 1.0 - MANY_NOISE**2 / float(planted.X.var())
     before, start = peak_memory(), time.perf_counter()
     model = ManifoldSAE(n_circles, Circle(), gate=ThresholdGate(), n_jobs=threads, progress=True).fit(planted.X)
@@ -251,7 +252,7 @@ def main() -> None:
     command.add_argument("--only", nargs="+", choices=cases, default=cases, help="which of them")
     command.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="a fit of the circles for each")
     command.add_argument("--measure", choices=cases, help=argparse.SUPPRESS)
-    command.add_argument("--size", nargs="+", type=int, help=argparse.SUPPRESS)
+    command.add_argument("--size", nargs="+", type=int, help="circles, columns and rows of many circles")
     arguments = command.parse_args()
     warnings.simplefilter("ignore", sae_rs.ConvergenceWarning)
     if arguments.measure == "circles":
@@ -267,7 +268,8 @@ def main() -> None:
         if "circles" in arguments.only:
             report_circles(report, QUICK_CIRCLES if arguments.quick else CIRCLES, arguments.threads)
         if "many" in arguments.only:
-            report_many(report, QUICK_MANY if arguments.quick else MANY, arguments.threads[-1])
+            n_circles, p, n = arguments.size or (QUICK_MANY if arguments.quick else MANY)
+            report_many(report, (n_circles, p, n), arguments.threads[-1])
         if "rows" in arguments.only:
             report_rows(report, QUICK_ROWS if arguments.quick else ROWS)
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from planted import NOISE, fitted_one, fitted_two, one_circle, two_circles
-from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, SaeManifoldTerm, Softmax
+from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, SaeManifoldTerm, Softmax, efs
 from sae_rs.problem import Problem
 from sae_rs.search import Point, Search
 from small_terms import planted_term, strengths
@@ -209,6 +209,14 @@ class TestWhereStepsComeFirst:
         assert search.scaled_norm(far) > 10.0
         search.search(far, 5)
         assert len(taken) == 1
+
+    def test_steps_before_another_method_end_where_they_lead_up(self) -> None:
+        """From the least V the way to the fixed point is uphill."""
+        search = search_of("efs")
+        least = search.fine(fitted_one().term_, fitted_one().rho_)
+        assert efs.descend(search, least, 3, 0.0, downhill=True) == (least, "converged")
+        end, _ = efs.descend(search, least, 3, 0.0, downhill=False)
+        assert end.evaluation.value > least.evaluation.value
 
     def test_an_estimate_is_converged_as_far_as_it_can_tell(self) -> None:
         """With what counts as told put up by hand, evaluations are looser and the search ends sooner."""

@@ -229,7 +229,10 @@ def report_many(report: Report, size: tuple[int, int, int], threads: int) -> Non
         *[f"{found['explained']:.5f}", f"{found['ceiling']:.5f}", "none" if error is None else f"{error:.1f}"],
         *[found["status"], str(found["evaluations"]), gibibytes(found["peak"]), f"{found['seconds']:.0f}"],
     ]
-    note = "Planes found within 0.1 rad, the largest angle, and the part of the rows with the planted circles only."
+    note = (
+        "Planes found within 0.1 rad, the largest angle, and the part of the rows with the planted circles only."
+        " Explained is of\nthe rows that were fitted, noise included, and the ceiling what the planted circles explain."
+    )
     report.add(table("Circles by the thousand", MANY_HEAD, [cells], note))
 
 

@@ -324,13 +324,13 @@ impl System {
         let at_hand = self.lin.frame.is_full() && steps_exactly(problem, state);
         let (mut local, mut border) = self.map_rows(problem, state, (m, p), |chunk, out, sum| {
             let origin = layout.block(chunk.rows.start).start;
-            let of_row = |view: &RowView<'_>, block: Range<usize>| -> Vec<f64> {
-                let block = &x.local[origin + block.start..origin + block.end];
-                (0..view.q).map(|u| block[view.position(u)]).collect()
-            };
             let mut moved = chunk.phi.zeros_like();
+            let mut v = Vec::new();
             for (index, view, block) in Self::rows_of(problem, state, chunk) {
-                view.push(&of_row(&view, block), 1.0, &mut moved, index);
+                let block = &x.local[origin + block.start..origin + block.end];
+                v.clear();
+                v.extend((0..view.q).map(|u| block[view.position(u)]));
+                view.push(&v, 1.0, &mut moved, index);
             }
             let mut y = chunk.phi.times(&x.border);
             let residual = (!at_hand).then(|| {
@@ -352,7 +352,10 @@ impl System {
             };
             let mut pulled = Vec::new();
             for (index, view, at) in Self::rows_of(problem, state, chunk) {
-                let v = of_row(&view, at.clone());
+                let block = &x.local[origin + at.start..origin + at.end];
+                let out = &mut out[at];
+                v.clear();
+                v.extend((0..view.q).map(|u| block[view.position(u)]));
                 pulled.clear();
                 pulled.resize(view.q, 0.0);
                 view.pull(&against, index, 1.0, &mut pulled);
@@ -367,8 +370,6 @@ impl System {
                         .zip(view.jacobian.chunks_exact(p))
                         .for_each(|(out, motion)| *out += dot(motion, y));
                 }
-                let block = &x.local[origin + at.start..origin + at.end];
-                let out = &mut out[at];
                 for u in 0..view.q {
                     out[view.position(u)] = pulled[u] + dot(&view.second[u * view.q..(u + 1) * view.q], &v);
                 }

@@ -324,6 +324,27 @@ mod tests {
         assert_eq!(found.support, (0..n_atoms as u32).collect::<Vec<_>>());
     }
 
+    #[test]
+    fn of_two_copies_of_an_atom_one_stays() {
+        // each copy costs more than it explains beside the other, and both together do not
+        let n_atoms = 6;
+        let decoders = Array2::from_shape_fn((3 * n_atoms, 12), |(row, c)| {
+            let (k, of_atom) = (row / 3, row % 3);
+            f64::from(u8::from(of_atom > 0 && c == 2 * (k / 2) + of_atom - 1))
+        });
+        let encoder = encoder(decoders.clone());
+        let mut z = Array1::zeros(12);
+        for (k, t) in [(0, 0.4f64), (2, 2.9)] {
+            z.scaled_add(GATE * t.cos(), &decoders.row(3 * k + 1));
+            z.scaled_add(GATE * t.sin(), &decoders.row(3 * k + 2));
+        }
+        let target = encoder.rows.target(z.view(), 1.0);
+        let both = RowState { support: vec![0, 1, 2, 3], ..encoder.full(&target) };
+        let found = encoder.pruned(&target, encoder.rows.polish(&target, both, false));
+        assert_eq!(found.support.len(), 2);
+        assert!(found.support[0] < 2 && (2..4).contains(&found.support[1]), "{:?}", found.support);
+    }
+
     /// The best gain of all atoms outside of a row's support by a look at every grid: the atom, the grid point and the gate.
     fn best_of_all(encoder: &Encoder, target: &Target, row: &RowState) -> Option<(usize, usize, f64)> {
         let factor = target.weight * encoder.rows.inverse_dispersion;

@@ -79,8 +79,8 @@ const LEAST_TILE: usize = 32;
 /// Columns that the loops below take at a time, in registers.
 const LANES: usize = 16;
 
-/// `out += sum values rows`, for the rows of a table from `from` on, `stride` apart: several at a time, since each time `out` is
-/// read and written.
+/// `out += sum values rows`, for the first rows of a table, `stride` apart: several at a time, since each time `out` is read and
+/// written.
 #[inline(always)]
 fn add_combined(values: &[f64], table: &[f64], stride: usize, out: &mut [f64]) {
     let mut sixes = values.chunks_exact(6);

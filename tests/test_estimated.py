@@ -22,6 +22,7 @@ CASES: dict[str, tuple[list[Atom], Gate]] = {
     "patches, softmax": ([Patch(2, degree=2), Patch(2, degree=2)], Softmax()),
     "a circle and lines, threshold": ([Circle(), Line(), Line()], ThresholdGate()),
     "circles, IBP": ([Circle(), Circle(), Circle()], IBP()),
+    "circles, threshold, weights": ([Circle(), Circle(), Circle()], ThresholdGate()),
 }
 
 
@@ -36,7 +37,8 @@ def optimum(case: str) -> tuple[_core.SaeManifoldTerm, _core.SaeManifoldRho]:
     X = radius * np.cos(angle) @ planes[::2] + radius * np.sin(angle) @ planes[1::2]
     X += 0.04 * rng.standard_normal(X.shape)
     specs = [atom.spec() for atom in atoms]
-    ((term, rho),) = _core.SaeManifoldTerm.seeds(X, specs, gate.spec(len(atoms)), n_init=1)
+    weights = rng.choice([0.5, 1.0, 2.0], N_ROWS) if "weights" in case else None
+    ((term, rho),) = _core.SaeManifoldTerm.seeds(X, specs, gate.spec(len(atoms)), weights=weights, n_init=1)
     term, _ = term.refreshed(rho)
     return term.evaluate(rho, gradient=False).term, rho
 

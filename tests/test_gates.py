@@ -91,15 +91,24 @@ class TestOverlappingCircles:
         check_recovery(gate, seed)
 
 
-@slow
-class TestMoreDimensionsThanColumns:
-    def test_every_plane_is_found(self) -> None:
-        n_circles, p, n, noise = 12, 16, 1000, 0.04
+class TestCirclesThatEveryRowMixes:
+    """Circles in random planes, so many on each row: whichever they are, no row shows one alone."""
+
+    @pytest.mark.parametrize(
+        ("n_circles", "p", "n", "used"),
+        [
+            pytest.param(4, 16, 300, 2, id="half of four"),
+            pytest.param(6, 18, 400, 2, id="a third of six"),
+            pytest.param(8, 24, 600, 2, id="a quarter of eight", marks=slow),
+            pytest.param(12, 16, 1000, 2, id="more dimensions than columns", marks=slow),
+        ],
+    )
+    def test_every_plane_is_found(self, n_circles: int, p: int, n: int, used: int) -> None:
         rng = np.random.default_rng(0)
         planes = [np.linalg.qr(rng.standard_normal((p, 2)))[0].T for _ in range(n_circles)]
-        X = noise * rng.standard_normal((n, p))
+        X = 0.04 * rng.standard_normal((n, p))
         for row in X:
-            for k in rng.choice(n_circles, 2, replace=False):
+            for k in rng.choice(n_circles, used, replace=False):
                 angle = rng.uniform(0.0, 2.0 * np.pi)
                 row += rng.uniform(0.85, 1.15) * np.array([np.cos(angle), np.sin(angle)]) @ planes[k]
         model = ManifoldSAE(n_circles, Circle(), ThresholdGate()).fit(X)

@@ -6,14 +6,14 @@
 //! * How many components stand out from the noise? Eigenvalues of the covariance of noise stay below an edge whose law is that of
 //!   Tracy and Widom (Johnstone, Annals of Statistics 29, 2001); the noise is what the components leave (Kritchman and Nadler,
 //!   IEEE Transactions on Signal Processing 57, 2009).
-//! * Which components are they? Those of the fixed points of a bounded contrast.
+//! * Which components are they? Those of the fixed points of the bounded contrast that tells them best from Gaussian ones.
 //! * Which of them belong to one factor? A factor is on or off as a whole, so that its components are small on the same rows. How
 //!   far `exp(-a y^2/2)` of two components go together is, times the root of the number of rows, normal with unit variance where
 //!   they are independent. Groups are what the pairs above the threshold of all pairs connect. Factors that avoid each other
 //!   are no reason to group them: only pairs that go together count.
 
 use super::components::principal_scores;
-use super::fixed_point::components_alone;
+use super::fixed_point::{components_alone, BELLS};
 use crate::linalg::{product, Op};
 use crate::special::bisect;
 use ndarray::{Array2, ArrayView2, Axis};
@@ -24,8 +24,6 @@ const LEVEL: f64 = 0.01;
 const TRACY_WIDOM: f64 = 2.0234;
 /// Components below this part of the largest are rounding.
 const ROUNDING: f64 = 1e-10;
-/// Random starts of the fixed points; that of the largest contrast counts.
-const STARTS: u64 = 2;
 /// `a` of the functions by which components are compared: one suits a factor that few rows use, the other one that most use.
 const WIDTHS: [f64; 2] = [1.0, 4.0];
 
@@ -61,16 +59,12 @@ pub fn independent_groups(
     for (mut column, square) in scores.columns_mut().into_iter().zip(&squares) {
         column *= (n as f64 / square).sqrt();
     }
+    // the bell that tells most is the one that suits how many rows use the factors
     let mut best: Option<(f64, Array2<f64>)> = None;
-    for start in 0..STARTS {
-        if interrupted() {
-            return None;
-        }
-        let y = components_alone(scores.view(), random_state.wrapping_add(start << 40));
-        let y = Array2::from_shape_fn((d, n), |(c, i)| y[c][i]);
-        let contrast = contrast(&y);
-        if best.as_ref().is_none_or(|(least, _)| contrast > *least) {
-            best = Some((contrast, y));
+    for a in BELLS {
+        let found = components_alone(scores.view(), a, random_state, interrupted)?;
+        if best.as_ref().is_none_or(|(most, _)| found.0 > *most) {
+            best = Some(found);
         }
     }
     let (_, y) = best?;
@@ -104,15 +98,8 @@ fn n_components(squares: &[f64], n: usize, p: usize) -> usize {
     squares.len()
 }
 
-/// Sum over components (d x n) of the squared distance of `E exp(-y^2/2)` from a Gaussian's.
-fn contrast(y: &Array2<f64>) -> f64 {
-    let mean =
-        |row: ndarray::ArrayView1<'_, f64>| row.iter().map(|v| (-0.5 * v * v).exp()).sum::<f64>() / row.len() as f64;
-    y.rows().into_iter().map(|row| (mean(row) - std::f64::consts::FRAC_1_SQRT_2).powi(2)).sum()
-}
-
 /// The largest over `WIDTHS` of the root of n times the correlation of `exp(-a y^2/2)`, for each pair of components (d x n).
-fn togetherness(y: &Array2<f64>) -> Array2<f64> {
+pub(super) fn togetherness(y: &Array2<f64>) -> Array2<f64> {
     let (d, n) = y.dim();
     let mut out = Array2::from_elem((d, d), f64::NEG_INFINITY);
     for a in WIDTHS {

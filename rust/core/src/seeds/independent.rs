@@ -49,8 +49,8 @@ pub(super) fn are_many(problem: &Problem) -> bool {
     overlapping::are_many(problem.n_rows(), &problem.atoms().iter().map(|a| a.seed_components()).collect::<Vec<_>>())
 }
 
-/// Guesses from independent components, and whether the data have as many as the atoms need; where they have fewer, from subspaces
-/// that single rows lead to, which are not sure to be the atoms'.
+/// Guesses from subspaces that single rows lead to, which are not sure to be the atoms', and from independent components; and whether
+/// the data have as many of those as the atoms need.
 pub(super) fn independent(problem: &Problem, random_state: u64, interrupted: &dyn Fn() -> bool) -> (Vec<Guess>, bool) {
     let sizes: Vec<usize> = problem.atoms().iter().map(|a| a.seed_components()).collect();
     let rank = sizes.iter().sum();
@@ -60,19 +60,21 @@ pub(super) fn independent(problem: &Problem, random_state: u64, interrupted: &dy
     whiten(&mut scores, &all);
     // components that are rounding of others cannot be told apart
     let told_apart = |column: ArrayView1<'_, f64>| column.iter().any(|v| *v != 0.0);
-    if scores.ncols() < rank || !scores.columns().into_iter().all(told_apart) {
-        // how many dimensions a subspace has is not told by the rows that lead to it
-        let size = Some(sizes[0]).filter(|d| sizes.iter().all(|other| other == d));
-        let found = size.and_then(|d| overcomplete::components(&unscaled, (sizes.len(), d), random_state, interrupted));
-        let guess = |found: &overcomplete::Components| {
-            from_components(problem, |k| found.rows(k).len(), |k| found.component(k), interrupted)
-        };
-        return (found.iter().filter_map(guess).collect(), false);
+    let complete = scores.ncols() == rank && scores.columns().into_iter().all(told_apart);
+    // how many dimensions a subspace has is not told by the rows that lead to it
+    let size = Some(sizes[0]).filter(|d| sizes.iter().all(|other| other == d));
+    let found = size.and_then(|d| overcomplete::components(&unscaled, (sizes.len(), d), random_state, interrupted));
+    let guess = |found: &overcomplete::Components| {
+        from_components(problem, |k| found.rows(k).len(), |k| found.component(k), interrupted)
+    };
+    let mut guesses: Vec<Guess> = found.iter().filter_map(guess).collect();
+    if complete {
+        let sets = overlapping::components(scores.view(), &sizes, random_state, interrupted);
+        let mass = |c: &Component| c.active.iter().filter(|a| **a).count();
+        let guess = |set: &Vec<Component>| from_components(problem, |k| mass(&set[k]), |k| &set[k], interrupted);
+        guesses.extend(sets.iter().filter_map(guess));
     }
-    let sets = overlapping::components(scores.view(), &sizes, random_state);
-    let mass = |c: &Component| c.active.iter().filter(|a| **a).count();
-    let guess = |set: &Vec<Component>| from_components(problem, |k| mass(&set[k]), |k| &set[k], interrupted);
-    (sets.iter().filter_map(guess).collect(), true)
+    (guesses, complete)
 }
 
 /// A guess for gates that are given (n x K): each atom's subspace is that of the rows which use it most.

@@ -1,7 +1,8 @@
-//! First guesses for atoms whose subspaces, all of one size, have more dimensions together than the data, and of which a row uses
-//! few.
+//! First guesses for atoms whose subspaces, all of one size, may have more dimensions together than the data, and of which a row
+//! uses few.
 //!
-//! No rotation makes components of such atoms independent. But each is still a local optimum of the fourth moment, and a row's
+//! No rotation makes components of such atoms independent where they have more, nor where whitening raises the noise of directions
+//! in which the data are small to their level. But each is still a local optimum of the fourth moment, and a row's
 //! fixed point of it is almost always one of the atoms that the row uses (`candidates`). Sparse coding of all rows then tells
 //! which candidates are needed, and each is fitted to what the others leave of the rows that use it (`coding`).
 

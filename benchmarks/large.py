@@ -1,14 +1,14 @@
 """Many atoms, and many rows from a file, within bounded memory.
 
-    python benchmarks/large.py [--only circles many rows] [--threads 1 2] [--size 1024 256 40000]
+    python benchmarks/large.py [--only circles many rows] [--threads 1 2] [--size 1024 256 40000] [--outer efs]
 
 *Circles*: 64 unit circles in orthogonal planes of p = 160, each active on a fifth of 4,000 rows with an amplitude of
 0.85 to 1.15, noise 0.04, the threshold gate. Wanted: every plane within 0.1 rad, at most 0.02 of the gates' mass off
 the planted supports, an explained variance of 0.95, and the same bits from one and from two threads.
 
 *Many*: 1,024 unit circles in random planes of p = 256, which hold an eighth of their dimensions, four on each of 40,000
-rows with such amplitudes, noise 0.05, the threshold gate; `--size` gives other numbers of circles, columns and rows.
-Wanted: it ends, in 8 GiB.
+rows with such amplitudes, noise 0.05, the threshold gate; `--size` gives other numbers of circles, columns and rows,
+`--outer` another search than the default. Wanted: it ends, in 8 GiB.
 
 *Rows*: 10^6 rows in 64 columns, one of eight circles each, read from a memory map under ``memory_budget="2GiB"``.
 Wanted: it ends, and beyond the interpreter its memory stays within the budget.
@@ -114,12 +114,13 @@ def measure_circles(size: tuple[int, int, int], threads: int) -> dict[str, Any]:
     }
 
 
-def measure_many(size: tuple[int, int, int], threads: int) -> dict[str, Any]:
+def measure_many(size: tuple[int, int, int], threads: int, outer: str) -> dict[str, Any]:
     n_circles, p, n = size
     planted = many_circles(n_circles, p, n, QUICK_ACTIVE if size == QUICK_MANY else MANY_ACTIVE)
     ceiling = 1.0 - MANY_NOISE**2 / float(planted.X.var())
     before, start = peak_memory(), time.perf_counter()
-    model = ManifoldSAE(n_circles, Circle(), gate=ThresholdGate(), n_jobs=threads, progress=True).fit(planted.X)
+    options = {"gate": ThresholdGate(), "outer": outer, "n_jobs": threads, "progress": True}
+    model = ManifoldSAE(n_circles, Circle(), **options).fit(planted.X)
     seconds = time.perf_counter() - start
     angles = plane_angles(planted.planes, [np.asarray(decoder) for decoder in model.decoders_])
     own, atoms = linear_sum_assignment(angles)
@@ -127,11 +128,13 @@ def measure_many(size: tuple[int, int, int], threads: int) -> dict[str, Any]:
     certificate = model.certificate_
     return {
         "size": size,
+        "outer": outer,
         "near": int((angles[own, atoms] < NEAR).sum()),
         "angle": float(angles[own, atoms].max()),
         "same": float((on == planted.on[:, own]).all(axis=1).mean()),
         "explained": model.explained_variance_,
         "ceiling": ceiling,
+        "evidence": model.evidence_,
         "error": certificate.standard_error,
         "status": certificate.status,
         "evaluations": certificate.n_evaluations,
@@ -194,8 +197,8 @@ CIRCLES_HEAD = [
     *["log_det", "status", "evaluations", "peak, GiB", "s", "bits"],
 ]
 MANY_HEAD = [
-    *["circles", "columns", "rows", "found", "largest angle", "rows right", "explained", "ceiling", "standard error"],
-    *["status", "evaluations", "peak, GiB", "s"],
+    *["circles", "columns", "rows", "outer", "found", "largest angle", "rows right", "explained", "ceiling"],
+    *["evidence", "standard error", "status", "evaluations", "peak, GiB", "s"],
 ]
 ROWS_HEAD = ["rows", "status", "evidence", "evaluations", "rows kept", "plan, GiB", "interpreter", "peak, GiB", "s"]
 
@@ -220,13 +223,14 @@ def report_circles(report: Report, size: tuple[int, int, int], threads: list[int
         report.add(table("Overlapping circles", CIRCLES_HEAD, lines, note), show=count == threads[-1])
 
 
-def report_many(report: Report, size: tuple[int, int, int], threads: int) -> None:
-    found = in_child(__file__, ["--measure", "many", "--size", *size, "--threads", threads])
+def report_many(report: Report, size: tuple[int, int, int], threads: int, outer: str) -> None:
+    found = in_child(__file__, ["--measure", "many", "--size", *size, "--threads", threads, "--outer", outer])
     error = found["error"]
     cells = [
         *[f"{value:,}" for value in found["size"]],
-        *[f"{found['near']:,}", f"{found['angle']:.3f}", f"{found['same']:.4f}"],
-        *[f"{found['explained']:.5f}", f"{found['ceiling']:.5f}", "none" if error is None else f"{error:.1f}"],
+        *[outer, f"{found['near']:,}", f"{found['angle']:.3f}", f"{found['same']:.4f}"],
+        *[f"{found['explained']:.5f}", f"{found['ceiling']:.5f}", f"{found['evidence']:.1f}"],
+        "none" if error is None else f"{error:.1f}",
         *[found["status"], str(found["evaluations"]), gibibytes(found["peak"]), f"{found['seconds']:.0f}"],
     ]
     note = (
@@ -256,6 +260,7 @@ def main() -> None:
     command.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="a fit of the circles for each")
     command.add_argument("--measure", choices=cases, help=argparse.SUPPRESS)
     command.add_argument("--size", nargs="+", type=int, help="circles, columns and rows of many circles")
+    command.add_argument("--outer", default="auto", help="the outer search of many circles")
     arguments = command.parse_args()
     warnings.simplefilter("ignore", sae_rs.ConvergenceWarning)
     if arguments.measure == "circles":
@@ -263,7 +268,7 @@ def main() -> None:
         print(json.dumps(measure_circles((n_circles, p, n), arguments.threads[0])))
     elif arguments.measure == "many":
         n_circles, p, n = arguments.size
-        print(json.dumps(measure_many((n_circles, p, n), arguments.threads[0])))
+        print(json.dumps(measure_many((n_circles, p, n), arguments.threads[0], arguments.outer)))
     elif arguments.measure == "rows":
         print(json.dumps(measure_rows(arguments.size[0])))
     else:
@@ -272,7 +277,7 @@ def main() -> None:
             report_circles(report, QUICK_CIRCLES if arguments.quick else CIRCLES, arguments.threads)
         if "many" in arguments.only:
             n_circles, p, n = arguments.size or (QUICK_MANY if arguments.quick else MANY)
-            report_many(report, (n_circles, p, n), arguments.threads[-1])
+            report_many(report, (n_circles, p, n), arguments.threads[-1], arguments.outer)
         if "rows" in arguments.only:
             report_rows(report, QUICK_ROWS if arguments.quick else ROWS)
 

@@ -1,6 +1,6 @@
 """How many atoms, and of which kinds, a dictionary grows to on planted data.
 
-    python benchmarks/growth.py [--only circles noise lines small mixture] [--seeds 1] [--first 0]
+    python benchmarks/growth.py [--only circles noise lines mixed small mixture] [--seeds 1] [--first 0]
 
 The mixtures take minutes each, and have to be asked for.
 
@@ -45,6 +45,18 @@ def circles(n_circles: int, p: int, n: int, seed: int) -> Array:
     planes = _planes(rng, 2 * n_circles, p).reshape(n_circles, 2, p)
     points = np.column_stack([np.cos(t), np.sin(t)])
     return np.einsum("ij,ijp->ip", points, planes[which]) + NOISE * rng.standard_normal((n, p))
+
+
+def mixed(n_circles: int, p: int, n: int, used: int, seed: int) -> Array:
+    """So many of the circles on every row, whichever, each with an amplitude of its own there."""
+    rng = np.random.default_rng(seed)
+    planes = np.stack([np.linalg.qr(rng.standard_normal((p, 2)))[0].T for _ in range(n_circles)])
+    X = NOISE * rng.standard_normal((n, p))
+    for row in X:
+        which, angle = rng.choice(n_circles, used, replace=False), rng.uniform(0.0, 2.0 * np.pi, used)
+        points = rng.uniform(0.85, 1.15, used)[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
+        row += np.einsum("kj,kjp->p", points, planes[which])
+    return X
 
 
 def lines(n_lines: int, p: int, n: int, seed: int) -> Array:
@@ -110,8 +122,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1, help="how many draws")
     parser.add_argument("--first", type=int, default=0, help="the seed of the first")
-    known = ["circles", "noise", "lines", "small", "mixture"]
-    parser.add_argument("--only", nargs="*", default=known[:3], choices=known)
+    known = ["circles", "noise", "lines", "mixed", "small", "mixture"]
+    parser.add_argument("--only", nargs="*", default=known[:4], choices=known)
     arguments = parser.parse_args()
     every: list[Atom] = [Line(), Circle(1), Sphere(1), Torus(1)]
     factors = ["circle"] * 4 + ["line"] * 3 + ["sphere"] * 3 + ["torus"] * 2
@@ -131,6 +143,10 @@ def main() -> None:
             for n_circles, p in ((3, 12), (6, 24), (8, 48)):
                 X = circles(n_circles, p, 1500, n_circles + seed)
                 add(row("circles", ["circle"] * n_circles, X, [Circle(1)], sae_rs.Softmax()))
+        if "mixed" in arguments.only:
+            for n_circles, p, n, used in ((4, 16, 300, 2), (6, 18, 400, 2), (6, 24, 500, 3), (8, 24, 600, 2)):
+                data = f"circles, {used} on every row"
+                add(row(data, ["circle"] * n_circles, mixed(n_circles, p, n, used, seed), [Circle(1)], ThresholdGate()))
         if "small" in arguments.only:
             small = ["circle", "circle", "line", "sphere"]
             add(row("mixture", small, mixture(small, 24, 800, seed), every, ThresholdGate()))

@@ -20,14 +20,16 @@ const STEPS: usize = 200;
 /// A step that turns no component by more than about a degree is the last.
 const SETTLED: f64 = 1e-4;
 /// Bounds on random starts, and rows times squared components of all of them.
-const STARTS: (usize, usize) = (2, 48);
-const WORK: usize = 25_000_000;
+const STARTS: (usize, usize) = (2, 128);
+const WORK: usize = 8_000_000;
 /// Starts that are made at once, and starts that come to within a part of the largest contrast before it counts as found.
 const TOGETHER: usize = 4;
-const AGREEING: usize = 3;
+const AGREEING: usize = 8;
 const NEAR: f64 = 0.02;
+/// Starts after which nothing more is looked for where none has come to more than noise does.
+const GLANCE: usize = 16;
 /// Rows that starts look at, at least, and for each component.
-const ROWS: usize = 2048;
+const ROWS: usize = 1024;
 const ROWS_A_COMPONENT: usize = 64;
 
 /// Components (d x n) of rows of unit variance (n x d), each as far from Gaussian as the bell of this `a` can tell, and how far: of
@@ -51,13 +53,21 @@ pub(super) fn components_alone(
         let of_start = |start: usize| fixed_point(some.view(), a, random_state.wrapping_add((start as u64) << 40));
         found.par_extend((from..starts.min(from + TOGETHER)).into_par_iter().map(of_start));
         let largest = found.iter().map(|own| own.0).fold(0.0, f64::max);
-        if found.iter().filter(|own| own.0 >= (1.0 - NEAR) * largest).count() >= AGREEING {
+        let agreeing = found.iter().filter(|own| own.0 >= (1.0 - NEAR) * largest).count();
+        if agreeing >= AGREEING || (found.len() >= GLANCE && largest < of_noise(some.dim())) {
             break;
         }
     }
     // of equal ones the first
     let (contrast, w) = found.into_iter().reduce(|best, other| if other.0 > best.0 { other } else { best })?;
     Some((contrast, product((w.view(), Op::Plain), (whitened, Op::Transposed))))
+}
+
+/// About the contrast that n rows of noise in d dimensions come to: the mean of a bell is off by `1/sqrt n` of its deviation in a
+/// given direction, by `sqrt d` times that in the worst of a sphere, and a little more in the worst of d.
+fn of_noise((n, d): (usize, usize)) -> f64 {
+    let d = d as f64;
+    d * (d.sqrt() + (2.0 * d.ln()).sqrt()).powi(2) / n as f64
 }
 
 /// Directions (in rows) of components, and the sum over them of the squared distance of `E exp(-a y^2/2)` from a Gaussian's, in
@@ -120,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_narrow_bell_tells_circles_that_half_of_the_rows_use() {
-        let rows = circles(600, 4);
+        let rows = circles(300, 4);
         let contrast = |a: f64| components_alone(rows.view(), a, 0, &|| false).unwrap().0;
         // q = 1/2: 1 - q + q exp(-a) I_0(a) of every component, exp(-16) I_0(16) = 0.10054
         let (gaussian, off) = (17.0f64.sqrt().recip(), 0.5 + 0.5 * 0.10054);
@@ -141,6 +151,21 @@ mod tests {
         let square = |y: ArrayView2<'_, f64>| y.iter().map(|v| v * v).sum::<f64>();
         assert!((square(y.view()) / square(rows.view()) - 1.0).abs() < 1e-12);
         assert_eq!(y, on(3));
+    }
+
+    #[test]
+    fn noise_stays_below_what_is_expected_of_it_and_circles_do_not() {
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let mut normal = || (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0;
+        for (n, d) in [(100, 4), (400, 12)] {
+            let noise = Array2::from_shape_simple_fn((n, d), &mut normal);
+            for a in BELLS {
+                let found = components_alone(noise.view(), a, 0, &|| false).unwrap().0;
+                assert!(found < of_noise((n, d)), "{found} at {n} x {d}, a = {a}");
+            }
+        }
+        let found = components_alone(circles(300, 3).view(), 16.0, 0, &|| false).unwrap().0;
+        assert!(found > of_noise((300, 6)), "{found}");
     }
 
     #[test]

@@ -91,7 +91,11 @@ impl Shape {
             Elimination::Primal => (width * p, 3 * square(width * p)),
             Elimination::Complement => {
                 let sizes = self.group_widths.iter().map(|w| w * rank);
-                (sizes.clone().max().unwrap_or(0), sizes.map(|s| square(s).saturating_mul(3)).sum())
+                let all: usize = sizes.clone().map(square).sum();
+                // factor and inverse, and a copy of the inverse, or before it what segments sum up of S, a quarter of it each
+                let quarter = all.div_ceil(4);
+                let sums = accumulators(self.n_rows, self.chunk_rows(), 8 * quarter).saturating_mul(quarter);
+                (sizes.max().unwrap_or(0), all.saturating_mul(2).saturating_add(all.max(sums)))
             }
             // recurrences, a few at a time, with what is kept of all, and the blocks of single atoms that they are whitened by
             Elimination::Stochastic => {

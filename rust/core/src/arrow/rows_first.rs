@@ -366,6 +366,8 @@ impl BorderInverse {
     ) {
         /// Entries of R held at a time: large enough for the product to run at speed, small enough for the cache.
         const BATCH_ENTRIES: usize = 1 << 18;
+        /// Entries of blocks that are kept for rows of the same support: rows of few atoms share them, those of many seldom do.
+        const KEPT: usize = 1 << 21;
         let r = system.lin.frame.rank();
         let m_all = problem.width();
         let factors = &factor.blocks[chunk.index];
@@ -373,12 +375,20 @@ impl BorderInverse {
         let mut traces = RowTraces::default();
         let inverse = 1.0 / rho.dispersion();
         let mut of_support: HashMap<&[u32], Rearranged> = HashMap::new();
+        let mut kept = 0;
         // rows that follow each other with one support are gathered by one product
         let mut gathered = (0..0, Array2::<f64>::zeros((0, 0)));
         for (index, view, _) in System::rows_of(problem, state, chunk) {
-            let own = of_support
-                .entry(view.support)
-                .or_insert_with(|| self.rearranged(problem, &system.lin.frame, view.support));
+            if !of_support.contains_key(view.support) {
+                let own = self.rearranged(problem, &system.lin.frame, view.support);
+                if kept + own.wide.len() > KEPT {
+                    of_support.clear();
+                    kept = 0;
+                }
+                kept += own.wide.len();
+                of_support.insert(view.support, own);
+            }
+            let own = &of_support[view.support];
             let m = own.columns.len();
             if m == 0 {
                 // a row that uses no atom has no coupled variables

@@ -5,12 +5,12 @@
 //! one: its fourth moment is not that of a Gaussian, or of a mixture with other subspaces, which is nearer to it. So the
 //! subspaces are found by rotations between pairs of components, each to the angle at which fourth moments are farthest from
 //! the Gaussian one: first of every component alone (independent component analysis, which any basis of an atom's subspace
-//! satisfies), then, with components grouped by how their squares go together, of whole groups (independent subspaces).
+//! satisfies), then, with components grouped by which are small on the same rows, of whole groups (independent subspaces).
 //!
 //! A circle that half of the rows use has just the fourth moment of a Gaussian. So some starts go on by the mean radius, which is
-//! `sqrt(activity)` of its root mean square, and that of a Gaussian plane at an activity of pi/4 alone. And whitening raises the
-//! noise of components in which the data are small, where fourth moments have spurious optima: some starts go by a bounded
-//! contrast, which has few of them.
+//! `sqrt(activity)` of its root mean square, and that of a Gaussian plane at an activity of pi/4 alone. And fourth moments of few
+//! rows in many dimensions have spurious optima. So there are starts by bounded contrasts as well (`fixed_point`), which have fewer,
+//! and of which the narrow ones tell a component that is zero on half of the rows.
 
 use super::fixed_point::{components_alone, BELLS};
 use super::grouping::togetherness;
@@ -30,9 +30,9 @@ const SETTLED: f64 = 1e-4;
 const STARTS: usize = 6;
 /// Random starts that go by the mean radius from the beginning.
 const RADIAL_STARTS: usize = 4;
-
 /// Part of its dimensions that a group shares with another one that is the same.
 const SAME: f64 = 0.9;
+
 /// Rows times squared components beyond which pairs are not rotated one by one: a sweep costs about that, and fourth moments
 /// of that many pairs have spurious optima.
 const PAIRS_TO: usize = 1_000_000;

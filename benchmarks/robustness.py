@@ -6,8 +6,9 @@ Every problem follows from its seed: shapes down to two rows and up to more colu
 repeated and constant rows and columns, exact low rank, nearly collinear rows, outliers, far offsets, weights, metrics,
 all atom kinds and gates, both criteria and all outer searches. A fit may converge, say how it fell short and keep a
 finite best state, or refuse the problem with a `ValueError` before it starts. Anything else is a bug: another
-exception, a warning that is no `ConvergenceWarning`, a number that is not finite, results that contradict each other,
-a crash, or more than a minute of processor time. Each problem runs in a process that can be ended from outside.
+exception, a warning of another kind than `ConvergenceWarning` and `FoldWarning`, a number that is not finite, results
+that contradict each other, a crash, or more than a minute of processor time. Each problem runs in a process that can be
+ended from outside.
 Everything found is printed with the seed that reproduces it, which ``--only SEED`` runs in this process, with its
 traceback. With ``--log`` outcomes are kept in a file as they come, and problems that are in it are not run again.
 """
@@ -424,7 +425,7 @@ def attempt(seed: int) -> Outcome:
             where = f"{Path(place.filename).name}:{place.lineno}"
             return outcome("bug", f"{stage}: {type(error).__name__} at {where}: {str(error)[:200]}")
     said = [w for w in caught if issubclass(w.category, sae_rs.ConvergenceWarning)]
-    other = [w for w in caught if not issubclass(w.category, sae_rs.ConvergenceWarning)]
+    other = [w for w in caught if not issubclass(w.category, (sae_rs.ConvergenceWarning, sae_rs.FoldWarning))]
     if other:
         first = other[0]
         name, file = first.category.__name__, Path(first.filename).name

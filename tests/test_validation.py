@@ -19,6 +19,7 @@ from sae_rs import (
     Cylinder,
     Duchon,
     FiniteSet,
+    FoldWarning,
     FrozenRouting,
     KleinBottle,
     Line,
@@ -515,7 +516,7 @@ class TestFolds:
     @pytest.mark.filterwarnings("ignore::sae_rs.ConvergenceWarning")
     def test_a_circle_in_one_column_is_warned_of(self) -> None:
         message = r"X has 1 column, in which atom 0, Circle\(harmonics=1\), can only close by folding back on itself"
-        with pytest.warns(UserWarning, match=message):
+        with pytest.warns(FoldWarning, match=message):
             ManifoldSAE(1, Circle(harmonics=1), max_outer=1).fit(X[:, :1])
 
     @pytest.mark.parametrize(("columns", "atom"), [(2, Circle(harmonics=1)), (1, Line()), (1, Segment())])
@@ -554,6 +555,7 @@ class TestMemory:
         assert is_crowded(256, atoms, gate)
         assert not is_crowded(256, atoms, Softmax())
         assert not is_crowded(160, atoms[:64], gate)
+        assert is_crowded(2000, atoms[:65], gate)
         for size in (
             estimate_bytes(40_000, 256, atoms, gate),
             plan_rows(40_000, 256, atoms, gate, active=4.0, tied=True).bytes,

@@ -40,7 +40,7 @@ from .atoms import (
 from .diagnostics import GradientCheck, check_gradient
 from .dictionary import Curve
 from .encoding import Encoding
-from .exceptions import ClusterError, ConvergenceWarning, NotFittedError
+from .exceptions import ClusterError, ConvergenceWarning, FoldWarning, NotFittedError
 from .gates import (
     IBP,
     FrozenRouting,
@@ -69,6 +69,7 @@ __all__ = [
     "Encoding",
     "FiniteSet",
     "FitProgress",
+    "FoldWarning",
     "FrozenRouting",
     "GeometricSchedule",
     "GradientCheck",

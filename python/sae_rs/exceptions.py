@@ -16,3 +16,7 @@ class ClusterError(RuntimeError):
 
 class ConvergenceWarning(UserWarning):
     """The fit stopped before it converged; the model holds the best state found and ``converged_`` is False."""
+
+
+class FoldWarning(UserWarning):
+    """An atom that closes has as many coordinates as there are columns, where it cannot close without a fold."""

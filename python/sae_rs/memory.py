@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
+from typing import Any
 
 from . import _core
 from .atoms import Atom
@@ -37,11 +38,15 @@ def sample_scale(n_atoms: int) -> int:
 
 
 def is_crowded(n_columns: int, atoms: Sequence[Atom], gate: Gate) -> bool:
-    """Whether the columns cannot tell even half of the atoms of a row, under a gate that can be closed.
+    """Whether a row cannot use most of the atoms, under a gate that can be closed.
 
-    Each has its coordinates and its gate. Weak sparsity, where rows use as many atoms as they can, is not tried then.
+    The columns cannot tell even half of them, each with its coordinates and its gate, or there are more than
+    `SAMPLED_ATOMS`, where one look at rows of all takes longer than a search. Weak sparsity, where rows use as many
+    atoms as they can, is not tried then.
     """
-    return gate.closes(len(atoms)) and sum(atom.dim + 1 for atom in atoms) > 2 * n_columns
+    if not gate.closes(len(atoms)):
+        return False
+    return len(atoms) > SAMPLED_ATOMS or sum(atom.dim + 1 for atom in atoms) > 2 * n_columns
 
 
 def parse_memory_budget(budget: object) -> int | None:
@@ -108,7 +113,8 @@ def plan_rows(
     factor = RETAINED if 8 * n_rows * (active if compact else len(atoms)) < RETURNED_FROM else 1.0
     data = 8 * copies * n_rows * n_columns
     held = data if data >= RETURNED_FROM else 0
-    found = _core.plan(
+    plan = partial(
+        _core.plan,
         n_rows,
         n_columns,
         atom_widths=[atom.width for atom in atoms],
@@ -119,10 +125,17 @@ def plan_rows(
         tied=tied,
         compact=compact,
         copies=copies,
-        memory_budget=None if budget is None else max(int((budget - LIBRARY_BYTES - held) / factor) + held, 0),
     )
+    held += _returned_with_systems(plan())
+    found = plan(memory_budget=None if budget is None else max(int((budget - LIBRARY_BYTES - held) / factor) + held, 0))
     core = int(found["bytes"])
     return MemoryPlan(bool(found["keep_rows"]), LIBRARY_BYTES + held + int(factor * (core - held)))
+
+
+def _returned_with_systems(found: dict[str, Any]) -> int:
+    """Bytes of the dense system of a plan, its factor and its inverse, where they are returned when they are freed."""
+    system = 8 * int(found["dense_size"]) ** 2
+    return 3 * system if found["elimination"] != "stochastic" and system >= RETURNED_FROM else 0
 
 
 def seed_bytes(n_rows: int, n_columns: int, copies: int) -> int:

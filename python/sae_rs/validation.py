@@ -18,6 +18,7 @@ from scipy import sparse
 
 from ._core import SaeManifoldRho
 from .atoms import Atom
+from .exceptions import FoldWarning
 from .rows import FileRows, open_rows
 
 FloatArray = NDArray[np.float64]
@@ -299,7 +300,7 @@ def warn_of_folds(n_columns: int, atoms: Sequence[Atom]) -> None:
                 f"X has {columns}, in which atom {k}, {atom}, can only close by folding back on itself, so that most"
                 f" points have several coordinates: it needs at least {atom.dim + 1} columns. A line and a"
                 " segment do without.",
-                UserWarning,
+                FoldWarning,
                 stacklevel=2,
             )
             return

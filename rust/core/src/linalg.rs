@@ -133,9 +133,12 @@ impl Cholesky {
 }
 
 /// Eigenvalues (ascending) and eigenvectors (columns) of a symmetric matrix, of which the lower triangle is read.
+///
+/// Iterations square what they are given: matrices whose squares are no normal numbers are scaled, by a power of two.
 pub fn symmetric_eigen(a: ArrayView2<'_, f64>) -> (Array1<f64>, Array2<f64>) {
     let n = a.nrows();
-    let mat = Mat::from_fn(n, n, |i, j| a[[i, j]]);
+    let scale = inward_scale(a.iter().fold(0.0, |most, v| most.max(v.abs())));
+    let mat = Mat::from_fn(n, n, |i, j| a[[i, j]] * scale);
     let (mut values, mut vectors) = (Diag::<f64>::zeros(n), Mat::<f64>::zeros(n, n));
     let req = evd::self_adjoint_evd_scratch::<f64>(n, evd::ComputeEigenvectors::Yes, Par::Seq, Default::default());
     let mut buffer = MemBuffer::new(req);
@@ -148,8 +151,20 @@ pub fn symmetric_eigen(a: ArrayView2<'_, f64>) -> (Array1<f64>, Array2<f64>) {
         Default::default(),
     )
     .expect("the symmetric eigenproblem of finite input converges");
-    let values = Array1::from_shape_fn(n, |i| values[i]);
+    let values = Array1::from_shape_fn(n, |i| values[i] / scale);
     (values, Array2::from_shape_fn((n, n), |(i, j)| vectors[(i, j)]))
+}
+
+/// A power of two that takes numbers of at most this size to where their squares are normal numbers; one where they are.
+fn inward_scale(largest: f64) -> f64 {
+    const EXPONENTS: std::ops::Range<i32> = -400..400;
+    // the least subnormal number has an exponent of -1074, whose opposite is out of range
+    let exponent =
+        if largest > 0.0 && largest.is_finite() { largest.log2().floor().clamp(-1000.0, 1000.0) as i32 } else { 0 };
+    if EXPONENTS.contains(&exponent) {
+        return 1.0;
+    }
+    2.0f64.powi(-exponent)
 }
 
 /// An orthonormal basis (columns) of the span of the rows of `rows`, by Gram-Schmidt with
@@ -333,5 +348,20 @@ mod tests {
             };
             assert!(on(1) == on(2) && on(1) == on(3), "{n}");
         }
+    }
+
+    #[test]
+    fn eigenvalues_of_the_least_and_largest_numbers_are_found() {
+        let a = Array2::from_shape_fn((9, 9), |(i, j)| ((i * j) as f64).sin() + ((i + j) as f64).cos());
+        let (plain, _) = symmetric_eigen((&a + &a.t()).view());
+        for unit in [1e-300, 1e-160, 1e160, 1e300] {
+            let (values, vectors) = symmetric_eigen(((&a + &a.t()) * unit).view());
+            let far = (&values / unit - &plain).iter().fold(0.0f64, |m, v| m.max(v.abs()));
+            assert!(far < 1e-13 && vectors.iter().all(|v| v.is_finite()), "{unit}: {far}");
+        }
+        // what is left of it below the least normal number
+        let (values, _) = symmetric_eigen((&a * 1e-322).view());
+        assert!(values.iter().all(|v| v.abs() < 1e-320));
+        assert_eq!(symmetric_eigen(Array2::zeros((3, 3)).view()).0, Array1::zeros(3));
     }
 }

@@ -336,7 +336,7 @@ fn component(y: ArrayView2<'_, f64>) -> Component {
     Component::new(y, radius.iter().map(|r| *r > cut).collect()).expect("something is above the cut")
 }
 
-/// The value between two classes of numbers of largest variance between them; something is always above it.
+/// The end of the lower of two classes of numbers of largest variance between them; something is always above it.
 fn cut_between(values: &Array1<f64>) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -348,7 +348,8 @@ fn cut_between(values: &Array1<f64>) -> f64 {
         let apart = below / few - (total - below) / many;
         let between = few * many * apart * apart;
         if between > best && sorted[i] > sorted[i - 1] {
-            (best, cut) = (between, 0.5 * (sorted[i] + sorted[i - 1]));
+            // no mean of the two: of neighbouring numbers it may be the larger
+            (best, cut) = (between, sorted[i - 1]);
         }
     }
     cut
@@ -386,6 +387,17 @@ mod tests {
         let rows = |c: &Component, truth: &[bool]| c.active.iter().zip(truth).filter(|(a, b)| a == b).count();
         let best = |set: &Vec<Component>, truth: &Vec<bool>| set.iter().map(|c| rows(c, truth)).max().unwrap();
         sets.iter().map(|set| on.iter().map(|truth| best(set, truth)).min().unwrap()).max().unwrap()
+    }
+
+    #[test]
+    fn something_is_above_a_cut_between_neighbouring_numbers() {
+        let near = |v: f64| Array1::from_vec(vec![v, v.next_up(), v, v]);
+        for v in [1.0, 1.0f64.next_up(), 1.7] {
+            let values = near(v);
+            let cut = cut_between(&values);
+            assert_eq!(values.iter().filter(|r| **r > cut).count(), 1);
+        }
+        assert_eq!(cut_between(&Array1::ones(3)), f64::NEG_INFINITY);
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub fn clustered(problem: &Problem, n_init: usize, random_state: u64, interrupte
     // clusters live in the leading components; the rest is noise to them
     let rank = sizes.iter().sum::<usize>() * 3 + 2;
     let scores = principal_scores(problem.data().view(), rank);
-    let order = rows_by_length(&scores);
+    let order = rows_by_length(scores.view());
     let stride = n.div_ceil(CLUSTER_ROWS);
     let sample: Vec<usize> = order.iter().copied().step_by(stride).collect();
     let rows = Array2::from_shape_fn((sample.len(), scores.ncols()), |(i, j)| scores[[sample[i], j]]);
@@ -84,7 +84,8 @@ pub fn clustered(problem: &Problem, n_init: usize, random_state: u64, interrupte
     found.into_iter().map(|(_, subspaces)| guess(problem, &scores, &subspaces)).collect()
 }
 
-pub(super) fn rows_by_length(scores: &Array2<f64>) -> Vec<usize> {
+/// Rows in order of their length, the longest first: a draw in this order follows the data when rows move.
+pub(super) fn rows_by_length(scores: ArrayView2<'_, f64>) -> Vec<usize> {
     let lengths: Vec<f64> = scores.rows().into_iter().map(|r| r.dot(&r)).collect();
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by(|&a, &b| lengths[b].total_cmp(&lengths[a]));

@@ -43,7 +43,7 @@ pub(super) fn components(
     let scores = in_their_unit(scores)?;
     let (n, r) = scores.dim();
     let stride = n.div_ceil(ROWS.max(ROWS_AN_ATOM * count));
-    let sample: Vec<usize> = rows_by_length(&scores).into_iter().step_by(stride).collect();
+    let sample: Vec<usize> = rows_by_length(scores.view()).into_iter().step_by(stride).collect();
     // two subspaces have to fit in
     if sample.len() <= r || r < 2 * d {
         return None;

@@ -13,7 +13,7 @@
 //!   are no reason to group them: only pairs that go together count.
 
 use super::components::principal_scores;
-use super::fixed_point::{components_alone, BELLS};
+use super::fixed_point::{components_alone, largest};
 use crate::linalg::{product, Op};
 use crate::special::bisect;
 use ndarray::{Array2, ArrayView2, Axis};
@@ -60,14 +60,7 @@ pub fn independent_groups(
         column *= (n as f64 / square).sqrt();
     }
     // the bell that tells most is the one that suits how many rows use the factors
-    let mut best: Option<(f64, Array2<f64>)> = None;
-    for a in BELLS {
-        let found = components_alone(scores.view(), a, random_state, interrupted)?;
-        if best.as_ref().is_none_or(|(most, _)| found.0 > *most) {
-            best = Some(found);
-        }
-    }
-    let (_, y) = best?;
+    let (_, y) = largest(components_alone(scores.view(), random_state, interrupted)?)?;
     // scores have unit variance: what takes them to components is orthogonal, and has its transpose for an inverse
     let share = 1.0 / n as f64;
     let mixing = product((y.view(), Op::Plain), (rows, Op::Plain)) * share;

@@ -12,7 +12,7 @@
 //! rows in many dimensions have spurious optima. So there are starts by bounded contrasts as well (`fixed_point`), which have fewer,
 //! and of which the narrow ones tell a component that is zero on half of the rows.
 
-use super::fixed_point::{components_alone, BELLS};
+use super::fixed_point::components_alone;
 use super::grouping::togetherness;
 use super::radii::{radial_contrast, separate_radii};
 use crate::linalg::dot;
@@ -63,8 +63,8 @@ pub fn components(
     let groups = Groups::new(sizes);
     let seed = |start: usize, bits: u32| random_state.wrapping_add((start as u64) << bits);
     let mut sets = Vec::new();
-    for a in BELLS {
-        let Some((_, y)) = components_alone(whitened, a, random_state, interrupted) else { return Vec::new() };
+    let Some(alone) = components_alone(whitened, random_state, interrupted) else { return Vec::new() };
+    for (_, y) in alone {
         sets.push(grouped(y.rows().into_iter().map(|row| row.to_vec()).collect(), sizes));
     }
     if !are_many(whitened.nrows(), sizes) {

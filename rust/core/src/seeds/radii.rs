@@ -4,6 +4,7 @@
 //! at an activity of pi/4, where the fourth moment tells them apart.
 
 use super::overlapping::{best_angle, rotate};
+use super::subspaces::rows_of_all_lengths;
 use crate::special::ln_gamma;
 
 /// `(E |y| - its Gaussian value)^2` of one group.
@@ -25,8 +26,8 @@ pub(super) fn separate_radii(y: &mut [Vec<f64>], group: &[usize], sizes: &[usize
     const ROWS: usize = 1024;
     /// Each sweep costs as many passes over the rows as angles are tried.
     const RADIAL_SWEEPS: usize = 24;
-    let n = y[0].len();
-    let rows: Vec<usize> = (0..n).step_by(n.div_ceil(ROWS)).collect();
+    let lengths: Vec<f64> = (0..y[0].len()).map(|i| y.iter().map(|c| c[i] * c[i]).sum()).collect();
+    let rows = rows_of_all_lengths(&lengths, ROWS);
     for _ in 0..RADIAL_SWEEPS {
         let mut largest = 0.0f64;
         for a in 0..y.len() {

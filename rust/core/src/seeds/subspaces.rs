@@ -86,10 +86,18 @@ pub fn clustered(problem: &Problem, n_init: usize, random_state: u64, interrupte
 
 /// Rows in order of their length, the longest first: a draw in this order follows the data when rows move.
 pub(super) fn rows_by_length(scores: ArrayView2<'_, f64>) -> Vec<usize> {
-    let lengths: Vec<f64> = scores.rows().into_iter().map(|r| r.dot(&r)).collect();
+    by_length(&scores.rows().into_iter().map(|r| r.dot(&r)).collect::<Vec<_>>())
+}
+
+fn by_length(lengths: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by(|&a, &b| lengths[b].total_cmp(&lengths[a]));
     order
+}
+
+/// At most so many rows, as many of every length: rows may come in turns.
+pub(super) fn rows_of_all_lengths(lengths: &[f64], most: usize) -> Vec<usize> {
+    by_length(lengths).into_iter().step_by(lengths.len().div_ceil(most).max(1)).collect()
 }
 
 /// One restart: subspaces through neighbourhoods of rows that the earlier ones explain badly, then Lloyd's sweeps.

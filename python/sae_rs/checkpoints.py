@@ -43,7 +43,7 @@ CHECKPOINTS = Container(
 # Constructor parameters that the result does not depend on.
 FREE_PARAMETERS = ("progress", "callback", "checkpoint", "n_jobs", "memory_budget", "max_atoms")
 # What a search counts, by the names of its attributes.
-COUNTERS = ("n_evaluations", "n_before", "n_iterations", "n_rounds", "support_changes")
+COUNTERS = ("n_evaluations", "n_before", "n_iterations", "n_rounds", "support_changes", "supports_settled")
 
 
 @dataclass(frozen=True)

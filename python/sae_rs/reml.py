@@ -271,6 +271,9 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
         saved = None
         fit.n_rounds += 1
         term, fit.support_changes = point.evaluation.term.refreshed(point.rho, threads=fit.threads)
+        if fit.settling:
+            point = _moved_on(fit, point, term)
+            continue
         if fit.support_changes == 0:
             # what was judged is what is returned
             fit.best = point
@@ -284,6 +287,22 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
         del term
         # V counts other variables now: what was best under the old supports is no yardstick
         fit.best = None
+
+
+def _moved_on(fit: Search, point: Point, term: _core.SaeManifoldTerm) -> Point:
+    """Where to search next, while supports are on their way: after a refresh, loosely converged.
+
+    Where a refresh brings nothing that counts, they have arrived, and the point itself is the place.
+    """
+    if fit.support_changes > 0 and fit.n_iterations < fit.max_outer and 2 * fit.n_rounds < fit.max_rounds:
+        following = fit.begun(term, point.rho)
+        gain = value_at(point) - value_at(following)
+        if gain > fit.moving:
+            fit.stand(following)
+            fit.best = None
+            return following
+    fit.supports_settled = 1
+    return point
 
 
 def _resettled(fit: Search, point: Point, term: _core.SaeManifoldTerm) -> tuple[Point, str | None]:

@@ -53,6 +53,8 @@ ACCURATE = 0.01
 # Nearer to the optimum than this, in units in which half the square is about a nat, Fellner-Schall steps lead away from
 # it: to their own fixed point, which is no minimum of V.
 FAR = 10.0
+# While rows find their supports, strengths are followed, and V is, to this many nats an entry of the data.
+MOVING = 1e-4
 # A search has stalled when an iteration lowers V by less than this part of the tolerance.
 STALLED = 1e-2
 
@@ -137,6 +139,8 @@ class Search:
         self.n_iterations = 0
         self.n_rounds = 0
         self.support_changes = 0
+        # whether supports have come to where refreshes change little; until then no gradient is looked at
+        self.supports_settled = 0
         self.sparsity_floor = SPARSITY_BOUNDS[0]
         # where the normaliser of the gate prior runs out of nodes V has no meaning; seeds are compared at these starts
         trusted = problem.gate.sparsity_ceiling(len(problem.atoms))
@@ -374,9 +378,10 @@ class Search:
         a box that keeps the trial out. A search that is taken up again within its boxes has a `width`, and has used up
         some `boxes`.
         """
-        if width is None and self.steps_first and (self.outer == "efs" or self.scaled_norm(start) > FAR):
+        steps_only = self.outer == "efs" or self.settling
+        if width is None and self.steps_first and (steps_only or self.scaled_norm(start) > FAR):
             start, status = self._fixed_point(start, max_iterations)
-            if self.outer == "efs" or len(start.evaluation.gradient) == 0:
+            if steps_only or len(start.evaluation.gradient) == 0:
                 return start, status
         here, width = start, BOX if width is None else width
         while boxes < MAX_BOXES:
@@ -405,6 +410,16 @@ class Search:
         return self.resolution > 0.0 if self.outer == "auto" else self.outer != "bfgs"
 
     @property
+    def settling(self) -> bool:
+        """Whether supports are still on their way, which a few steps between refreshes take them far along."""
+        return not self.supports_settled and self.resolution > 0.0 and self.steps_first
+
+    @property
+    def moving(self) -> float:
+        """Nats that V falls by in a round while supports are on their way."""
+        return max(self.resolution, MOVING * float(self.n_rows * self.n_outputs))
+
+    @property
     def segment(self) -> int | None:
         """Iterations between two checkpoints, None where a search runs through.
 
@@ -416,8 +431,13 @@ class Search:
         return self.marks.every
 
     def _fixed_point(self, start: Point, max_iterations: int) -> tuple[Point, str]:
-        """Fellner-Schall steps, to their end or until another method is better; the end has a gradient."""
+        """Fellner-Schall steps, to their end or until another method is better.
+
+        The end has a gradient, unless supports are still on their way.
+        """
         left = max(min(max_iterations, self.max_outer - self.n_iterations), 1)
+        if self.settling:
+            return efs.descend(self, start, left, float(np.sqrt(2.0 * self.moving)), downhill=True)
         alone = self.outer == "efs"
         steps, enough = (left, self.gradient_bound) if alone else (min(left, efs.FIRST_STEPS), efs.CLOSE)
         end, status = efs.descend(self, start, steps, enough, downhill=not alone)

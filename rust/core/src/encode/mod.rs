@@ -121,7 +121,7 @@ impl Encoder {
         interrupted: &dyn Fn() -> bool,
     ) -> Option<Encoding> {
         /// Rows between two looks at the interrupt flag.
-        const BATCH: usize = 4096;
+        const BATCH: usize = 256;
         let mut out = Encoding::new(self.is_whole());
         for start in (0..m).step_by(BATCH) {
             if interrupted() {

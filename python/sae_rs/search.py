@@ -49,7 +49,7 @@ MAX_REFRESHES = 8
 # Of an estimated V, descent below this part of its standard error is not looked for, and V is computed to this part of
 # that.
 RESOLVED = 0.1
-ACCURATE = 0.01
+ACCURATE = 0.1
 # Nearer to the optimum than this, in units in which half the square is about a nat, Fellner-Schall steps lead away from
 # it: to their own fixed point, which is no minimum of V.
 FAR = 10.0

@@ -173,11 +173,15 @@ impl Shape {
 
     /// Entries of the motions of orbits, solved.
     fn motions(&self) -> usize {
-        // each atom's motion, solved, over the rows and the decoders that share its group; an estimate needs none
+        // each of an atom's motions, as many as those of a sphere of its dimension, with what it is solved to: places and values over
+        // the rows, and the decoders that share its group; an estimate needs none
         let of_atom = self.width().div_ceil(self.n_atoms.max(1)).max(1);
+        let dim = self.active_coords.div_ceil(self.active_atoms.max(1));
+        let of_rows = 4 * self.active_coords * (dim * (dim + 1) / 2);
+        let decoders = self.group_widths.iter().map(|w| w / of_atom * w).sum::<usize>() * self.n_outputs;
         match self.elimination().0 {
             Elimination::Stochastic => 0,
-            _ => self.active_coords + self.group_widths.iter().map(|w| w / of_atom * w).sum::<usize>() * self.n_outputs,
+            _ => of_rows + decoders,
         }
     }
 

@@ -18,7 +18,15 @@ pub struct SparseStep {
 impl SparseStep {
     /// From entries in the order of their positions.
     pub fn new(entries: impl Iterator<Item = (usize, f64)>, border: BorderRows) -> Self {
-        let (at, values) = entries.filter(|(_, v)| *v != 0.0).unzip();
+        // of many rows these are large: no more room than they need
+        let most = entries.size_hint().1.unwrap_or(0);
+        let (mut at, mut values) = (Vec::with_capacity(most), Vec::with_capacity(most));
+        for (position, value) in entries.filter(|(_, v)| *v != 0.0) {
+            at.push(position);
+            values.push(value);
+        }
+        at.shrink_to_fit();
+        values.shrink_to_fit();
         Self { at, values, border }
     }
 

@@ -99,6 +99,7 @@ impl Evidence {
                 inner[[g, h]] = column.dot(other);
             }
         }
+        drop(tangents);
         let (t_factor, inner_factor) = (Cholesky::new(t.view())?, Cholesky::new(inner.view())?);
         let ln_w = inner_factor.log_det() + columns.iter().map(|c| c.scale.ln()).sum::<f64>();
         let len = state.layout_of_rows().len();
@@ -115,6 +116,7 @@ impl Evidence {
                 reduced[[a, b]] -= e.dot(solved);
             }
         }
+        drop(e);
         // symmetric to rounding: the solves are
         let reduced = (&reduced + &reduced.t()) * 0.5;
         let factor = Cholesky::new(reduced.view())?;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from planted import NOISE, fitted_one, fitted_two, one_circle, two_circles
-from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, SaeManifoldTerm, Softmax, efs
+from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, SaeManifoldTerm, Softmax, efs, reml
 from sae_rs.problem import Problem
-from sae_rs.reml import refine
 from sae_rs.search import Point, Search
 from small_terms import planted_term, strengths
 
@@ -251,11 +251,32 @@ class TestWhereStepsComeFirst:
         # the next step would bring less than what moves
         assert efs.length(search, on_the_way, efs.proposed(search, on_the_way)) <= np.sqrt(2.0 * search.moving)
         # one atom is on every row: the first refresh changes none of them, and the search proper follows
-        status = refine(search, search.begun(fitted_one().term_, far))
+        status = reml.refine(search, search.begun(fitted_one().term_, far))
         assert status == "converged"
         assert (search.supports_settled, search.n_rounds) == (1, 2)
         assert search.best is not None
         assert search.scaled_norm(search.best) <= search.gradient_bound
+
+    def test_supports_move_on_while_refreshes_bring_something(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Refreshes that lower V by 100, 60 and 10 nats, where 50 count."""
+        values = iter([-100.0, -160.0, -170.0])
+        search = search_of("auto")
+        search.resolution = 50.0
+        search.support_changes = 1
+
+        def point(value: float) -> Any:
+            return SimpleNamespace(evaluation=SimpleNamespace(value=value), rho=None)
+
+        monkeypatch.setattr(search, "begun", lambda term, rho: point(next(values)))
+        here = point(0.0)
+        for value in (-100.0, -160.0):
+            here = reml._moved_on(search, here, None)  # type: ignore[arg-type]
+            assert (here.evaluation.value, search.supports_settled) == (value, 0)
+            # what an end before the end is left with
+            assert search.standing is here
+        assert reml._moved_on(search, here, None) is here  # type: ignore[arg-type]
+        assert search.supports_settled == 1
+        assert not search.settling
 
 
 def _with(search: Search, point: Point) -> Point:

@@ -6,7 +6,7 @@
 //! 1999).
 
 use super::components::orthonormal;
-use super::subspaces::rows_of_all_lengths;
+use super::subspaces::{rows_of_all_lengths, squared_lengths};
 use crate::linalg::{product, Op};
 use ndarray::{Array2, ArrayView2, Axis};
 use rand::{RngExt, SeedableRng};
@@ -41,8 +41,7 @@ pub(super) fn components_alone(
     random_state: u64,
     interrupted: &dyn Fn() -> bool,
 ) -> Option<Vec<(f64, Array2<f64>)>> {
-    let lengths: Vec<f64> = whitened.rows().into_iter().map(|r| r.dot(&r)).collect();
-    let some = rows_of_all_lengths(&lengths, ROWS.max(ROWS_A_COMPONENT * whitened.ncols()));
+    let some = rows_of_all_lengths(&squared_lengths(whitened), ROWS.max(ROWS_A_COMPONENT * whitened.ncols()));
     let some = whitened.select(Axis(0), &some);
     let mut directions: Vec<(f64, Array2<f64>)> = Vec::new();
     for a in BELLS {

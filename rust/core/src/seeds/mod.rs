@@ -118,7 +118,7 @@ fn unrolled(problem: &Problem, atom: &dyn Atom) -> Option<Array2<f64>> {
     }
     // a sheet of d dimensions that bends spans about as many more
     let scores = principal_scores(problem.data().view(), LEADING.max(2 * d + 2));
-    let flat = geodesic::embedding(&scores, &subspaces::rows_by_length(scores.view()), d)?;
+    let flat = geodesic::embedding(&scores, &subspaces::by_length(&subspaces::squared_lengths(scores.view())), d)?;
     Some(atom.seed_rows(&flat))
 }
 

@@ -84,3 +84,29 @@ impl Radii {
         best_angle(|angle| self.contrast(angle, d), 16, 12)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    #[test]
+    fn circles_that_come_in_turns_are_told_apart() {
+        // of every fourth row, all on one circle, nothing could be told
+        let (n, mut rng) = (4096, ChaCha8Rng::seed_from_u64(3));
+        let mut y = vec![vec![0.0; n]; 4];
+        for i in 0..n {
+            let (sin, cos) = (rng.random::<f64>() * std::f64::consts::TAU).sin_cos();
+            y.iter_mut().for_each(|c| c[i] = 0.1 * (rng.random::<f64>() - 0.5));
+            y[2 * (i % 2)][i] += 2.0 * cos;
+            y[2 * (i % 2) + 1][i] += 2.0 * sin;
+        }
+        let planted = |y: &[Vec<f64>]| radial_contrast(&y[..2]) + radial_contrast(&y[2..]);
+        let expected = planted(&y);
+        rotate(&mut y, 0, 2, 0.5);
+        assert!(planted(&y) < 0.9 * expected);
+        separate_radii(&mut y, &[0, 0, 1, 1], &[2, 2]);
+        assert!(planted(&y) > 0.98 * expected, "{} {expected}", planted(&y));
+    }
+}

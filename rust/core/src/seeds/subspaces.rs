@@ -54,14 +54,11 @@ impl Subspace {
 
 /// K-subspaces clustering, several restarts, best first; then one guess each.
 pub fn clustered(problem: &Problem, n_init: usize, random_state: u64, interrupted: &dyn Fn() -> bool) -> Vec<Guess> {
-    let n = problem.n_rows();
     let sizes: Vec<usize> = problem.atoms().iter().map(|a| a.seed_components()).collect();
     // clusters live in the leading components; the rest is noise to them
     let rank = sizes.iter().sum::<usize>() * 3 + 2;
     let scores = principal_scores(problem.data().view(), rank);
-    let order = rows_by_length(scores.view());
-    let stride = n.div_ceil(CLUSTER_ROWS);
-    let sample: Vec<usize> = order.iter().copied().step_by(stride).collect();
+    let sample = rows_of_all_lengths(&squared_lengths(scores.view()), CLUSTER_ROWS);
     let rows = Array2::from_shape_fn((sample.len(), scores.ncols()), |(i, j)| scores[[sample[i], j]]);
 
     let mut found: Vec<(f64, Vec<Subspace>)> = Vec::new();
@@ -84,12 +81,12 @@ pub fn clustered(problem: &Problem, n_init: usize, random_state: u64, interrupte
     found.into_iter().map(|(_, subspaces)| guess(problem, &scores, &subspaces)).collect()
 }
 
-/// Rows in order of their length, the longest first: a draw in this order follows the data when rows move.
-pub(super) fn rows_by_length(scores: ArrayView2<'_, f64>) -> Vec<usize> {
-    by_length(&scores.rows().into_iter().map(|r| r.dot(&r)).collect::<Vec<_>>())
+pub(super) fn squared_lengths(scores: ArrayView2<'_, f64>) -> Vec<f64> {
+    scores.rows().into_iter().map(|r| r.dot(&r)).collect()
 }
 
-fn by_length(lengths: &[f64]) -> Vec<usize> {
+/// Rows in order of their length, the longest first: a draw in this order follows the data when rows move.
+pub(super) fn by_length(lengths: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by(|&a, &b| lengths[b].total_cmp(&lengths[a]));
     order

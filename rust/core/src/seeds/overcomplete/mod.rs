@@ -11,7 +11,7 @@ mod coding;
 mod moments;
 
 use super::components::whiten;
-use super::subspaces::rows_by_length;
+use super::subspaces::{rows_of_all_lengths, squared_lengths};
 use candidates::candidates;
 pub use coding::Components;
 use coding::Dictionary;
@@ -41,9 +41,8 @@ pub(super) fn components(
     interrupted: &dyn Fn() -> bool,
 ) -> Option<Components> {
     let scores = in_their_unit(scores)?;
-    let (n, r) = scores.dim();
-    let stride = n.div_ceil(ROWS.max(ROWS_AN_ATOM * count));
-    let sample: Vec<usize> = rows_by_length(scores.view()).into_iter().step_by(stride).collect();
+    let r = scores.ncols();
+    let sample = rows_of_all_lengths(&squared_lengths(scores.view()), ROWS.max(ROWS_AN_ATOM * count));
     // two subspaces have to fit in
     if sample.len() <= r || r < 2 * d {
         return None;

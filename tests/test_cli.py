@@ -196,7 +196,12 @@ class TestDemo:
         assert "Monday - Tuesday - Wednesday - Thursday - Friday - Saturday - Sunday" in printed
         assert "5 principal components" in printed
         pictures = sorted(picture.name for picture in Path("out").iterdir())
-        assert pictures == ["dictionary_months.png", "dictionary_weekdays.png", "weekdays.png"]
+        assert pictures == [*(f"dictionary_{k}.png" for k in range(3)), "months.png", "weekdays.png"]
+        # the one circle of the days in the dictionary of both
+        assert any(
+            line.endswith(": " + ", ".join(sae_rs.datasets.load_weekdays().label_names))
+            for line in printed.splitlines()
+        )
 
     def test_interrupt_ends_it(self, here: Path, capsys: Any, monkeypatch: Any) -> None:
         pytest.importorskip("matplotlib")

@@ -17,13 +17,10 @@ from .stopping import INTERRUPTED
 
 COMPONENTS = (1, 2, 5)
 PICTURE_DPI = 160
-# Logarithms of sparsity, of two smoothnesses and of the noise. The evidence of these rows has a second optimum, lower
-# still, at which every row mixes both circles; this start leads to the one at which a row uses one of them.
-SPARSE_START = [4.0, -1.5, -1.5, -3.0]
 
 
 def run(folder: Path) -> None:
-    """Fit both dictionaries, print the tables and write one picture for each circle into `folder`.
+    """Fit the days, the months and both, print the tables and write one picture for each circle into `folder`.
 
     Raises
     ------
@@ -38,24 +35,34 @@ def run(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     week, year = load_weekdays(), load_months()
 
-    print(f"One circle for the seven days of the week\n{week.description}\n")
-    one, seconds = _fit(week.X, 1)
-    _print_fit(one, week.X, seconds)
-    _print_order(one, 0, week, np.ones(len(week.X), dtype=bool))
-    _draw(one, 0, week, folder / "weekdays.png")
+    for data, name, title in ((week, "weekdays", "the seven days of the week"), (year, "months", "the twelve months")):
+        print(f"\nOne circle for {title}\n{data.description}\n")
+        one, seconds = _fit(data.X, 1)
+        _print_fit(one, data.X, seconds)
+        _print_order(one, 0, data, np.ones(len(data.X), dtype=bool))
+        _draw(one, 0, data, folder / f"{name}.png")
 
     both = stack(week, year)
-    print("\n\nTwo circles for the days and the months, in one dictionary, from a start at sparse gates\n")
-    two, seconds = _fit(both.X, 2, SPARSE_START)
-    _print_fit(two, both.X, seconds)
-    names = ["weekdays", "months"]
-    for source, name in enumerate(names):
-        rows = both.source == source
-        k = int(np.argmax(two.gates_[rows].mean(axis=0)))
-        right = float(np.mean(np.argmax(two.gates_[rows], axis=1) == k))
-        print(f"\nAtom {k} holds {right:.0%} of the {name}")
-        _print_order(two, k, both, rows)
-        _draw(two, k, both, folder / f"dictionary_{name}.png")
+    print("\n\nThree circles for days and months in one dictionary, which is told neither which rows are which nor how")
+    print("many of the circles a row uses\n")
+    model, seconds = _fit(both.X, 3, "threshold")
+    _print_fit(model, both.X, seconds)
+    most = np.argmax(model.gates_, axis=1)
+    for k in range(len(model.decoders_)):
+        own = most == k
+        print(f"\nAtom {k}: {_shares(both, own)}")
+        if own.any():
+            _print_order(model, k, both, own)
+            _draw(model, k, both, folder / f"dictionary_{k}.png")
+
+
+def _shares(data: Activations, rows: NDArray[np.bool_]) -> str:
+    """The labels that have rows among these, with their share of a label's rows where that is not all."""
+    counts, totals = (
+        np.bincount(labels, minlength=len(data.label_names)) for labels in (data.labels[rows], data.labels)
+    )
+    shares = [(name, own / all_) for name, own, all_ in zip(data.label_names, counts, totals, strict=True) if own]
+    return ", ".join(name if share == 1.0 else f"{name} ({share:.0%})" for name, share in shares) or "no row"
 
 
 def label_order(angle: NDArray[Any], labels: NDArray[Any], n_labels: int) -> tuple[list[int], NDArray[Any]]:
@@ -76,9 +83,9 @@ def label_order(angle: NDArray[Any], labels: NDArray[Any], n_labels: int) -> tup
     return [int(label) for label in np.argsort(turned)], np.abs(means)
 
 
-def _fit(X: NDArray[Any], n_atoms: int, rho: list[float] | None = None) -> tuple[ManifoldSAE, float]:
+def _fit(X: NDArray[Any], n_atoms: int, gate: str = "softmax") -> tuple[ManifoldSAE, float]:
     start = time.perf_counter()
-    model = ManifoldSAE(n_atoms=n_atoms, atom=Circle(harmonics=3), rho=rho).fit(X)
+    model = ManifoldSAE(n_atoms=n_atoms, atom=Circle(harmonics=3), gate=gate).fit(X)
     if model.certificate_.status == INTERRUPTED:
         # a fit keeps its best state; whoever pressed Ctrl-C wants no more of the demonstration
         raise KeyboardInterrupt

@@ -196,7 +196,9 @@ class TestWhereStepsComeFirst:
     def test_a_start_near_the_optimum_takes_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         taken = []
 
-        def descend(fit: Search, start: Point, max_steps: int, enough: float, *, downhill: bool) -> tuple[Point, str]:
+        def descend(
+            fit: Search, start: Point, max_steps: int, enough: float, *, least_gain: float
+        ) -> tuple[Point, str]:
             taken.append(max_steps)
             return start, "converged"
 
@@ -215,9 +217,25 @@ class TestWhereStepsComeFirst:
         """From the least V the way to the fixed point is uphill."""
         search = search_of("efs")
         least = search.fine(fitted_one().term_, fitted_one().rho_)
-        assert efs.descend(search, least, 3, 0.0, downhill=True) == (least, "converged")
-        end, _ = efs.descend(search, least, 3, 0.0, downhill=False)
+        assert efs.descend(search, least, 3, 0.0, least_gain=0.0) == (least, "converged")
+        assert efs.descend(search, least, 3, 0.0, least_gain=1.0) == (least, "converged")
+        end, _ = efs.descend(search, least, 3, 0.0, least_gain=-np.inf)
         assert end.evaluation.value > least.evaluation.value
+
+    def test_they_end_with_the_first_that_brings_little(self) -> None:
+        search, rho = search_of("efs"), fitted_one().rho_
+        far = search.fine(fitted_one().term_, rho.from_flat(rho.to_flat() + np.array([0.0, 6.0, 2.0])))
+        ends, values = [], []
+        for least_gain in (-np.inf, 1.0, 1e9):
+            before = search.n_iterations
+            end, _ = efs.descend(search, far, 12, 1e-3, least_gain=least_gain)
+            ends.append(search.n_iterations - before)
+            values.append(float(end.evaluation.value))
+        # the last step is taken: it has been paid for
+        assert ends[2] == 1
+        assert values[2] < far.evaluation.value
+        assert 1 < ends[1] < ends[0]
+        assert values[1] - values[0] < 2.0
 
     def test_an_estimate_is_converged_as_far_as_it_can_tell(self) -> None:
         """With what counts as told put up by hand, evaluations are looser and the search ends sooner."""

@@ -119,11 +119,15 @@ def sampled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("sampled")
 @pytest.mark.parametrize(("n_atoms", "evaluation"), [(2, 5), ("auto", 30)])
-def test_the_end_of_a_sample_is_seen_on_all_rows(n_atoms: int | str, evaluation: int) -> None:
+def test_the_end_of_a_sample_is_seen_on_all_rows(
+    n_atoms: int | str, evaluation: int, caplog: pytest.LogCaptureFixture
+) -> None:
     model = interrupted(ManifoldSAE(n_atoms, Circle(1), callback=Press(at(evaluation))), X2)
     assert len(model.decoders_) >= 1
     assert len(model.gates_) == len(X2)
     assert model.evidence_ < ManifoldSAE(0).fit(X2).evidence_
+    # what takes long after Ctrl-C is announced, once
+    assert [f"all {len(X2)} rows" in record.getMessage() for record in caplog.records] == [True]
 
 
 @pytest.mark.usefixtures("sampled")

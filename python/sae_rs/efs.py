@@ -31,7 +31,7 @@ UPHILL = 0.01
 LOOSE = 0.01
 
 
-def descend(fit: Search, start: Point, max_steps: int, enough: float, *, downhill: bool) -> tuple[Point, str]:
+def descend(fit: Search, start: Point, max_steps: int, enough: float, *, least_gain: float) -> tuple[Point, str]:
     """Take steps until the next would be shorter than `enough`; returns the end and why it ended.
 
     Parameters
@@ -44,8 +44,9 @@ def descend(fit: Search, start: Point, max_steps: int, enough: float, *, downhil
         Bound on the steps.
     enough : float
         Length of a step, sqrt(Σ c_j Δ_j²) with c_j the curvature scale of entry j.
-    downhill : bool
-        Whether to end before the first step that does not lower V: the fixed point may lie far above the least V.
+    least_gain : float
+        End with the first step that lowers V by no more nats than this: the fixed point may lie far above the least V,
+        and another method goes on with less.
     """
     here = start
     for _ in range(max_steps):
@@ -55,11 +56,14 @@ def descend(fit: Search, start: Point, max_steps: int, enough: float, *, downhil
         moved = _moved(fit, here, step)
         if moved is None:
             return here, "infeasible"
-        if downhill and float(moved.evaluation.value) > float(here.evaluation.value) - fit.resolution:
+        gain = float(here.evaluation.value) - float(moved.evaluation.value)
+        if gain <= min(least_gain, 0.0):
             return here, "converged"
         here = moved
         fit.keep(here)
         fit.n_iterations += 1
+        if gain <= least_gain:
+            return here, "converged"
     return here, "converged" if length(fit, here, proposed(fit, here)) <= enough else "iteration_limit"
 
 

@@ -29,7 +29,7 @@ from .problem import Problem
 from .rows import FileRows, blocks, column_mean
 from .search import FitProgress, Point, Search
 from .starts import COARSE_INNER, annealed, in_frames, value_at
-from .stopping import EARLY_ENDS
+from .stopping import EARLY_ENDS, say_rows_follow
 
 __all__ = ["Certificate", "FitProgress", "FitResult", "fit_dictionary"]
 
@@ -196,6 +196,7 @@ def _from_sample(sample: Search, fit: Search) -> None:
     """What a sample that was cut off had come to, seen on all rows as they are encoded: somebody waits for it."""
     best = sample.so_far()
     if best is not None:
+        say_rows_follow(len(fit.problem.X))
         _on_all_rows(fit, sample, best, 0)
 
 

@@ -436,11 +436,14 @@ class Search:
         The end has a gradient, unless supports are still on their way.
         """
         left = max(min(max_iterations, self.max_outer - self.n_iterations), 1)
+        # estimates: a step that brings less is not worth a third of an evaluation with its gradient
+        least_gain = self.moving if self.resolution > 0.0 else 0.0
         if self.settling:
-            return efs.descend(self, start, left, float(np.sqrt(2.0 * self.moving)), downhill=True)
-        alone = self.outer == "efs"
-        steps, enough = (left, self.gradient_bound) if alone else (min(left, efs.FIRST_STEPS), efs.CLOSE)
-        end, status = efs.descend(self, start, steps, enough, downhill=not alone)
+            return efs.descend(self, start, left, float(np.sqrt(2.0 * self.moving)), least_gain=least_gain)
+        if self.outer == "efs":
+            end, status = efs.descend(self, start, left, self.gradient_bound, least_gain=-np.inf)
+        else:
+            end, status = efs.descend(self, start, min(left, efs.FIRST_STEPS), efs.CLOSE, least_gain=least_gain)
         return (end if len(end.evaluation.gradient) else self.fine(end.evaluation.term, end.rho)), status
 
     def _is_enough(self, point: Point) -> bool:

@@ -13,7 +13,7 @@ from ..memory import SAMPLE_ABOVE, SAMPLE_ROWS
 from ..reml import FitResult, mean_only, refine, result_of
 from ..search import Search
 from ..starts import in_frames
-from ..stopping import EARLY_ENDS, status_of
+from ..stopping import EARLY_ENDS, say_rows_follow, status_of
 from .decisions import Candidate, glanced, searched, trusted
 from .first import first_dictionary
 from .moves import State
@@ -137,6 +137,7 @@ class Growing:
         # nobody is asked again
         self.like.progress = None
         if start is None:
+            say_rows_follow(len(self.like.problem.X))
             start = self.starts.on_all_rows(small.path.state)
         end_point = start.fit.so_far() or start.point
         self.path.offer("start", [(State(start.fit, end_point), self.ended)])

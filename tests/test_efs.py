@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from planted import NOISE, fitted_one, fitted_two, one_circle, two_circles
-from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, SaeManifoldTerm, Softmax, efs, reml
+from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, SaeManifoldTerm, Softmax, ThresholdGate, efs, reml
 from sae_rs.problem import Problem
 from sae_rs.search import Point, Search
 from small_terms import planted_term, strengths
@@ -180,6 +181,96 @@ def search_of(outer: str) -> Search:
     return Search(problem, outer=outer, max_outer=20, max_inner=100, tol=1e-6, threads=1, progress=None)
 
 
+class TestLengthened:
+    """Two steps in a row tell how far the fixed point is."""
+
+    @pytest.mark.parametrize(("factor", "share"), [(0.65, 1.0), (-0.4, 1.0), (0.0, 1.0), (0.9, 4.0 * 0.1)])
+    def test_steps_of_one_factor_lead_to_their_fixed_point(self, factor: float, share: float) -> None:
+        search, rho = search_of("efs"), fitted_one().rho_
+        fixed, offset = np.asarray(rho.to_flat()), np.array([0.0, 2.0, 0.3])
+        there = fixed + offset + (factor - 1.0) * offset
+        here: Any = SimpleNamespace(flat=there, rho=rho)
+        step = (factor - 1.0) * (there - fixed)
+        longer = efs.lengthened(search, here, step, fixed + offset, (factor - 1.0) * offset)
+        np.testing.assert_allclose(longer, share * (fixed - there), atol=1e-12)
+
+    def test_it_stays_within_bounds(self) -> None:
+        search, rho = search_of("efs"), fitted_one().rho_
+        fixed, offset = np.array([0.0, 40.0, 0.0]), np.array([0.0, -30.0, 0.0])
+        here: Any = SimpleNamespace(flat=fixed + 0.5 * offset, rho=rho)
+        longer = efs.lengthened(search, here, -0.25 * offset, fixed + offset, -0.5 * offset)
+        # no more than five at a time, and no strength above the thirtieth power of e
+        assert longer[1] == 5.0
+        here.flat[1] = 28.0
+        assert efs.within(search, here, longer)[1] == 2.0
+
+    def test_it_saves_steps(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Rows that mix four circles in six columns: steps shrink slowly."""
+        rng = np.random.default_rng(5)
+        angle, on = rng.uniform(0.0, 2.0 * np.pi, (400, 4)), rng.random((400, 4)) < 0.5
+        planes = rng.standard_normal((4, 2, 6)) / np.sqrt(6)
+        points = np.stack([np.cos(angle), np.sin(angle)], axis=2) * on[:, :, None]
+        X = np.einsum("nka,kap->np", points, planes) + 0.1 * rng.standard_normal((400, 6))
+        model = ManifoldSAE(4, Circle(1), gate=ThresholdGate(), outer="efs", max_outer=1, n_init=1)
+        with pytest.warns(UserWarning, match="did not converge"):
+            model.fit(X)
+        problem = Problem(X - model.mean_, (Circle(1),) * 4, ThresholdGate(), None, True)
+        counts, ends = [], []
+        for rule in (efs.lengthened, lambda fit, point, step, *last: step):
+            monkeypatch.setattr(efs, "lengthened", rule)
+            search = Search(problem, outer="efs", max_outer=50, max_inner=100, tol=1e-6, threads=1, progress=None)
+            start = search.traced(model.term_, model.rho_, 1e-3)
+            end, status = efs.descend(search, start, 50, 1e-3, least_gain=-np.inf)
+            assert status == "converged"
+            counts.append(search.n_iterations)
+            ends.append(end.flat)
+        assert counts[0] < counts[1]
+        np.testing.assert_allclose(ends[0], ends[1], atol=1e-3)
+
+    @pytest.mark.parametrize("least_gain", [0.0, 0.5])
+    def test_one_that_leads_up_is_taken_back(self, monkeypatch: pytest.MonkeyPatch, least_gain: float) -> None:
+        """The second step, three times as long, ends five nats higher; one of its own length lowers V by a nat."""
+        search, rho = search_of("efs"), fitted_one().rho_
+        unit = np.array([0.0, 1.0, 0.0]) / np.sqrt(search.curvature(rho)[1])
+        ends, lengths = iter([_away(rho, 2 * unit, -10.0), _away(rho, unit, -5.0), _away(rho, 0 * unit, -11.0)]), []
+
+        def moved(fit: Search, here: Point, step: Array) -> Any:
+            lengths.append(round(efs.length(fit, here, step)))
+            return next(ends)
+
+        monkeypatch.setattr(efs, "_moved", moved)
+        monkeypatch.setattr(efs, "lengthened", lambda fit, point, step, *last: 3 * step)
+        end, status = efs.descend(search, _away(rho, 4 * unit), 10, 0.5, least_gain=least_gain)
+        assert status == "converged"
+        assert end.evaluation.value == -11.0
+        assert lengths == [4, 6, 2]
+
+    def test_none_follows_a_step_that_led_astray(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Lengths 4, 2, 3, 1: the third step is longer than the second, and the fourth is measured by it."""
+        search, rho = search_of("efs"), fitted_one().rho_
+        lengths, asked = iter([4.0, 2.0, 3.0, 1.0, 0.0]), []
+        unit = np.array([0.0, 1.0, 0.0]) / np.sqrt(search.curvature(rho)[1])
+
+        def moved(fit: Search, here: Point, step: Array) -> Any:
+            return _away(rho, next(lengths) * unit)
+
+        def lengthened(fit: Search, point: Point, step: Array, *last: Array) -> Array:
+            asked.append((round(efs.length(fit, point, step)), round(efs.length(fit, point, last[1]))))
+            return step
+
+        monkeypatch.setattr(efs, "_moved", moved)
+        monkeypatch.setattr(efs, "lengthened", lengthened)
+        efs.descend(search, _away(rho, next(lengths) * unit), 10, 0.5, least_gain=-np.inf)
+        assert asked == [(2, 4), (1, 3)]
+
+
+def _away(rho: SaeManifoldRho, step: Array, value: float = 0.0) -> Any:
+    """A point whose V and next step are given."""
+    flat = np.asarray(rho.to_flat())
+    found = SimpleNamespace(value=value, fellner_schall=flat + step, gradient=np.zeros(0))
+    return SimpleNamespace(flat=flat, rho=rho, evaluation=found)
+
+
 class TestWhereStepsComeFirst:
     @pytest.mark.parametrize(("outer", "exact", "estimated"), [("auto", 0, 1), ("bfgs", 0, 0), ("efs+bfgs", 1, 1)])
     def test_it_is_up_to_the_determinant(self, outer: str, exact: bool, estimated: bool) -> None:
@@ -295,6 +386,58 @@ class TestWhereStepsComeFirst:
         assert reml._moved_on(search, here, None) is here  # type: ignore[arg-type]
         assert search.supports_settled == 1
         assert not search.settling
+
+
+class TestReach:
+    """How far one run of the minimiser goes where V is estimated: V is a quadratic here, flat in one direction."""
+
+    @pytest.mark.parametrize("resolution", [0.0, 1e-3])
+    def test_no_trial_is_far_from_the_start_of_its_run(self, resolution: float) -> None:
+        rho = fitted_one().rho_
+        search = search_of("bfgs")
+        unit = np.sqrt(search.curvature(rho))
+        least, hessian = np.asarray(rho.to_flat()), np.diag([1.0, 1.0, 1e-2])
+        trials, starts = [], []
+
+        def fine(term: Any, at: SaeManifoldRho) -> Point:
+            away = unit * (np.asarray(at.to_flat()) - least)
+            slope = hessian @ away
+            value, gradient = 0.5 * float(away @ slope), unit * slope
+            trials.append(away)
+            return Point(at, _Quadratic(value, gradient))  # type: ignore[arg-type]
+
+        minimise = search._minimise
+
+        def counted(start: Point, width: float, reach: float, limit: int) -> tuple[Point, str]:
+            starts.append((len(trials), unit * (start.flat - least)))
+            return minimise(start, width, reach, limit)
+
+        search.fine = fine  # type: ignore[method-assign]
+        search._minimise = counted  # type: ignore[method-assign]
+        search.resolution = resolution
+        search.supports_settled = 1
+        begun = fine(None, rho.from_flat(least + np.array([0.0, 0.3, -40.0]) / unit))
+        end, status = search.search(begun, 40)
+        assert status == "converged"
+        assert search.scaled_norm(end) <= search.gradient_bound
+        furthest = []
+        for (first, start), (last, _) in zip(starts, [*starts[1:], (len(trials), begun)], strict=True):
+            step = float(np.linalg.norm(hessian @ start))
+            furthest.append(max(float(np.linalg.norm(trial - start)) / step for trial in trials[first:last]))
+        reaches = 8.0 * np.sqrt(2.0) * 2.0 ** np.arange(len(furthest))
+        if resolution > 0.0:
+            assert (np.array(furthest) <= reaches).all()
+            assert 1 < len(furthest) < 8
+        else:
+            assert furthest[0] > 2.0 * reaches[0]
+
+
+@dataclass
+class _Quadratic:
+    value: float
+    gradient: Array
+    standard_error: float = 0.0
+    term: Any = None
 
 
 def _with(search: Search, point: Point) -> Point:

@@ -38,6 +38,10 @@ FINE_TOL = 1e-11
 BOX = 3.0
 # Boxes of one search; an infeasible trial quarters the box.
 MAX_BOXES = 12
+# Lengths of the minimiser's first step that one run of it may go where V is estimated. Its second step has, in all
+# directions, the length that the flattest so far asks for: with a thousand atoms that leads far out of where V is
+# quadratic, and an evaluation there costs several near by. It doubles with each box, for where V is flat all along.
+REACH = 8.0
 # Evaluations allowed for each outer iteration, over the whole fit.
 EVALUATIONS_PER_ITERATION = 2
 # Evaluations of one line search; a smooth V needs two or three, and where an inner optimum vanishes no number helps.
@@ -386,7 +390,7 @@ class Search:
         here, width = start, BOX if width is None else width
         while boxes < MAX_BOXES:
             try:
-                here, status = self._minimise(here, width, max_iterations)
+                here, status = self._minimise(here, width, REACH * 2.0**boxes, max_iterations)
             except InfeasibleTrial as trial:
                 here, width, boxes = trial.accepted, 0.25 * trial.step, boxes + 1
                 continue
@@ -454,19 +458,20 @@ class Search:
         """
         return self.resolution > 0.0 and self.scaled_norm(point) <= self.gradient_bound
 
-    def _minimise(self, start: Point, width: float, max_iterations: int) -> tuple[Point, str]:
+    def _minimise(self, start: Point, width: float, reach: float, max_iterations: int) -> tuple[Point, str]:
         if self._is_enough(start):
             return start, "converged"
         flat, curvature = start.flat, self.curvature(start.rho)
-        lower, upper = self.bounds(start.rho)
-        lower, upper = np.maximum(lower, flat - width), np.minimum(upper, flat + width)
         # In units x = ρ sqrt(c/σ) the objective V/σ has a Hessian near one. The minimiser's first step has length one:
         # with σ the square of the scaled gradient it is the step of that Hessian, unless that moves ρ by more than
         # about one.
         sigma = float(np.clip(self.scaled_norm(start) ** 2, 2.0 * self.tolerance, np.max(curvature)))
         unit = np.sqrt(curvature / sigma)
+        half = self._half_widths(start, width, reach, unit)
+        outer_lower, outer_upper = self.bounds(start.rho)
+        lower, upper = np.maximum(outer_lower, flat - half), np.minimum(outer_upper, flat + half)
         first, last = lower * unit, upper * unit
-        accepted, before = start, self.n_iterations
+        accepted, before, is_far = start, self.n_iterations, False
         trials: dict[bytes, Point] = {(flat * unit).tobytes(): start}
 
         def objective(x: FloatArray) -> tuple[float, FloatArray]:
@@ -485,12 +490,13 @@ class Search:
             return float(evaluation.value) / sigma, np.asarray(evaluation.gradient) / (unit * sigma)
 
         def on_iteration(x: FloatArray) -> None:
-            nonlocal accepted, trials
+            nonlocal accepted, trials, is_far
             accepted = trials[x.tobytes()]
             trials = {x.tobytes(): accepted}
             self.keep(accepted)
             self.n_iterations += 1
-            if self._is_enough(accepted):
+            is_far = self.resolution > 0.0 and 2.0 * float(np.linalg.norm(x - flat * unit)) >= reach
+            if is_far or self._is_enough(accepted):
                 raise StopIteration
 
         limit = max(min(max_iterations, self.max_outer - self.n_iterations), 1)
@@ -515,13 +521,22 @@ class Search:
         )
         if self.scaled_norm(accepted) <= self.gradient_bound:
             return accepted, "converged"
-        outer_lower, outer_upper = self.bounds(start.rho)
         end = accepted.flat
         # the change of units and back moves a point on the box by a rounding
-        slack = 1e-9 * width
+        slack = 1e-9 * half
         at_box = ((end <= lower + slack) & (lower > outer_lower)) | ((end >= upper - slack) & (upper < outer_upper))
-        if np.any(at_box) and width == BOX:
+        # a box that keeps an infeasible trial out is not left for the next one
+        if is_far or np.any(at_box & ((half < width) | (width == BOX))):
             return accepted, "box"
         if cut and result.status == 1 and self.n_iterations - before == self.segment:
             return accepted, "segment"
         return accepted, "iteration_limit" if result.status == 1 else "line_search"
+
+    def _half_widths(self, start: Point, width: float, reach: float, unit: FloatArray) -> FloatArray:
+        """How far each entry of ρ may go in a run of the minimiser from `start`; its variables are ρ times `unit`."""
+        if self.resolution == 0.0:
+            return np.full(len(unit), width)
+        # the gradient in those variables, to a factor: the first step has its direction and the length one
+        slope = np.abs(self.projected_gradient(start)) / unit
+        slope /= np.linalg.norm(slope)
+        return np.asarray(np.minimum(width, reach * np.maximum(slope, len(slope) ** -0.5) / unit))

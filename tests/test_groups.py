@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -22,6 +24,9 @@ CASES = {
     # with 42 basis functions in 40 channels the Schur complement is not formed to step with
     "a large group": ([(0, 1)], 10, 300, 40),
     "a large group and a small one": ([(0, 1), (2,)], 10, 400, 40),
+    # blocks of the inverse for three of twenty atoms in 56 channels, 28,224 entries each: a chunk of 128 rows with as many
+    # supports does not keep them all
+    "many supports": (list(combinations(range(20), 3))[::9], 1, 126, 56),
 }
 """Atoms of the rows in turn, harmonics, rows, columns."""
 # with 1056 basis functions only what rows use together is held of their Gram matrix

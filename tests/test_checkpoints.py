@@ -16,8 +16,10 @@ import pytest
 from numpy.typing import NDArray
 
 import sae_rs
-from planted import one_circle, two_circles
+from planted import fitted_one, one_circle, two_circles
 from sae_rs import IBP, Circle, Line, ManifoldSAE, RowMetric, Softmax, ThresholdGate, checkpoints, reml
+from sae_rs.problem import Problem
+from sae_rs.search import Search
 
 FloatArray = NDArray[np.float64]
 
@@ -92,6 +94,34 @@ def test_the_sample_of_many_rows_goes_on_as_well(tmp_path: Path, monkeypatch: py
         stages.add(checkpoints.read(path).stage)
         assert_same(ManifoldSAE(2, Circle(1), checkpoint_every=2).fit(rows, resume=path), whole)
     assert "sample" in stages
+
+
+def test_states_on_the_way_to_their_supports_need_no_gradient(tmp_path: Path) -> None:
+    """With what counts as told put up by hand, as an estimated determinant would."""
+    path, rows = tmp_path / "fit.checkpoint", one_circle()[0]
+    problem = Problem(rows, (Circle(1),), Softmax(), None, True)
+    marks = checkpoints.Checkpoints(path, 1, checkpoints.identity_of({}, 0, rows, None, None), None)
+    term, rho = fitted_one().term_, fitted_one().rho_
+
+    def search_of() -> Search:
+        search = Search(problem, outer="auto", max_outer=20, max_inner=100, tol=1e-6, threads=1, progress=None)
+        search._counted = lambda stage, point: point  # type: ignore[method-assign]
+        return search
+
+    search = search_of()
+    search.resolution = 0.5
+    for settled, entries in ((0, 0), (1, 3)):
+        search.supports_settled = settled
+        passed = marks.passed(search, search.begun(term, rho), within=False)
+        assert len(passed.evaluation.gradient) == entries
+        again = search_of()
+        restored = checkpoints.read(path).restored(again)
+        assert (again.resolution, again.supports_settled) == (0.5, settled)
+        assert restored.evaluation.value == passed.evaluation.value
+        assert restored.evaluation.inner.iterations == passed.evaluation.inner.iterations
+    # of a search in progress the minimiser wants the gradient
+    search.supports_settled = 0
+    assert len(marks.passed(search, search.begun(term, rho), within=True).evaluation.gradient) == 3
 
 
 def test_weights_and_metrics_belong_to_the_data(tmp_path: Path) -> None:

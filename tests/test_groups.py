@@ -24,8 +24,8 @@ CASES = {
     # with 42 basis functions in 40 channels the Schur complement is not formed to step with
     "a large group": ([(0, 1)], 10, 300, 40),
     "a large group and a small one": ([(0, 1), (2,)], 10, 400, 40),
-    # blocks of the inverse for three of twenty atoms in 56 channels, 28,224 entries each: a chunk of 128 rows with as many
-    # supports does not keep them all
+    # blocks of the inverse for three of twenty atoms in 56 channels have 28,224 entries each: those of a chunk of 128
+    # rows with as many supports are not all kept
     "many supports": (list(combinations(range(20), 3))[::9], 1, 126, 56),
 }
 """Atoms of the rows in turn, harmonics, rows, columns."""

@@ -100,6 +100,8 @@ class Saved:
         Whether the state is one of a search in progress; else a search begins with it.
     width, boxes : float, int
         Of the search in progress: half-width of its box in ρ, and how many boxes it has used up.
+    resolution : float
+        Nats that its V cannot tell.
     """
 
     identity: Identity
@@ -108,6 +110,7 @@ class Saved:
     width: float = 0.0
     boxes: int = 0
     sparsity_floor: float = 0.0
+    resolution: float = 0.0
     counters: Mapping[str, int] | None = None
     rho: SaeManifoldRho | None = None
     ranks: Sequence[int | None] = ()
@@ -135,9 +138,8 @@ class Saved:
         if any(rank is not None for rank in self.ranks):
             term = term.with_decoder_ranks(list(self.ranks))
         fit.best = None
-        # what V cannot tell is not known to a reader yet
-        fit.resolution = 0.0
-        point = fit.fine(term, self.rho)
+        fit.resolution = self.resolution
+        point = fit.begun(term, self.rho) if fit.settling and not self.within else fit.fine(term, self.rho)
         fit.stand(point)
         if self.within:
             # a search that is about to begin moves its start into its bounds first
@@ -175,6 +177,7 @@ class Checkpoints:
             width,
             boxes,
             fit.sparsity_floor,
+            fit.resolution,
             {name: getattr(fit, name) for name in COUNTERS},
             point.rho,
             list(term.decoder_ranks),
@@ -272,6 +275,7 @@ def write(saved: Saved, path: str | os.PathLike[str]) -> None:
             "width": saved.width,
             "boxes": saved.boxes,
             "sparsity_floor": saved.sparsity_floor,
+            "resolution": saved.resolution,
             "counters": dict(saved.counters),
             "rho": rho_fields(saved.rho),
             "ranks": list(saved.ranks),
@@ -309,6 +313,7 @@ def _rebuilt(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Sa
         float(body["width"]),
         int(body["boxes"]),
         float(body["sparsity_floor"]),
+        float(body["resolution"]),
         {name: int(body["counters"][name]) for name in COUNTERS},
         SaeManifoldRho(**body["rho"]),
         list(body["ranks"]),

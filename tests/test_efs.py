@@ -345,6 +345,40 @@ class TestWhereStepsComeFirst:
         assert counts[1] < counts[0]
         assert tolerances == [1e-11, pytest.approx(0.1 * 0.5 / 360)]
 
+    @pytest.mark.parametrize(
+        ("norm", "gain", "enough"),
+        [
+            # half the square of the gradient is 0.02, 0.98 and 1.28 nats, the standard error one
+            (0.2, np.inf, True),
+            (1.4, 0.09, True),
+            (1.4, 0.11, False),
+            (1.6, 0.09, False),
+        ],
+    )
+    def test_little_gained_and_little_promised_is_enough(
+        self, monkeypatch: pytest.MonkeyPatch, norm: float, gain: float, enough: bool
+    ) -> None:
+        search, here = search_of("auto"), _away(fitted_one().rho_, np.zeros(3))
+        monkeypatch.setattr(search, "scaled_norm", lambda point: norm)
+        search.resolution = 0.1
+        assert search._is_enough(here, gain) == enough
+        search.resolution = 0.0
+        assert not search._is_enough(here, gain)
+
+    def test_an_iteration_that_is_enough_ends_the_search(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        search, rho, gains = search_of("bfgs"), fitted_one().rho_, []
+        start = search.fine(fitted_one().term_, rho.from_flat(rho.to_flat() + np.array([0.0, 0.5, 0.1])))
+
+        def is_enough(point: Point, gain: float = np.inf) -> bool:
+            gains.append(gain)
+            return gain < np.inf
+
+        monkeypatch.setattr(search, "_is_enough", is_enough)
+        end, status = search.search(start, 20)
+        assert status == "converged"
+        assert gains == [np.inf, start.evaluation.value - end.evaluation.value]
+        assert search.scaled_norm(end) > search.gradient_bound
+
     def test_no_gradient_is_looked_at_until_supports_have_settled(self) -> None:
         """With what counts as told put up by hand, as an estimated determinant would."""
         rho = fitted_one().rho_

@@ -51,7 +51,8 @@ class Certificate:
     status : str
         "converged", or why not: "iteration_limit", "line_search", "inner_<status>", "adjoint", "supports",
         "infeasible", "stopped" (by the callback), "interrupted" (by Ctrl-C). With ``outer="efs"`` a search has
-        converged where its steps end, which is near a zero of the gradient, not at it.
+        converged where its steps end, which is near a zero of the gradient, not at it; with an estimated V also where
+        the gradient promises less than its standard error and an iteration brings less than a tenth of that.
     gradient_norm : float
         Largest entry of the projected gradient |∂V/∂ρ|.
     scaled_gradient : float

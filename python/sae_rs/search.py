@@ -450,13 +450,19 @@ class Search:
             end, status = efs.descend(self, start, min(left, efs.FIRST_STEPS), efs.CLOSE, least_gain=least_gain)
         return (end if len(end.evaluation.gradient) else self.fine(end.evaluation.term, end.rho)), status
 
-    def _is_enough(self, point: Point) -> bool:
-        """Whether nothing is left that an estimated V can tell.
+    def _is_enough(self, point: Point, gain: float = np.inf) -> bool:
+        """Whether nothing is left that an estimated V can tell, at a point that an iteration has gained `gain` nats by.
 
         The minimiser's own test asks for entries of the gradient that are all as small as their root mean square may
-        be; where V is exact, and another evaluation cheap, that is what ends a search.
+        be; where V is exact, and another evaluation cheap, that is what ends a search. In the units of a diagonal
+        Hessian the gradient of a thousand atoms promises several times what is left: once it promises less than the
+        standard error, iterations are believed that bring less than what V can tell.
         """
-        return self.resolution > 0.0 and self.scaled_norm(point) <= self.gradient_bound
+        if self.resolution == 0.0:
+            return False
+        norm = self.scaled_norm(point)
+        spent = gain < self.resolution and RESOLVED * 0.5 * norm**2 <= self.resolution
+        return norm <= self.gradient_bound or spent
 
     def _minimise(self, start: Point, width: float, reach: float, max_iterations: int) -> tuple[Point, str]:
         if self._is_enough(start):
@@ -471,7 +477,7 @@ class Search:
         outer_lower, outer_upper = self.bounds(start.rho)
         lower, upper = np.maximum(outer_lower, flat - half), np.minimum(outer_upper, flat + half)
         first, last = lower * unit, upper * unit
-        accepted, before, is_far = start, self.n_iterations, False
+        accepted, first_iteration, is_enough, is_far = start, self.n_iterations, False, False
         trials: dict[bytes, Point] = {(flat * unit).tobytes(): start}
 
         def objective(x: FloatArray) -> tuple[float, FloatArray]:
@@ -490,13 +496,14 @@ class Search:
             return float(evaluation.value) / sigma, np.asarray(evaluation.gradient) / (unit * sigma)
 
         def on_iteration(x: FloatArray) -> None:
-            nonlocal accepted, trials, is_far
-            accepted = trials[x.tobytes()]
+            nonlocal accepted, trials, is_enough, is_far
+            before, accepted = float(accepted.evaluation.value), trials[x.tobytes()]
             trials = {x.tobytes(): accepted}
             self.keep(accepted)
             self.n_iterations += 1
+            is_enough = self._is_enough(accepted, before - float(accepted.evaluation.value))
             is_far = self.resolution > 0.0 and 2.0 * float(np.linalg.norm(x - flat * unit)) >= reach
-            if is_far or self._is_enough(accepted):
+            if is_enough or is_far:
                 raise StopIteration
 
         limit = max(min(max_iterations, self.max_outer - self.n_iterations), 1)
@@ -519,7 +526,7 @@ class Search:
                 "gtol": self.gradient_bound / np.sqrt(sigma * len(flat)),
             },
         )
-        if self.scaled_norm(accepted) <= self.gradient_bound:
+        if is_enough or self.scaled_norm(accepted) <= self.gradient_bound:
             return accepted, "converged"
         end = accepted.flat
         # the change of units and back moves a point on the box by a rounding
@@ -528,7 +535,7 @@ class Search:
         # a box that keeps an infeasible trial out is not left for the next one
         if is_far or np.any(at_box & ((half < width) | (width == BOX))):
             return accepted, "box"
-        if cut and result.status == 1 and self.n_iterations - before == self.segment:
+        if cut and result.status == 1 and self.n_iterations - first_iteration == self.segment:
             return accepted, "segment"
         return accepted, "iteration_limit" if result.status == 1 else "line_search"
 

@@ -450,7 +450,7 @@ class TestReach:
         search._minimise = counted  # type: ignore[method-assign]
         search.resolution = resolution
         search.supports_settled = 1
-        begun = fine(None, rho.from_flat(least + np.array([0.0, 0.3, -40.0]) / unit))
+        begun = fine(None, rho.from_flat(least + np.array([0.0, 0.01, -30.0]) / unit))
         end, status = search.search(begun, 40)
         assert status == "converged"
         assert search.scaled_norm(end) <= search.gradient_bound

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import sae_rs
 from planted import fitted_one, one_circle, two_circles
 from sae_rs import IBP, Circle, Line, ManifoldSAE, RowMetric, Softmax, ThresholdGate, checkpoints, reml
+from sae_rs.boxes import Box
 from sae_rs.problem import Problem
 from sae_rs.search import Search
 
@@ -112,7 +113,7 @@ def test_states_on_the_way_to_their_supports_need_no_gradient(tmp_path: Path) ->
     search.resolution = 0.5
     for settled, entries in ((0, 0), (1, 3)):
         search.supports_settled = settled
-        passed = marks.passed(search, search.begun(term, rho), within=False)
+        passed = marks.passed(search, search.begun(term, rho), None)
         assert len(passed.evaluation.gradient) == entries
         again = search_of()
         restored = checkpoints.read(path).restored(again)
@@ -121,7 +122,7 @@ def test_states_on_the_way_to_their_supports_need_no_gradient(tmp_path: Path) ->
         assert restored.evaluation.inner.iterations == passed.evaluation.inner.iterations
     # of a search in progress the minimiser wants the gradient
     search.supports_settled = 0
-    assert len(marks.passed(search, search.begun(term, rho), within=True).evaluation.gradient) == 3
+    assert len(marks.passed(search, search.begun(term, rho), Box()).evaluation.gradient) == 3
 
 
 def test_weights_and_metrics_belong_to_the_data(tmp_path: Path) -> None:

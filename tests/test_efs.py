@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from planted import NOISE, fitted_one, fitted_two, one_circle, two_circles
 from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, SaeManifoldTerm, Softmax, ThresholdGate, efs, reml
+from sae_rs.boxes import Box
 from sae_rs.problem import Problem
 from sae_rs.search import Point, Search
 from small_terms import planted_term, strengths
@@ -442,9 +443,9 @@ class TestReach:
 
         minimise = search._minimise
 
-        def counted(start: Point, width: float, reach: float, limit: int) -> tuple[Point, str]:
+        def counted(start: Point, box: Box, limit: int) -> tuple[Point, str]:
             starts.append((len(trials), unit * (start.flat - least)))
-            return minimise(start, width, reach, limit)
+            return minimise(start, box, limit)
 
         search.fine = fine  # type: ignore[method-assign]
         search._minimise = counted  # type: ignore[method-assign]

@@ -11,13 +11,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._core import SaeManifoldRho
+from .boxes import Box
 from .containers import Container
 from .parameters import encode_parameter
 from .rows import FileRows, blocks
@@ -96,19 +97,15 @@ class Saved:
         What it was a fit of.
     stage : {"start", "sample", "whole"}
         Nothing yet, the search on a sample of many rows, or that on all of them.
-    within : bool
-        Whether the state is one of a search in progress; else a search begins with it.
-    width, boxes : float, int
-        Of the search in progress: half-width of its box in ρ, and how many boxes it has used up.
+    box : Box or None
+        Where the search in progress is; None when one begins with the state.
     resolution : float
         Nats that its V cannot tell.
     """
 
     identity: Identity
     stage: str
-    within: bool = False
-    width: float = 0.0
-    boxes: int = 0
+    box: Box | None = None
     sparsity_floor: float = 0.0
     resolution: float = 0.0
     counters: Mapping[str, int] | None = None
@@ -139,9 +136,9 @@ class Saved:
             term = term.with_decoder_ranks(list(self.ranks))
         fit.best = None
         fit.resolution = self.resolution
-        point = fit.begun(term, self.rho) if fit.settling and not self.within else fit.fine(term, self.rho)
+        point = fit.begun(term, self.rho) if fit.settling and self.box is None else fit.fine(term, self.rho)
         fit.stand(point)
-        if self.within:
+        if self.box is not None:
             # a search that is about to begin moves its start into its bounds first
             fit.keep(point)
         return point
@@ -167,15 +164,13 @@ class Checkpoints:
         if resumed is None:
             self._write(Saved(identity, "start"))
 
-    def passed(self, fit: Search, point: Point, *, within: bool, width: float = 0.0, boxes: int = 0) -> Point:
-        """Write an accepted point; returns it as a reader of the file has it."""
+    def passed(self, fit: Search, point: Point, box: Box | None) -> Point:
+        """Write an accepted point, of a search in a box or before one; returns it as a reader of the file has it."""
         term = point.evaluation.term
         saved = Saved(
             self.identity,
             fit.stage,
-            within,
-            width,
-            boxes,
+            box,
             fit.sparsity_floor,
             fit.resolution,
             {name: getattr(fit, name) for name in COUNTERS},
@@ -271,9 +266,7 @@ def write(saved: Saved, path: str | os.PathLike[str]) -> None:
         assert saved.rho is not None
         assert saved.counters is not None
         body |= {
-            "within": saved.within,
-            "width": saved.width,
-            "boxes": saved.boxes,
+            "box": None if saved.box is None else asdict(saved.box),
             "sparsity_floor": saved.sparsity_floor,
             "resolution": saved.resolution,
             "counters": dict(saved.counters),
@@ -309,9 +302,7 @@ def _rebuilt(body: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Sa
     return Saved(
         identity,
         body["stage"],
-        bool(body["within"]),
-        float(body["width"]),
-        int(body["boxes"]),
+        None if body["box"] is None else Box(float(body["box"]["width"]), int(body["box"]["used"])),
         float(body["sparsity_floor"]),
         float(body["resolution"]),
         {name: int(body["counters"][name]) for name in COUNTERS},

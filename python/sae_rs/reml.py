@@ -257,11 +257,11 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
         # of many rows a state is large: none is held for longer than it may be wanted
         del loose
     while True:
-        if saved is not None and saved.within:
-            point, status = fit.search(point, fit.max_outer, saved.width, saved.boxes)
+        if saved is not None and saved.box is not None:
+            point, status = fit.search(point, fit.max_outer, saved.box)
         else:
             if marks is not None and saved is None:
-                point = marks.passed(fit, point, within=False)
+                point = marks.passed(fit, point, None)
             start, point = point, fit.above_floor(point)
             fit.stand(point)
             fit.keep(point)

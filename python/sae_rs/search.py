@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from . import _core, efs
+from .boxes import Box
 from .problem import Problem
 from .stopping import Stopped, status_of
 
@@ -34,14 +35,6 @@ DISPERSION_BOUNDS = (-60.0, 2.0)
 # millionth of a nat hides the descent that the last line searches look for.
 COARSE_TOL = 1e-3
 FINE_TOL = 1e-11
-# Half-width of the box in ρ that one run of the minimiser may cross: a factor of 20 in any strength.
-BOX = 3.0
-# Boxes of one search; an infeasible trial quarters the box.
-MAX_BOXES = 12
-# Lengths of the minimiser's first step that one run of it may go where V is estimated. Its second step has, in all
-# directions, the length that the flattest so far asks for: with a thousand atoms that leads far out of where V is
-# quadratic, and an evaluation there costs several near by. It doubles with each box, for where V is flat all along.
-REACH = 8.0
 # Evaluations allowed for each outer iteration, over the whole fit.
 EVALUATIONS_PER_ITERATION = 2
 # Evaluations of one line search; a smooth V needs two or three, and where an inner optimum vanishes no number helps.
@@ -372,37 +365,33 @@ class Search:
 
     # The search ------------------------------------------------------------------------------------------------------
 
-    def search(
-        self, start: Point, max_iterations: int, width: float | None = None, boxes: int = 0
-    ) -> tuple[Point, str]:
+    def search(self, start: Point, max_iterations: int, box: Box | None = None) -> tuple[Point, str]:
         """Minimise V from an evaluated point, supports held; returns the end and why it ended.
 
-        The search runs in boxes, each around the end of the last, since a first step says little about a distant ρ.
         An infeasible trial is rejected, not given a made-up value: the search goes on from the last accepted point in
-        a box that keeps the trial out. A search that is taken up again within its boxes has a `width`, and has used up
-        some `boxes`.
+        a box that keeps the trial out. A search that is taken up again has a `box`.
         """
         steps_only = self.outer == "efs" or self.settling
-        if width is None and self.steps_first and (steps_only or self.scaled_norm(start) > FAR):
+        if box is None and self.steps_first and (steps_only or self.scaled_norm(start) > FAR):
             start, status = self._fixed_point(start, max_iterations)
             if steps_only or len(start.evaluation.gradient) == 0:
                 return start, status
-        here, width = start, BOX if width is None else width
-        while boxes < MAX_BOXES:
+        here, box = start, box or Box()
+        while box.is_allowed:
             try:
-                here, status = self._minimise(here, width, REACH * 2.0**boxes, max_iterations)
+                here, status = self._minimise(here, box, max_iterations)
             except InfeasibleTrial as trial:
-                here, width, boxes = trial.accepted, 0.25 * trial.step, boxes + 1
+                here, box = trial.accepted, box.narrowed(trial.step)
                 continue
             if status == "segment" and self.marks is not None:
-                here = self.marks.passed(self, here, within=True, width=width, boxes=boxes)
+                here = self.marks.passed(self, here, box)
                 if len(here.evaluation.gradient) == 0:
                     return here, "infeasible"
                 continue
             if status != "box":
                 return here, status
-            boxes += 1
-        return here, "infeasible" if width < BOX else "iteration_limit"
+            box = box.next()
+        return here, "infeasible" if box.keeps_out else "iteration_limit"
 
     @property
     def steps_first(self) -> bool:
@@ -464,7 +453,7 @@ class Search:
         spent = gain < self.resolution and RESOLVED * 0.5 * norm**2 <= self.resolution
         return norm <= self.gradient_bound or spent
 
-    def _minimise(self, start: Point, width: float, reach: float, max_iterations: int) -> tuple[Point, str]:
+    def _minimise(self, start: Point, box: Box, max_iterations: int) -> tuple[Point, str]:
         if self._is_enough(start):
             return start, "converged"
         flat, curvature = start.flat, self.curvature(start.rho)
@@ -473,10 +462,9 @@ class Search:
         # about one.
         sigma = float(np.clip(self.scaled_norm(start) ** 2, 2.0 * self.tolerance, np.max(curvature)))
         unit = np.sqrt(curvature / sigma)
-        half = self._half_widths(start, width, reach, unit)
-        outer_lower, outer_upper = self.bounds(start.rho)
-        lower, upper = np.maximum(outer_lower, flat - half), np.minimum(outer_upper, flat + half)
-        first, last = lower * unit, upper * unit
+        is_estimated = self.resolution > 0.0
+        faces = box.faces(flat, self.bounds(start.rho), self._first_step(start, unit) if is_estimated else None)
+        first, last = faces.lower * unit, faces.upper * unit
         accepted, first_iteration, is_enough, is_far = start, self.n_iterations, False, False
         trials: dict[bytes, Point] = {(flat * unit).tobytes(): start}
 
@@ -484,7 +472,7 @@ class Search:
             point = trials.get(x.tobytes())
             if point is None:
                 # on a bound to the last bit: what pushes against it is told by that
-                trial = np.where(x <= first, lower, np.where(x >= last, upper, x / unit))
+                trial = np.where(x <= first, faces.lower, np.where(x >= last, faces.upper, x / unit))
                 point = self.fine(accepted.evaluation.term, start.rho.from_flat(trial))
                 if len(point.evaluation.gradient) != len(flat):
                     raise InfeasibleTrial(accepted, float(np.max(np.abs(point.flat - accepted.flat))))
@@ -502,7 +490,7 @@ class Search:
             self.keep(accepted)
             self.n_iterations += 1
             is_enough = self._is_enough(accepted, before - float(accepted.evaluation.value))
-            is_far = self.resolution > 0.0 and 2.0 * float(np.linalg.norm(x - flat * unit)) >= reach
+            is_far = is_estimated and 2.0 * float(np.linalg.norm(x - flat * unit)) >= box.reach
             if is_enough or is_far:
                 raise StopIteration
 
@@ -528,22 +516,17 @@ class Search:
         )
         if is_enough or self.scaled_norm(accepted) <= self.gradient_bound:
             return accepted, "converged"
-        end = accepted.flat
-        # the change of units and back moves a point on the box by a rounding
-        slack = 1e-9 * half
-        at_box = ((end <= lower + slack) & (lower > outer_lower)) | ((end >= upper - slack) & (upper < outer_upper))
-        # a box that keeps an infeasible trial out is not left for the next one
-        if is_far or np.any(at_box & ((half < width) | (width == BOX))):
+        if is_far or faces.is_left_at(accepted.flat):
             return accepted, "box"
         if cut and result.status == 1 and self.n_iterations - first_iteration == self.segment:
             return accepted, "segment"
         return accepted, "iteration_limit" if result.status == 1 else "line_search"
 
-    def _half_widths(self, start: Point, width: float, reach: float, unit: FloatArray) -> FloatArray:
-        """How far each entry of ρ may go in a run of the minimiser from `start`; its variables are ρ times `unit`."""
-        if self.resolution == 0.0:
-            return np.full(len(unit), width)
-        # the gradient in those variables, to a factor: the first step has its direction and the length one
+    def _first_step(self, start: Point, unit: FloatArray) -> FloatArray:
+        """How far the minimiser's first step goes in each entry of ρ, evenly where that is less; its variables are ρ
+        times `unit`.
+        """
+        # the gradient in those variables, to a factor: the step has its direction and the length one
         slope = np.abs(self.projected_gradient(start)) / unit
         slope /= np.linalg.norm(slope)
-        return np.asarray(np.minimum(width, reach * np.maximum(slope, len(slope) ** -0.5) / unit))
+        return np.asarray(np.maximum(slope, len(slope) ** -0.5) / unit)

@@ -9,7 +9,7 @@
 //! therefore first minimised on their own with the decoders held, each at its own pace, and the decoders solved again; both
 //! can only lower L.
 
-use crate::arrow::{conjugate_gradients, steps_exactly, Elimination, Ending, Factored, Step, System};
+use crate::arrow::{conjugate_gradients, steps_exactly, Elimination, Ending, Enough, Factored, Step, System};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{Columns, RowSolver};
@@ -83,8 +83,10 @@ const POLISH: f64 = 0.1;
 /// valley descends; for the coordinates that the step leads to, the best decoders lie in the valley again.
 const CORRECT: f64 = 0.25;
 
-/// Below this decrement the exact Hessian is factored, until a step speaks against it.
+/// Below this decrement the exact Hessian is factored, until a step speaks against it, and below this root mean square of the
+/// decrements of single rows: of many rows each is near its own minimum long before all of them are together.
 const NEAR: f64 = 1.0;
+const NEAR_ROWS: f64 = 0.1;
 
 /// Steps with the exact Hessian that disappoint one after the other before the stiffened curvature is taken again.
 const REFUSALS: usize = 3;
@@ -117,6 +119,7 @@ pub fn solve(
     let can_be_exact =
         options.exact && options.elimination != Elimination::Dual && steps_exactly(problem, &inner.state);
     let mut exact = false;
+    let near_from = NEAR.max(NEAR_ROWS * (problem.n_rows() as f64).sqrt());
     // whether the exact Hessian is worth factoring, and whether the last step spoke against it
     let (mut misled, mut refused) = (false, 0);
     // what a chi-squared of all entries is typically of; unlike |L| it does not move with the data's unit
@@ -137,7 +140,7 @@ pub fn solve(
         let gradient = factored.system.gradient();
         let downhill = factored.solve(problem, &inner.state, rho, &gradient);
         inner.decrement = gradient.dot(&downhill).max(0.0).sqrt();
-        let mut near = can_be_exact && (factored.is_exact() || inner.decrement <= NEAR) && !misled;
+        let mut near = can_be_exact && (factored.is_exact() || inner.decrement <= near_from) && !misled;
         if near && !factored.is_exact() {
             let Factored { system, .. } = factored;
             inner.factored = solver.factor(&inner.state, system, true);
@@ -198,7 +201,7 @@ pub fn solve(
             |x| factored.solve(problem, &inner.state, rho, x),
             &descent,
             // no further than the next step needs, and than the solve is to go
-            (inner.decrement / scale).max(0.1 * options.tolerance * scale / inner.decrement).clamp(1e-12, 0.1),
+            Enough::part((inner.decrement / scale).clamp(1e-12, 0.1)).or(0.1 * options.tolerance * scale),
             MAX_CG,
             bound,
             interrupted,

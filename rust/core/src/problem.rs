@@ -9,7 +9,7 @@ use crate::metric::RowMetric;
 use crate::rho::SaeManifoldRho;
 use crate::source::{passes, CentredRows, Source};
 use crate::wire::Wire;
-use ndarray::{Array1, Array2, Array3, CowArray, Ix2};
+use ndarray::{Array1, Array2, Array3, ArrayViewMut2, Axis, CowArray, Ix2};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -230,6 +230,17 @@ impl Problem {
     /// Rows of atom k in the stacked decoder.
     pub fn rows_of(&self, k: usize) -> std::ops::Range<usize> {
         self.offsets[k]..self.offsets[k + 1]
+    }
+
+    /// The rows of every atom in a matrix of stacked ones.
+    pub fn by_atoms<'a>(&self, stacked: &'a mut Array2<f64>) -> Vec<ArrayViewMut2<'a, f64>> {
+        let (mut rest, mut all) = (stacked.view_mut(), Vec::with_capacity(self.n_atoms()));
+        for k in 0..self.n_atoms() {
+            let (own, others) = rest.split_at(Axis(0), self.rows_of(k).len());
+            all.push(own);
+            rest = others;
+        }
+        all
     }
 
     pub fn atoms(&self) -> &[Arc<dyn Atom>] {

@@ -77,6 +77,10 @@ pub struct Evaluation {
 /// by so little, its derivative is as good as V.
 const UNSEEN: f64 = 0.01;
 
+/// The slope of an estimate may be off by this part of what V is, in units in which V's curvature is about one: a step of a
+/// hundred of these is seen to go up or down as well as two values of V tell.
+const SLOPE: f64 = 0.01;
+
 /// The elimination that steps are made by. A determinant needs its dense system once; a step is as good by a factor that has
 /// only blocks of it, where there is one.
 fn to_step_by(problem: &Problem, state: &State, plan: &Plan) -> Elimination {
@@ -230,16 +234,9 @@ impl SaeManifoldTerm {
                 return Ok(out);
             }
             let preconditioner = (&stiffened, stepped.as_ref().unwrap_or(&factored.system));
-            let adjoint_tolerance = if factored.estimated().is_some() { options.tolerance } else { 0.0 };
-            let slope = gradient(
-                problem,
-                state,
-                rho,
-                (&factored, preconditioner),
-                (explicit, &adjoint),
-                adjoint_tolerance,
-                interrupted,
-            );
+            let leaves = if factored.estimated().is_some() { SLOPE * options.tolerance * entries } else { 0.0 };
+            let slope =
+                gradient(problem, state, rho, (&factored, preconditioner), (explicit, &adjoint), leaves, interrupted);
             out.gradient = slope.value;
             out.adjoint = Some(slope.ending);
             if slope.ending == Ending::Interrupted {

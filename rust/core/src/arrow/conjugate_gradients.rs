@@ -5,7 +5,7 @@ use super::Step;
 /// How the iteration ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The preconditioned residual fell below the tolerance.
+    /// The preconditioned residual is small enough.
     Converged,
     /// The step reached the trust region's boundary.
     Boundary,
@@ -27,14 +27,33 @@ pub struct Solution {
     pub ending: Ending,
 }
 
-/// Solves `A x = b` to a residual of `tolerance * |b|`, both in the norm of the preconditioner's inverse.
+/// Residuals that are small enough, in the norm of the preconditioner's inverse.
+#[derive(Clone, Copy, Debug)]
+pub struct Enough {
+    part: f64,
+    length: f64,
+}
+
+impl Enough {
+    /// This part of the right-hand side.
+    pub fn part(part: f64) -> Self {
+        Self { part, length: 0.0 }
+    }
+
+    /// Or this length.
+    pub fn or(self, length: f64) -> Self {
+        Self { length, ..self }
+    }
+}
+
+/// Solves `A x = b`.
 ///
 /// `precondition` applies M^-1 with M positive definite; lengths are measured in M.
 pub fn conjugate_gradients(
     apply: impl Fn(&Step) -> Step,
     precondition: impl Fn(&Step) -> Step,
     b: &Step,
-    tolerance: f64,
+    enough: Enough,
     max_iterations: usize,
     radius: f64,
     interrupted: &dyn Fn() -> bool,
@@ -44,7 +63,7 @@ pub fn conjugate_gradients(
     let mut residual = b.clone();
     let mut z = precondition(&residual);
     let mut rz = residual.dot(&z);
-    let target = tolerance * tolerance * rz;
+    let target = (enough.part * enough.part * rz).max(enough.length * enough.length);
     let mut d = z.clone();
     // squared lengths in M by recurrence: |x|^2, <x, d> and |d|^2
     let (mut xx, mut xd, mut dd) = (0.0f64, 0.0f64, rz);
@@ -88,5 +107,34 @@ pub fn conjugate_gradients(
         dd = rz + beta * beta * dd;
         d.scale(beta);
         d.add(1.0, &z);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Residual of a diagonal system, with how many iterations it took.
+    fn residual(enough: Enough) -> (f64, usize) {
+        let diagonal: Vec<f64> = (0..30).map(|i| 1.0 + f64::from(i)).collect();
+        let step = |local: Vec<f64>| Step { local, border: ndarray::Array2::zeros((0, 0)) };
+        let apply = |x: &Step| step(x.local.iter().zip(&diagonal).map(|(x, d)| x * d).collect());
+        let b = step(vec![2.0; 30]);
+        let found = conjugate_gradients(apply, Step::clone, &b, enough, 100, f64::INFINITY, &|| false);
+        assert_eq!(found.ending, Ending::Converged);
+        let mut left = b;
+        left.add(-1.0, &apply(&found.x));
+        (left.dot(&left).sqrt(), found.iterations)
+    }
+
+    #[test]
+    fn what_is_enough_is_a_part_or_a_length() {
+        let whole = 2.0 * 30f64.sqrt();
+        let (by_part, most) = residual(Enough::part(1e-8));
+        assert!(by_part <= 1e-8 * whole);
+        let (by_length, fewer) = residual(Enough::part(1e-8).or(1e-3));
+        assert!(by_length <= 1e-3 && by_length > 1e-8 * whole && fewer < most);
+        assert_eq!(residual(Enough::part(0.1).or(1e-9)), residual(Enough::part(0.1)));
+        assert_eq!(residual(Enough::part(0.1).or(whole)).1, 0);
     }
 }

@@ -1,6 +1,6 @@
 //! Decoders with the rows held: `G^-1` times the border's gradient.
 
-use super::conjugate_gradients::conjugate_gradients;
+use super::conjugate_gradients::{conjugate_gradients, Enough};
 use super::kronecker::GroupCurvature;
 use super::{Gauge, Step, System};
 use crate::linalg::Cholesky;
@@ -46,7 +46,15 @@ impl System {
         };
         let apply = |x: &Step| over_border(self.gram_times(problem, state, rho, &x.border));
         let rhs = over_border(step);
-        let found = conjugate_gradients(apply, precondition, &rhs, SOLVED, MAX_ITERATIONS, f64::INFINITY, interrupted);
+        let found = conjugate_gradients(
+            apply,
+            precondition,
+            &rhs,
+            Enough::part(SOLVED),
+            MAX_ITERATIONS,
+            f64::INFINITY,
+            interrupted,
+        );
         Some(found.x.border)
     }
 }

@@ -28,7 +28,7 @@ mod spectral;
 mod substitution;
 mod system;
 
-pub use conjugate_gradients::{conjugate_gradients, Ending, Solution};
+pub use conjugate_gradients::{conjugate_gradients, Ending, Enough, Solution};
 pub use coupling::Coupling;
 pub use dense::ArrowSchur;
 pub use estimated::{Direction, Estimation, Whitening};

@@ -8,6 +8,7 @@
 use super::border_rows::BorderRows;
 use super::columns::add_column_traces;
 use super::compact::{add_second_terms, closed_term, for_each_bounded, SecondSums};
+use super::followed::Followed;
 use super::gauge_terms::{add_gauge_terms, add_orbit_roughness, add_velocity_terms, Orbit};
 use super::orbit::tangent_rows;
 use super::scale::add_scales;
@@ -58,8 +59,10 @@ pub(super) struct Inverse<'a> {
     pub(super) theta: Array2<f64>,
     /// How many of the columns come from solves; the others are an estimate's directions.
     pub(super) solved: usize,
+    /// Those of solves that are not zero.
+    moving: Vec<usize>,
     /// The columns' border parts, in the frame.
-    border: Vec<BorderRows>,
+    pub(super) border: Vec<BorderRows>,
     /// Whether the compact terms' 2 c'(h) is added to its diagonal.
     compact: bool,
 }
@@ -100,7 +103,8 @@ impl<'a> Inverse<'a> {
             }
         };
         let border = columns.iter().map(in_frame).collect();
-        Self { columns, theta, solved, border, compact: false }
+        let moving = (0..solved).filter(|&g| !columns[g].is_zero()).collect();
+        Self { columns, theta, solved, moving, border, compact: false }
     }
 }
 
@@ -220,8 +224,8 @@ fn half_traces(
         };
         for c in chunks {
             let chunk = &*system.lin.chunk(problem, state, c);
-            let seen = |y: &BorderRows| {
-                // motions that an estimate has taken from H leave columns of zeros
+            let seen = |&g: &usize| {
+                let y = &inverse.border[g];
                 if y.is_empty() {
                     return None;
                 }
@@ -236,7 +240,8 @@ fn half_traces(
                 }
                 Some(seen)
             };
-            let moved: Vec<Option<Array2<f64>>> = inverse.border.iter().map(seen).collect();
+            let moved: Vec<Option<Array2<f64>>> = inverse.moving.iter().map(seen).collect();
+            let followed = Followed::new(problem, state, chunk, inverse, r);
             let mut work = RowWork {
                 problem,
                 state,
@@ -246,6 +251,7 @@ fn half_traces(
                 inverse,
                 chunk,
                 moved,
+                followed,
                 follows_strength,
                 scratch: Scratch::default(),
             };
@@ -296,9 +302,10 @@ struct RowWork<'a> {
     factored: &'a Factored,
     inverse: &'a Inverse<'a>,
     chunk: &'a Chunk,
-    /// phi_i against the generators' solved columns, times P_i where rows have a metric: per generator, rows x r, where it is
-    /// not zero.
+    /// phi_i against the generators' solved columns that are not zero, times P_i where rows have a metric: per generator,
+    /// rows x r, where it is not zero.
     moved: Vec<Option<Array2<f64>>>,
+    followed: Option<Followed>,
     /// Whether the sparsity strength sets the scale of any gate.
     follows_strength: bool,
     scratch: Scratch,
@@ -367,15 +374,17 @@ impl RowWork<'_> {
     fn effective_inverse(&mut self, index: usize, view: &RowView<'_>, traces: &RowTraces, r: usize) {
         let q = view.q;
         let Scratch { x, k, kappa, .. } = &mut self.scratch;
-        let theta = &self.inverse.theta;
-        let j = self.inverse.columns.len();
+        // motions that an estimate has taken from H leave columns of zeros
+        let moving = &self.inverse.moving;
+        let theta = |g: usize, h: usize| self.inverse.theta[[moving[g], moving[h]]];
+        let j = moving.len();
         let layout = self.state.layout_of_rows();
         let block = layout.block(view.row);
         // the generators' solved columns over this row's coupled variables, and J_i against them
         let positions: Vec<usize> = (0..q).map(|u| block.start + view.position(u)).collect();
         let mut local = vec![0.0; j * q];
-        for (column, own) in self.inverse.columns.iter().zip(local.chunks_exact_mut(q.max(1))) {
-            for (at, v) in column.within(block.clone()) {
+        for (&g, own) in moving.iter().zip(local.chunks_exact_mut(q.max(1))) {
+            for (at, v) in self.inverse.columns[g].within(block.clone()) {
                 if let Some(u) = positions.iter().position(|p| *p == at) {
                     own[u] = v;
                 }
@@ -388,6 +397,10 @@ impl RowWork<'_> {
         k.extend_from_slice(&traces.against_phi);
         kappa.clear();
         kappa.extend_from_slice(&traces.border);
+        if let Some(followed) = &self.followed {
+            followed.add_row(index, x, k);
+            view.atoms().enumerate().for_each(|(s, atom)| followed.add_atom(index, s, atom.rows, kappa));
+        }
         // columns of other groups of atoms do not reach this row
         let none = vec![0.0; r];
         let moved = |g: usize| match &self.moved[g] {
@@ -405,7 +418,7 @@ impl RowWork<'_> {
             of_local.fill(0.0);
             of_border.fill(0.0);
             for &h in &reaching {
-                let t = theta[[g, h]];
+                let t = theta(g, h);
                 if t == 0.0 {
                     continue;
                 }
@@ -420,7 +433,7 @@ impl RowWork<'_> {
                 axpy(*v, &view.jacobian[u * r..(u + 1) * r], &mut of_border);
             }
             for a in view.atoms().flat_map(|atom| atom.rows) {
-                if let Some(row) = self.inverse.border[g].row(a) {
+                if let Some(row) = self.inverse.border[moving[g]].row(a) {
                     kappa[a] += dot(row, &of_border);
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::adjoint::{evidence_adjoint, Adjoint};
 use super::value::{ard_slopes, Evidence};
-use crate::arrow::{conjugate_gradients, Ending, Factor, Factored, Solution, System};
+use crate::arrow::{conjugate_gradients, Ending, Enough, Factor, Factored, Solution, System};
 use crate::gates::GatePrior;
 use crate::linalg::{axpy, dot};
 use crate::priors::coordinate_priors;
@@ -42,21 +42,23 @@ pub fn explicit_gradient(
 /// The exact gradient of V at a converged state, from its explicit part and a factor, with its system, that
 /// preconditions the adjoint solve.
 ///
-/// `tolerance` is on that solve's relative residual; a tighter one than rounding allows is not asked for.
+/// `leaves` is how far that solve's residual r may be from zero in the norm of the inverse, in nats^1/2: the gradient in units
+/// of L's own curvature in the strengths, which bounds what L bends by when the inner variables follow, is off by no more. With
+/// zero it goes on to rounding.
 pub fn gradient(
     problem: &Problem,
     state: &State,
     rho: &SaeManifoldRho,
     (factored, (factor, system)): (&Factored, (&Factor, &System)),
     (mut value, adjoint): (Vec<f64>, &Adjoint),
-    tolerance: f64,
+    leaves: f64,
     interrupted: &dyn Fn() -> bool,
 ) -> Gradient {
     let solution = conjugate_gradients(
         |x| factored.system.apply_exact(problem, state, rho, x),
         |x| factor.solve(problem, state, rho, system, x),
         &adjoint.theta,
-        tolerance.max(ADJOINT_TOLERANCE),
+        Enough::part(ADJOINT_TOLERANCE).or(leaves),
         MAX_ADJOINT,
         f64::INFINITY,
         interrupted,

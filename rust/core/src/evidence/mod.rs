@@ -6,6 +6,7 @@ mod classic;
 mod columns;
 mod compact;
 mod fellner_schall;
+mod followed;
 mod gauge_terms;
 mod gradient;
 mod held;

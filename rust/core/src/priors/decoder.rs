@@ -6,6 +6,10 @@ use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
 use ndarray::{s, Array2};
+use rayon::prelude::*;
+
+/// Entries that a thread takes at least.
+const TOGETHER: usize = 1 << 14;
 
 /// `P_k = lambda_k S_k / phi + N_k / s^2`, the prior precision of every decoder column; in the classic mode without its second
 /// part.
@@ -53,10 +57,9 @@ impl DecoderPrior {
     /// Applies one block-diagonal family of M_k x M_k matrices to stacked decoders.
     fn apply_blocks(problem: &Problem, blocks: &[Array2<f64>], decoders: &Array2<f64>) -> Array2<f64> {
         let mut out = Array2::zeros(decoders.dim());
-        for (k, block) in blocks.iter().enumerate() {
-            let rows = problem.rows_of(k);
-            out.slice_mut(s![rows.clone(), ..]).assign(&block.dot(&decoders.slice(s![rows, ..])));
-        }
+        let atoms_together = 1 + TOGETHER / (1 + decoders.len() / problem.n_atoms().max(1));
+        let own = problem.by_atoms(&mut out).into_par_iter().zip(blocks).enumerate().with_min_len(atoms_together);
+        own.for_each(|(k, (mut out, block))| out.assign(&block.dot(&decoders.slice(s![problem.rows_of(k), ..]))));
         out
     }
 

@@ -13,7 +13,7 @@ mod lanczos;
 mod schur;
 mod whitening;
 
-use super::conjugate_gradients::conjugate_gradients;
+use super::conjugate_gradients::{conjugate_gradients, Enough};
 use super::factor::{Curvature, RowTraces};
 use super::spectral::{ln_held, Nulls};
 use super::substitution::{solve_block, Substitution};
@@ -26,9 +26,10 @@ use crate::row::{Chunk, RowView};
 use crate::state::State;
 use crate::wire::Here;
 use lanczos::Run;
-use ndarray::{s, Array2};
+use ndarray::Array2;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use schur::Schur;
 use std::ops::Range;
 use std::sync::Arc;
@@ -82,7 +83,8 @@ pub struct Direction {
 /// Motions of one atom that are taken from H with the determinant.
 #[derive(Debug)]
 pub(super) struct Absorbed {
-    /// The atom's stacked rows.
+    atom: usize,
+    /// Its stacked rows.
     rows: Range<usize>,
     /// Their places among all motions.
     columns: Range<usize>,
@@ -113,7 +115,7 @@ impl Absorbed {
             let entry = |(g, h): (usize, usize)| inner(&all[columns.start + g].border, &stiff[h]);
             let factor = Cholesky::new(Array2::from_shape_fn((stiff.len(), stiff.len()), entry).view())?;
             let (inverse, lower) = (factor.inverse(), factor.lower());
-            out.push(Self { rows: problem.rows_of(atom), columns, stiff, inverse, lower });
+            out.push(Self { atom, rows: problem.rows_of(atom), columns, stiff, inverse, lower });
         }
         Some(out)
     }
@@ -153,7 +155,7 @@ impl Estimated {
             None => Arc::new(Whitening::new(problem, state, rho, system, &blocks, &absorbed)?),
         };
         whitening.rescale(&mut system.gauge);
-        let schur = Schur { problem, state, rho, system, blocks: &blocks, absorbed: &absorbed };
+        let schur = Schur::new((problem, state, rho), system, &blocks, &absorbed);
         let (found, directions) = estimate(&schur, &whitening, unseen)?;
         let n = found.len() as f64;
         let mean = found.iter().sum::<f64>() / n;
@@ -210,7 +212,7 @@ impl Estimated {
         rhs: &Step,
     ) -> Step {
         let rows = Substitution { factors: &self.blocks, exact: &PerChunk::default(), nulls: &self.nulls };
-        let schur = Schur { problem, state, rho, system, blocks: &self.blocks, absorbed: &self.absorbed };
+        let schur = Schur::new((problem, state, rho), system, &self.blocks, &self.absorbed);
         let reduce = |inside: &mut Array2<f64>| *inside = self.solve_border(&schur, inside);
         rows.solve(problem, state, rho, system, rhs, (std::iter::empty(), reduce))
     }
@@ -240,7 +242,9 @@ impl Estimated {
             over_border(out)
         };
         let rhs = over_border(rhs.clone());
-        conjugate_gradients(apply, precondition, &rhs, SOLVED, MAX_SOLVE, f64::INFINITY, &|| false).x.border
+        conjugate_gradients(apply, precondition, &rhs, Enough::part(SOLVED), MAX_SOLVE, f64::INFINITY, &|| false)
+            .x
+            .border
     }
 
     /// Calls `visit` for every row of a chunk with the part of its traces that its own block has.
@@ -322,14 +326,10 @@ fn estimate(schur: &Schur<'_>, whitening: &Whitening, unseen: f64) -> Option<(Ve
             if active.is_empty() {
                 break;
             }
-            let mut x = Array2::zeros((m, p * active.len()));
-            for (place, &j) in active.iter().enumerate() {
-                let own = ndarray::ArrayView2::from_shape((m, p), runs[j].next()).expect("stacked decoders");
-                x.slice_mut(s![.., place * p..(place + 1) * p]).assign(&own);
-            }
-            let found = whitened_product(schur, whitening, x);
-            for (place, &j) in active.iter().enumerate() {
-                runs[j].step(found.slice(s![.., place * p..(place + 1) * p]).iter().copied().collect())?;
+            let next: Vec<&[f64]> = active.iter().map(|&j| runs[j].next()).collect();
+            let found = apart(&whitened_product(schur, whitening, beside(&next, (m, p))), p);
+            for (&j, product) in active.iter().zip(found) {
+                runs[j].step(product)?;
             }
         }
         // far from where P was made: such strengths have no estimate
@@ -349,8 +349,44 @@ fn estimate(schur: &Schur<'_>, whitening: &Whitening, unseen: f64) -> Option<(Ve
     Some((values, directions))
 }
 
+/// Stacked decoders (each M x p) side by side.
+fn beside(all: &[&[f64]], (m, p): (usize, usize)) -> Array2<f64> {
+    let mut out = vec![0.0; m * p * all.len()];
+    out.par_chunks_mut(p * all.len()).enumerate().for_each(|(a, row)| {
+        row.chunks_exact_mut(p).zip(all).for_each(|(to, own)| to.copy_from_slice(&own[a * p..(a + 1) * p]));
+    });
+    Array2::from_shape_vec((m, p * all.len()), out).expect("side by side")
+}
+
+/// What lies side by side, one after the other.
+fn apart(all: &Array2<f64>, p: usize) -> Vec<Vec<f64>> {
+    let rows = all.as_slice().expect("standard layout").chunks_exact(all.ncols());
+    let own = |from: usize| {
+        let mut own = Vec::with_capacity(p * all.nrows());
+        rows.clone().for_each(|row| own.extend_from_slice(&row[from..from + p]));
+        own
+    };
+    (0..all.ncols()).into_par_iter().step_by(p).map(own).collect()
+}
+
 /// Random signs, the same in every evaluation.
 fn signs(len: usize, probe: usize) -> Vec<f64> {
     let mut rng = ChaCha8Rng::seed_from_u64(probe as u64);
     (0..len).map(|_| if rng.random::<bool>() { 1.0 } else { -1.0 }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_laid_side_by_side_comes_apart() {
+        let (m, p) = (3, 2);
+        let all: Vec<Vec<f64>> = (0..4).map(|j| (0..m * p).map(|i| (10 * j + i) as f64).collect()).collect();
+        let views: Vec<&[f64]> = all.iter().map(|own| &own[..]).collect();
+        let wide = beside(&views, (m, p));
+        assert_eq!(wide.dim(), (m, 4 * p));
+        assert_eq!(wide[[1, 2 * p + 1]], 23.0);
+        assert_eq!(apart(&wide, p), all);
+    }
 }

@@ -9,6 +9,8 @@ use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
 use ndarray::{s, Array2};
+use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// What such a product needs.
 pub(super) struct Schur<'a> {
@@ -18,10 +20,27 @@ pub(super) struct Schur<'a> {
     pub(super) system: &'a System,
     /// Cholesky factors of the rows' blocks, per chunk.
     pub(super) blocks: &'a PerChunk<Vec<f64>>,
-    pub(super) absorbed: &'a [Absorbed],
+    /// Per atom the terms `weight v v'` over its decoder (M_k x p) that its motions have: UU', and what is taken of it.
+    motions: Vec<Vec<(f64, Cow<'a, Array2<f64>>)>>,
 }
 
-impl Schur<'_> {
+impl<'a> Schur<'a> {
+    pub(super) fn new(
+        (problem, state, rho): (&'a Problem, &'a State, &'a SaeManifoldRho),
+        system: &'a System,
+        blocks: &'a PerChunk<Vec<f64>>,
+        absorbed: &[Absorbed],
+    ) -> Self {
+        let mut motions = vec![Vec::new(); problem.n_atoms()];
+        for column in &system.gauge.columns {
+            motions[column.atom].push((column.scale * column.scale, Cow::Borrowed(&column.border)));
+        }
+        for own in absorbed {
+            motions[own.atom].extend(own.whitened().into_iter().map(|column| (-1.0, Cow::Owned(column))));
+        }
+        Self { problem, state, rho, system, blocks, motions }
+    }
+
     /// For stacked columns side by side (M x p b).
     pub(super) fn apply(&self, x: &Array2<f64>) -> Array2<f64> {
         let (problem, state, system) = (self.problem, self.state, self.system);
@@ -52,22 +71,19 @@ impl Schur<'_> {
             true => system.lin.prior.apply(problem, x),
             false => system.lin.border_gram(problem).times(x),
         };
-        out -= &taken;
-        let p = problem.n_outputs();
-        for from in (0..x.ncols()).step_by(p) {
-            for column in &system.gauge.columns {
-                let rows = s![problem.rows_of(column.atom), from..from + p];
-                let seen: f64 = column.border.iter().zip(x.slice(rows)).map(|(a, b)| a * b).sum();
-                out.slice_mut(rows).scaled_add(column.scale * column.scale * seen, &column.border);
-            }
-            for own in self.absorbed {
-                let rows = s![own.rows.clone(), from..from + p];
-                for column in own.whitened() {
-                    let seen: f64 = column.iter().zip(x.slice(rows)).map(|(a, b)| a * b).sum();
-                    out.slice_mut(rows).scaled_add(-seen, &column);
+        problem.by_atoms(&mut out).into_par_iter().enumerate().for_each(|(k, mut out)| {
+            let rows = problem.rows_of(k);
+            out -= &taken.slice(s![rows.clone(), ..]);
+            for from in (0..x.ncols()).step_by(problem.n_outputs()) {
+                let channels = from..from + problem.n_outputs();
+                let own = x.slice(s![rows.clone(), channels.clone()]);
+                let mut out = out.slice_mut(s![.., channels]);
+                for (weight, column) in &self.motions[k] {
+                    let seen: f64 = column.rows().into_iter().zip(own.rows()).map(|(a, b)| a.dot(&b)).sum();
+                    out.scaled_add(weight * seen, &**column);
                 }
             }
-        }
+        });
         out
     }
 }

@@ -42,9 +42,8 @@ pub fn explicit_gradient(
 /// The exact gradient of V at a converged state, from its explicit part and a factor, with its system, that
 /// preconditions the adjoint solve.
 ///
-/// `leaves` is how far that solve's residual r may be from zero in the norm of the inverse, in nats^1/2: the gradient in units
-/// of L's own curvature in the strengths, which bounds what L bends by when the inner variables follow, is off by no more. With
-/// zero it goes on to rounding.
+/// `leaves` is how long that solve's residual may be in the norm of the inverse, in nats^1/2: the gradient, in units of L's own
+/// curvature in the strengths, is off by about as much. With zero it goes on to rounding.
 pub fn gradient(
     problem: &Problem,
     state: &State,

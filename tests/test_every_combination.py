@@ -139,7 +139,7 @@ CLASSIC = (
     classic(WIDE, IBP(), 42, 0.0, -5.0, **COMPACT, n=28, log_noise=-2.0),
     # flat functions whose scale the rest holds
     classic(Cylinder(1, 1), Softmax(), 1, -1.0, -1.0, **DENSE, **BESIDE),
-    classic(Cylinder(1, 1), Softmax(), 1, -1.0, 0.0, **COMPACT, **BESIDE),
+    classic(Cylinder(1, 1), Softmax(), 10, -1.0, -2.0, **COMPACT, **BESIDE),
     classic(Patch(1, 2), Softmax(), 1, -1.0, -2.0, **DENSE, **BESIDE),
     classic(Patch(1, 2), Softmax(), 1, -1.0, -2.0, **COMPACT, **BESIDE),
     classic(Patch(1, 2), Frozen(), 0, -1.0, -2.0, **DENSE, **BESIDE),

@@ -1,7 +1,6 @@
 //! Stacked decoders that are zero outside of some rows in one piece.
 
 use ndarray::{s, Array2, ArrayView2};
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -46,16 +45,6 @@ impl BorderRows {
     /// All of these rows, if they are those of all atoms.
     pub fn as_all(&self, width: usize) -> Option<&Arc<Array2<f64>>> {
         (self.rows() == (0..width)).then_some(&self.values)
-    }
-
-    /// With the rows of all atoms, so many.
-    pub fn whole(&self, width: usize) -> Cow<'_, Array2<f64>> {
-        if let Some(all) = self.as_all(width) {
-            return Cow::Borrowed(all);
-        }
-        let mut out = Array2::zeros((width, self.values.ncols()));
-        self.add_to(1.0, 0, &mut out);
-        Cow::Owned(out)
     }
 
     /// One row, where it is not zero.

@@ -52,13 +52,9 @@ impl Followed {
     fn add(&mut self, problem: &Problem, state: &State, chunk: &Chunk, inverse: &Inverse<'_>, direction: usize) {
         let (r, layout) = (self.channels, state.layout_of_rows());
         let weight = inverse.theta[[direction, direction]];
-        let border = inverse.border[direction].whole(problem.width());
-        let mut seen = chunk.phi.times(&border);
-        if let Some(metric) = problem.metric() {
-            for (mut row, i) in seen.rows_mut().into_iter().zip(chunk.rows.clone()) {
-                metric.apply(i, row.as_slice_mut().expect("standard layout"));
-            }
-        }
+        // rows with a metric, and decoders in frames, have no estimate: its directions are over all channels
+        let border = inverse.border[direction].as_all(problem.width()).expect("a direction over all decoders");
+        let mut seen = chunk.phi.times(border);
         let mut local = Vec::new();
         for index in 0..chunk.len() {
             let view = chunk.row(problem, state, index);
@@ -79,7 +75,7 @@ impl Followed {
                 axpy(*own, jacobian, seen);
             }
         }
-        self.kappa.add_meeting(weight, seen.view(), &border);
+        self.kappa.add_meeting(weight, seen.view(), border);
     }
 
     /// Adds a row's to x (q x q) and k (q x r).

@@ -327,7 +327,7 @@ fn estimate(schur: &Schur<'_>, whitening: &Whitening, unseen: f64) -> Option<(Ve
                 break;
             }
             let next: Vec<&[f64]> = active.iter().map(|&j| runs[j].next()).collect();
-            let found = apart(&whitened_product(schur, whitening, beside(&next, (m, p))), p);
+            let found = apart(&whitened_product(schur, whitening, side_by_side(&next, (m, p))), p);
             for (&j, product) in active.iter().zip(found) {
                 runs[j].step(product)?;
             }
@@ -350,7 +350,7 @@ fn estimate(schur: &Schur<'_>, whitening: &Whitening, unseen: f64) -> Option<(Ve
 }
 
 /// Stacked decoders (each M x p) side by side.
-fn beside(all: &[&[f64]], (m, p): (usize, usize)) -> Array2<f64> {
+fn side_by_side(all: &[&[f64]], (m, p): (usize, usize)) -> Array2<f64> {
     let mut out = vec![0.0; m * p * all.len()];
     out.par_chunks_mut(p * all.len()).enumerate().for_each(|(a, row)| {
         row.chunks_exact_mut(p).zip(all).for_each(|(to, own)| to.copy_from_slice(&own[a * p..(a + 1) * p]));
@@ -384,7 +384,7 @@ mod tests {
         let (m, p) = (3, 2);
         let all: Vec<Vec<f64>> = (0..4).map(|j| (0..m * p).map(|i| (10 * j + i) as f64).collect()).collect();
         let views: Vec<&[f64]> = all.iter().map(|own| &own[..]).collect();
-        let wide = beside(&views, (m, p));
+        let wide = side_by_side(&views, (m, p));
         assert_eq!(wide.dim(), (m, 4 * p));
         assert_eq!(wide[[1, 2 * p + 1]], 23.0);
         assert_eq!(apart(&wide, p), all);

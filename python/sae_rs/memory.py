@@ -169,7 +169,8 @@ def plan_fit(
         return MemoryPlan(whole.keep_rows, max(whole.bytes, seed_bytes(n_rows, n_columns, copies)))
     sample = plan(scale * SAMPLE_ROWS, active=most, tied=crowded or most > 1.0, copies=2)
     whole = plan(n_rows, active=min(most, 1.0), tied=crowded, copies=copies)
-    beside = copies * 8 * n_rows * n_columns
+    # the core copies all rows when the sample has been fitted; what is not float64 has been widened by then
+    beside = max(copies - 1, 0) * 8 * n_rows * n_columns
     seeds = seed_bytes(scale * SAMPLE_ROWS, n_columns, 2)
     return MemoryPlan(whole.keep_rows, max(max(sample.bytes, seeds) + beside, whole.bytes))
 

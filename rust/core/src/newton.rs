@@ -124,7 +124,7 @@ pub fn solve(
     let (mut misled, mut refused) = (false, 0);
     // what a chi-squared of all entries is typically of; unlike |L| it does not move with the data's unit
     let scale = ((problem.n_rows() * problem.n_outputs()) as f64).sqrt();
-    // rows far from their own minima show at once; after that, a disappointing step does
+    // rows far from their own minima show in the first decrement; after that, a disappointing step shows them
     let mut relax = true;
     let mut relaxing = true;
     loop {
@@ -175,7 +175,9 @@ pub fn solve(
         }
         inner.iterations += 1;
 
-        if std::mem::take(&mut relax) && relaxing && inner.decrement > RELAX_ABOVE {
+        // rows near their minima, by the measure for the exact Hessian, are left to steps until one disappoints
+        let far = if inner.iterations == 1 { near_from } else { RELAX_ABOVE };
+        if std::mem::take(&mut relax) && relaxing && inner.decrement > far {
             drop(factored);
             let promised = 0.5 * inner.decrement * inner.decrement;
             if let Some((state, factored)) = solver.relaxed(&inner.state, loss, near) {

@@ -105,8 +105,9 @@ impl Shape {
                 let blocks = self.n_atoms * square(of_atom * of_atom.min(p));
                 let sums = accumulators(self.n_rows, self.chunk_rows(), 8 * border * together) * border * together;
                 let borders = (together * (KRYLOV + PRODUCTS) + PROBES * DIRECTIONS) * border;
-                // what the rows of the chunks in hand see of each of them
-                let seen = 2 * self.chunk_rows().min(self.n_rows) * p * PROBES * DIRECTIONS;
+                // what the rows of the chunks in hand see of one of them, and sum up of all for their variables
+                let variables = coupled.div_ceil(self.n_rows.max(1));
+                let seen = 2 * self.chunk_rows().min(self.n_rows) * p * (1 + variables);
                 (border, borders + 3 * blocks + sums + seen)
             }
             Elimination::Dual => {

@@ -47,6 +47,18 @@ class TestExactSteps:
         other = near.evaluate(rho, tol=1e-10, elimination="primal")
         assert other.inner.cg_iterations > 2 * exact.inner.cg_iterations
 
+    @pytest.mark.parametrize(("smoother", "begins_with_step"), [(4.0, True), (8.0, False)])
+    def test_rows_near_their_minima_begin_with_a_step(self, smoother: float, begins_with_step: bool) -> None:
+        """Many rows together are far above what one is minimised on its own for; far ones still are."""
+        term, rho = fitted(circles(1, 2000, 4), 1)
+        near = term.evaluate(rho, tol=1e-12, gradient=False).term
+        flat = np.asarray(rho.to_flat())
+        flat[1] += smoother
+        here, first = (near.evaluate(rho.from_flat(flat), tol=1e-12, max_inner=n, gradient=False).inner for n in (0, 1))
+        assert here.decrement > 0.5
+        assert (here.decrement < 0.1 * np.sqrt(2000)) == begins_with_step
+        assert (first.cg_iterations > 0) == begins_with_step
+
     @pytest.mark.parametrize(("n_atoms", "mixed"), [(1, 0.0), (3, 0.0), (3, 0.3)])
     def test_the_optimum_is_that_of_other_factors(self, n_atoms: int, mixed: float) -> None:
         """From a state near an optimum: from farther away steps of two kinds may end in two of them."""

@@ -550,6 +550,15 @@ class TestMemory:
         with pytest.raises(ValueError, match="over memory_budget"):
             check_memory("1TiB", 10**9, 10**4, atoms)
 
+    def test_a_sample_is_not_planned_beside_a_copy_that_comes_after_it(self) -> None:
+        atoms = (Circle(),) * 8
+        few, many = ((n, 64) for n in (30_000, 31_000))
+        # the sample, which is tried with all atoms in every row, takes more than all rows with one atom each
+        assert check_memory(None, *few, atoms).bytes == check_memory(None, *many, atoms).bytes
+        # float32 rows are widened before it is drawn
+        widened = [check_memory(None, *shape, atoms, copies=2).bytes for shape in (few, many)]
+        assert widened[1] - widened[0] == 8 * 1000 * 64
+
     def test_a_thousand_circles_with_few_atoms_a_row_take_less_than_8_gib(self) -> None:
         atoms, gate = (Circle(),) * 1024, ThresholdGate()
         assert is_crowded(256, atoms, gate)
@@ -560,7 +569,7 @@ class TestMemory:
             estimate_bytes(40_000, 256, atoms, gate),
             plan_rows(40_000, 256, atoms, gate, active=4.0, tied=True).bytes,
         ):
-            # such a fit was seen to take 3.3 GiB
+            # such a fit was seen to take 3.3 GiB up to its first gradient, and 4.7 after it
             assert 3.3 * 2**30 < size < 8 * 2**30
 
     def test_within_budget(self) -> None:

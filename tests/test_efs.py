@@ -302,6 +302,10 @@ class TestWhereStepsComeFirst:
         assert not taken
         far = search.fine(fitted_one().term_, rho.from_flat(rho.to_flat() + np.array([0.0, 6.0, 2.0])))
         assert search.scaled_norm(far) > 10.0
+        # nor does a start far away once a gradient has been followed: steps lead to another place
+        search.search(far, 5)
+        assert not taken
+        search.gradient_followed = 0
         search.search(far, 5)
         assert len(taken) == 1
 
@@ -447,14 +451,23 @@ class TestReach:
             starts.append((len(trials), unit * (start.flat - least)))
             return minimise(start, box, limit)
 
+        refreshed: list[Point] = []
+
+        def refresh(point: Point) -> Point:
+            refreshed.append(point)
+            return point
+
         search.fine = fine  # type: ignore[method-assign]
         search._minimise = counted  # type: ignore[method-assign]
+        search._with_supports_that_suit = refresh  # type: ignore[method-assign]
         search.resolution = resolution
         search.supports_settled = 1
         begun = fine(None, rho.from_flat(least + np.array([0.0, 0.01, -30.0]) / unit))
         end, status = search.search(begun, 40)
         assert status == "converged"
         assert search.scaled_norm(end) <= search.gradient_bound
+        # between two runs supports are refreshed, where V is estimated
+        assert len(refreshed) == (len(starts) - 1 if resolution > 0.0 else 0)
         furthest = []
         for (first, start), (last, _) in zip(starts, [*starts[1:], (len(trials), begun)], strict=True):
             step = float(np.linalg.norm(hessian @ start))

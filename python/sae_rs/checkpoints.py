@@ -44,7 +44,15 @@ CHECKPOINTS = Container(
 # Constructor parameters that the result does not depend on.
 FREE_PARAMETERS = ("progress", "callback", "checkpoint", "n_jobs", "memory_budget", "max_atoms")
 # What a search counts, by the names of its attributes.
-COUNTERS = ("n_evaluations", "n_before", "n_iterations", "n_rounds", "support_changes", "supports_settled")
+COUNTERS = (
+    "n_evaluations",
+    "n_before",
+    "n_iterations",
+    "n_rounds",
+    "support_changes",
+    "supports_settled",
+    "gradient_followed",
+)
 
 
 @dataclass(frozen=True)

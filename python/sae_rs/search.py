@@ -138,6 +138,8 @@ class Search:
         self.support_changes = 0
         # whether supports have come to where refreshes change little; until then no gradient is looked at
         self.supports_settled = 0
+        # whether a search has followed the gradient; no steps are taken after it
+        self.gradient_followed = 0
         self.sparsity_floor = SPARSITY_BOUNDS[0]
         # where the normaliser of the gate prior runs out of nodes V has no meaning; seeds are compared at these starts
         trusted = problem.gate.sparsity_ceiling(len(problem.atoms))
@@ -369,13 +371,16 @@ class Search:
         """Minimise V from an evaluated point, supports held; returns the end and why it ended.
 
         An infeasible trial is rejected, not given a made-up value: the search goes on from the last accepted point in
-        a box that keeps the trial out. A search that is taken up again has a `box`.
+        a box that keeps the trial out. A search that is taken up again has a `box`. Where V is estimated, supports are
+        refreshed from box to box.
         """
         steps_only = self.outer == "efs" or self.settling
-        if box is None and self.steps_first and (steps_only or self.scaled_norm(start) > FAR):
+        is_far = not self.gradient_followed and self.scaled_norm(start) > FAR
+        if box is None and self.steps_first and (steps_only or is_far):
             start, status = self._fixed_point(start, max_iterations)
             if steps_only or len(start.evaluation.gradient) == 0:
                 return start, status
+        self.gradient_followed = 1
         here, box = start, box or Box()
         while box.is_allowed:
             try:
@@ -391,7 +396,26 @@ class Search:
             if status != "box":
                 return here, status
             box = box.next()
+            if self.resolution > 0.0:
+                here = self._with_supports_that_suit(here)
         return here, "infeasible" if box.keeps_out else "iteration_limit"
+
+    def _with_supports_that_suit(self, point: Point) -> Point:
+        """An accepted point after a refresh of its rows, where that changes any.
+
+        Far from its end a search that holds supports follows a V that is about to be left: few rows that move may be
+        worth more than all that strengths still bring. The minimiser starts anew here anyway.
+        """
+        term, changed = point.evaluation.term.refreshed(point.rho, threads=self.threads)
+        if changed == 0:
+            return point
+        following = self.fine(term, point.rho)
+        if len(following.evaluation.gradient) == 0:
+            return point
+        # V counts other variables now
+        self.stand(following)
+        self.best = following
+        return following
 
     @property
     def steps_first(self) -> bool:

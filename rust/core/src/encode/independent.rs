@@ -3,8 +3,12 @@
 
 use super::{Encoder, COORDINATE_PRICE, MAX_MIXED};
 use crate::linalg::{dot, small_cholesky, small_forward, small_inverse};
-use crate::row::{RowState, SupportGram, Target};
+use crate::row::{RowState, SupportGram, Target, CONVERGED};
 use crate::state::SUPPORT_CUTOFF;
+
+/// Nats^½ that are left to the optimum of a row on its way to a candidate: what it is given or loses next earns or costs many
+/// times as much.
+const ON_THE_WAY: f64 = 0.1;
 
 /// What a point of an atom's grid promises, and the gate that it does so with.
 struct Gain {
@@ -26,16 +30,16 @@ impl Encoder {
             self.consider(target, &mut found, again);
             return found.expect("at least one candidate").row;
         }
+        let mut consider = |row: RowState| self.consider(target, &mut found, self.kept(CONVERGED, target, row));
         if let Some(row) = current {
-            let kept = self.pruned(target, self.kept(target, row));
-            self.consider(target, &mut found, self.grown(target, kept));
+            let kept = self.pruned(target, self.kept(ON_THE_WAY, target, row));
+            consider(self.grown(target, kept));
         }
-        let grown = self.grown(target, self.kept(target, self.empty()));
-        self.consider(target, &mut found, self.pruned(target, grown));
+        let grown = self.grown(target, self.kept(ON_THE_WAY, target, self.empty()));
+        consider(self.pruned(target, grown));
         if self.rows.atoms.len() <= MAX_MIXED {
             // atoms that explain a row only together are not found one at a time
-            let full = self.pruned(target, self.kept(target, self.full(target)));
-            self.consider(target, &mut found, full);
+            consider(self.pruned(target, self.kept(ON_THE_WAY, target, self.full(target))));
         }
         found.expect("at least one candidate").row
     }
@@ -75,9 +79,9 @@ impl Encoder {
         }
     }
 
-    /// Polishes a row; gates that are no longer open leave the support.
-    fn kept(&self, target: &Target, row: RowState) -> RowState {
-        let mut row = self.rows.polish(target, row, false);
+    /// Polishes a row to so many nats^½; gates that are no longer open leave the support.
+    fn kept(&self, enough: f64, target: &Target, row: RowState) -> RowState {
+        let mut row = self.rows.polish_to(enough, target, row, false);
         let mut open = Vec::new();
         loop {
             self.rows.gate.significant(&row.logits, &row.support, SUPPORT_CUTOFF, &mut open);
@@ -85,17 +89,17 @@ impl Encoder {
                 return row;
             }
             let closed: Vec<u32> = row.support.iter().copied().filter(|k| !open.contains(k)).collect();
-            row = self.without(target, row, &closed);
+            row = self.rows.polish_to(enough, target, self.without(row, &closed), false);
         }
     }
 
-    /// The row with some of its atoms dropped, polished.
-    fn without(&self, target: &Target, mut row: RowState, atoms: &[u32]) -> RowState {
+    /// The row with some of its atoms dropped.
+    fn without(&self, mut row: RowState, atoms: &[u32]) -> RowState {
         for &k in atoms {
             row.logits[k as usize] = self.rows.rest[k as usize];
         }
         row.support.retain(|k| !atoms.contains(k));
-        self.rows.polish(target, row, false)
+        row
     }
 
     /// Adds atoms, best first, while they earn their price: at first as many at once as promise that, then each on its own.
@@ -128,7 +132,7 @@ impl Encoder {
             let mut best: Option<(f64, RowState)> = None;
             let mut cheaper = Vec::new();
             for (&k, _) in droppable {
-                let candidate = self.kept(target, self.without(target, row.clone(), &[k]));
+                let candidate = self.kept(ON_THE_WAY, target, self.without(row.clone(), &[k]));
                 let own = self.score(target, &candidate);
                 if own < score {
                     cheaper.push(k);
@@ -139,7 +143,7 @@ impl Encoder {
             }
             let Some((least, candidate)) = best else { return row };
             if cheaper.len() > 1 {
-                let all = self.kept(target, self.without(target, row, &cheaper));
+                let all = self.kept(ON_THE_WAY, target, self.without(row, &cheaper));
                 row = if self.score(target, &all) < least { all } else { candidate };
             } else {
                 row = candidate;
@@ -199,7 +203,7 @@ impl Encoder {
         while added < most && self.add_best(target, &mut next) {
             added += 1;
         }
-        (added > 0).then(|| (self.kept(target, next), added))
+        (added > 0).then(|| (self.kept(ON_THE_WAY, target, next), added))
     }
 
     /// Adds the atom, gate and grid point that lower a row's data term most; whether one promises what a coordinate costs.

@@ -25,6 +25,6 @@ pub use priors::{held, held_curvature, LossParts};
 pub use production::row_program;
 pub use products::{SupportGram, Target};
 pub use program::{PackedBatch4, PackedJets, RowAtom, RowDecoder, RowSlots, SaeReconstructionRowProgram};
-pub use solver::{RowSolver, RowState};
+pub use solver::{RowSolver, RowState, CONVERGED};
 pub use stacked::{held_whole, Stacked};
 pub use tape::{AtomView, Chunk, RowView};

@@ -8,7 +8,7 @@ use super::second::{add_second, SecondAtom};
 use super::solver::{RowSolver, RowState};
 use crate::atoms::{hold, BasisJet};
 use crate::gates::{GatePrior, GateRow};
-use crate::linalg::{axpy, dot};
+use crate::linalg::{add_scaled, axpy, dot, inner, vectorised};
 use crate::priors::coordinate_priors;
 use std::ops::Range;
 
@@ -112,7 +112,8 @@ impl<'a> RowObjective<'a> {
     pub(super) fn expand(&mut self, row: &RowState, out: &mut Expansion) {
         let (q, m, factor) = (self.q, self.phi.len(), self.target.weight * self.solver.inverse_dispersion);
         self.differentiate(row);
-        multiply(&self.gram, &self.phi, &mut self.curve);
+        self.through.resize(self.d.len(), 0.0);
+        self.multiply();
         for (slope, (c, b)) in self.slope.iter_mut().zip(self.curve.iter().zip(&self.against)) {
             *slope = factor * (c - b);
         }
@@ -122,26 +123,51 @@ impl<'a> RowObjective<'a> {
             values.clear();
             values.resize(len, 0.0);
         }
-        self.through.resize(self.d.len(), 0.0);
-        for (i, reach) in self.reach.iter().enumerate() {
-            let d = &self.d[i * m..][reach.clone()];
-            for (row, through) in self.gram.chunks_exact(m).zip(&mut self.through[i * m..(i + 1) * m]) {
-                *through = dot(&row[reach.clone()], d);
-            }
-        }
-        for (i, &u) in self.seen.iter().enumerate() {
-            let reach = self.reach[i].clone();
-            let d = &self.d[i * m..][reach.clone()];
-            out.gradient[u] = dot(d, &self.slope[reach.clone()]);
-            for (j, &v) in self.seen[..=i].iter().enumerate() {
-                let inner = factor * dot(d, &self.through[j * m..][reach.clone()]);
-                out.hessian[u * q + v] = inner;
-                out.hessian[v * q + u] = inner;
-            }
-            out.scale[u] = out.hessian[u * (q + 1)];
-        }
+        self.contract(m, factor, out);
         self.add_second(out);
         out.value += self.add_logit_priors(row, out) + self.add_coordinate_priors(row, out);
+    }
+
+    /// Q times the basis row and times each of its derivatives. Q is symmetric, so its rows are its columns.
+    fn multiply(&mut self) {
+        let Self { gram, phi, curve, d, through, reach, .. } = self;
+        // a row without atoms has neither
+        let m = phi.len().max(1);
+        curve.fill(0.0);
+        through.fill(0.0);
+        vectorised(
+            #[inline(always)]
+            || {
+                phi.iter().zip(gram.chunks_exact(m)).for_each(|(value, line)| add_scaled(*value, line, curve));
+                let of_each = reach.iter().zip(d.chunks_exact(m)).zip(through.chunks_exact_mut(m));
+                for ((reach, d), through) in of_each {
+                    for c in reach.clone() {
+                        add_scaled(d[c], &gram[c * m..(c + 1) * m], through);
+                    }
+                }
+            },
+        );
+    }
+
+    /// The data's gradient, and their curvature with the basis row held, from what `multiply` has made.
+    fn contract(&self, m: usize, factor: f64, out: &mut Expansion) {
+        let q = self.q;
+        vectorised(
+            #[inline(always)]
+            || {
+                for (i, &u) in self.seen.iter().enumerate() {
+                    let reach = self.reach[i].clone();
+                    let d = &self.d[i * m..][reach.clone()];
+                    out.gradient[u] = inner(d, &self.slope[reach.clone()]);
+                    for (j, &v) in self.seen[..=i].iter().enumerate() {
+                        let product = factor * inner(d, &self.through[j * m..][reach.clone()]);
+                        out.hessian[u * q + v] = product;
+                        out.hessian[v * q + u] = product;
+                    }
+                    out.scale[u] = out.hessian[u * (q + 1)];
+                }
+            },
+        );
     }
 
     /// The basis row and its derivatives.
@@ -265,11 +291,4 @@ impl<'a> RowObjective<'a> {
 /// Where an atom's logit stands among those that are variables.
 fn place(logits: &[usize], atom: u32) -> usize {
     logits.binary_search(&(atom as usize)).expect("logits of a support are variables")
-}
-
-/// `out = A x` for a square row-major A.
-fn multiply(a: &[f64], x: &[f64], out: &mut [f64]) {
-    for (row, out) in a.chunks_exact(x.len().max(1)).zip(out) {
-        *out = dot(row, x);
-    }
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 /// Bound on Newton steps of one candidate.
 const MAX_STEPS: usize = 60;
 /// A candidate is converged when one more step would lower its objective by less than half this squared, in nats.
-const DECREMENT: f64 = 1e-11;
+pub const CONVERGED: f64 = 1e-11;
 /// One row's variables.
 #[derive(Clone, Debug)]
 pub struct RowState {
@@ -125,7 +125,7 @@ impl RowSolver {
             converged: false,
         };
         for k in 0..self.n_free() {
-            row = self.settled(&target, row, vec![k], true);
+            row = self.settled(CONVERGED, &target, row, vec![k], true);
         }
         row.logits
     }
@@ -268,7 +268,12 @@ impl RowSolver {
 
     /// Damped Newton on the row's objective, its support held. `logits_only` leaves coordinates alone. Closed independent
     /// gates, which no data see, come to rest.
-    pub fn polish(&self, target: &Target, mut row: RowState, logits_only: bool) -> RowState {
+    pub fn polish(&self, target: &Target, row: RowState, logits_only: bool) -> RowState {
+        self.polish_to(CONVERGED, target, row, logits_only)
+    }
+
+    /// The same, until a step would lower the objective by less than half the square of `enough`, in nats.
+    pub fn polish_to(&self, enough: f64, target: &Target, mut row: RowState, logits_only: bool) -> RowState {
         let logits = if self.gate.shares() {
             (0..self.n_free()).collect()
         } else if self.n_free() == 0 {
@@ -279,19 +284,19 @@ impl RowSolver {
             row.logits = closed;
             row.support.iter().map(|&k| k as usize).collect()
         };
-        self.settled(target, row, logits, logits_only)
+        self.settled(enough, target, row, logits, logits_only)
     }
 
     /// Damped Newton on some of the row's logits, in their order, and the coordinates of its support.
-    fn settled(&self, target: &Target, row: RowState, logits: Vec<usize>, logits_only: bool) -> RowState {
+    fn settled(&self, enough: f64, target: &Target, row: RowState, logits: Vec<usize>, logits_only: bool) -> RowState {
         let mut objective = RowObjective::new(self, target, &row, logits);
         let (mut here, mut there) = (Expansion::default(), Expansion::default());
-        let mut row = self.descend(&mut objective, (&mut here, &mut there), row, logits_only);
+        let mut row = self.descend(&mut objective, (&mut here, &mut there), row, (enough, logits_only));
         // what is held at a wall and would rather leave it is let go, and may come back once
         let most = row.support.iter().map(|&k| 1 + self.atoms[k as usize].dim()).sum::<usize>();
         for _ in 0..most {
             let Some(released) = self.released(&mut objective, &mut there, &row, logits_only) else { break };
-            let next = self.descend(&mut objective, (&mut here, &mut there), released, logits_only);
+            let next = self.descend(&mut objective, (&mut here, &mut there), released, (enough, logits_only));
             if next.objective >= row.objective {
                 break;
             }
@@ -353,7 +358,7 @@ impl RowSolver {
         objective: &mut RowObjective<'_>,
         (here, there): (&mut Expansion, &mut Expansion),
         mut row: RowState,
-        logits_only: bool,
+        (enough, logits_only): (f64, bool),
     ) -> RowState {
         objective.expand(&row, here);
         let n = here.gradient.len();
@@ -384,7 +389,7 @@ impl RowSolver {
                 }
             }
             let decrement = -dot(&step, &here.gradient[..q]);
-            if decrement <= DECREMENT * DECREMENT {
+            if decrement <= enough * enough {
                 row.converged = true;
                 break;
             }

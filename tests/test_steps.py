@@ -82,3 +82,13 @@ class TestBentValleys:
         term, rho = _core.SaeManifoldTerm.seeds(X, atoms, settings, n_init=1, random_state=0)[0]
         found = term.evaluate(rho, tol=1e-9, max_inner=150, gradient=False)
         assert found.inner.status == "converged"
+
+
+def test_a_search_of_cut_off_inner_solves_is_not_repeated() -> None:
+    """After one inner iteration V is no function of the strengths: a line search fails, and would again."""
+    model = ManifoldSAE(2, Circle(2), max_inner=1, n_init=1, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="'inner_iteration_limit'"):
+        model.fit(circles(2, 120, 5, mixed=1.0))
+    assert model.certificate_.status == "inner_iteration_limit"
+    assert model.certificate_.n_rounds == 1
+    assert np.isfinite(model.evidence_)

@@ -282,6 +282,9 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
             return status
         if status == "iteration_limit" or fit.n_rounds == fit.max_rounds:
             return status if status != "converged" else "supports"
+        if status == "line_search" and not point.is_inner_optimum:
+            # where inner solves are cut off V is no function of ρ, and another search fails in the same way
+            return status
         point, ended = _resettled(fit, point, term)
         if ended is not None:
             fit.best = point
@@ -357,11 +360,10 @@ def result_of(fit: Search, status: str) -> FitResult:
     evaluation = point.evaluation
     inner = evaluation.inner
     scaled = fit.scaled_norm(point)
-    if status == "converged":
-        if inner.status not in ("converged", "rounding_limit"):
-            status = f"inner_{inner.status}"
-        elif not evaluation.gradient_exact:
-            status = "adjoint"
+    if status in ("converged", "line_search") and not point.is_inner_optimum:
+        status = f"inner_{inner.status}"
+    elif status == "converged" and not evaluation.gradient_exact:
+        status = "adjoint"
     gradient = np.asarray(evaluation.gradient)
     has_gradient = len(gradient) == len(point.flat)
     certificate = Certificate(

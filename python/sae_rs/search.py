@@ -101,6 +101,11 @@ class Point:
         return np.asarray(self.rho.to_flat())
 
     @property
+    def is_inner_optimum(self) -> bool:
+        """Whether the inner solve has ended at an optimum, as far as rounding lets it."""
+        return self.evaluation.inner.status in ("converged", "rounding_limit")
+
+    @property
     def is_led_on(self) -> bool:
         """Whether there is a way on from here: a gradient, or the next Fellner-Schall step."""
         return len(self.evaluation.gradient) > 0 or len(self.evaluation.fellner_schall) > 0

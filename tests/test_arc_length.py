@@ -30,7 +30,8 @@ def ellipse(harmonics: int = 2, p: int = 6) -> Array:
 
 
 def expected_weights(angles: Array, decoder: Array) -> Array:
-    """(clip(s_mu / c))^(-1/2), the mean over rotations of the angle; s_mu as its definition says."""
+    """(clip(s_mu / c))^(-1/2), the mean over rotations of the angle and over both members of a harmonic, which are rotations
+    of each other; s_mu as its definition says."""
     harmonics = (len(decoder) - 1) // 2
     slopes = np.zeros((len(angles), len(decoder)))
     for h in range(1, harmonics + 1):
@@ -41,7 +42,8 @@ def expected_weights(angles: Array, decoder: Array) -> Array:
         basis = circle_points(np.eye(len(decoder)), angles + 2.0 * np.pi * j / ROTATIONS)
         s = (np.square(basis) * speed[:, None]).sum(axis=0) / np.square(basis).sum(axis=0)
         total += np.clip(s / np.exp(np.mean(np.log(s))), 1e-6, 1e6) ** -0.5
-    return total / ROTATIONS
+    total[1:] = np.repeat(total[1:].reshape(-1, 2).mean(axis=1), 2)
+    return np.asarray(total / ROTATIONS)
 
 
 def along(harmonics: int = 2, **options: object) -> SaeManifoldTerm:
@@ -93,6 +95,25 @@ class TestWeights:
         np.testing.assert_allclose(circle_points(decoder, after.coords[0][:, 0]), data, atol=1e-12)
         np.testing.assert_allclose(after.roughness[0], before.roughness[0], rtol=1e-10)
         assert after.roughness[0][1, 1] == pytest.approx(after.roughness[0][2, 2], rel=1e-12)
+
+    @pytest.mark.parametrize("n_angles", [2, 3, 5])
+    def test_members_of_a_harmonic_weigh_the_same_where_rows_lie_together(self, n_angles: int) -> None:
+        """The sum over rotations has few nodes for what such rows say, and a rotation must stay exact for V."""
+        angles = np.tile(np.array([0.1, 0.9, 2.0, 3.7, 5.1])[:n_angles], 4)
+        decoder = ellipse(3, 8)
+        term = SaeManifoldTerm(
+            circle_points(decoder, angles),
+            [{"kind": "circle", "harmonics": 3}],
+            Softmax().spec(1),
+            np.zeros((len(angles), 1)),
+            [angles[:, None]],
+            [decoder],
+            center=False,
+            arc_length=True,
+        )
+        assert not np.array_equal(term.roughness[0], raw(3))
+        of_harmonic = np.diag(term.roughness[0])[1:].reshape(3, 2)
+        np.testing.assert_array_equal(of_harmonic[:, 0], of_harmonic[:, 1])
 
     def test_rows_without_weight_do_not_count(self) -> None:
         weights = np.ones(16)

@@ -13,7 +13,8 @@
 //!
 //! On a circle these weights depend on where the angle has its zero, which means nothing: frozen, they would break the
 //! rotation that the evidence integrates over, and turn the circle by a quarter each time they are renewed. There w is the
-//! mean over all rotations, which is the same for the cosine and the sine of a harmonic, so the rotation stays exact.
+//! mean over all rotations, which is the same for the cosine and the sine of a harmonic, to the last bit, so the rotation
+//! stays exact.
 
 use crate::atoms::{Atom, BasisJet};
 use crate::linalg::dot;
@@ -26,7 +27,7 @@ use std::f64::consts::TAU;
 const CLIP: (f64, f64) = (1e-6, 1e6);
 /// Speeds that differ by less than this part of the largest are one speed.
 const CONSTANT: f64 = 1e-10;
-/// Rotations of the mean over a circle. A prime: no harmonic beats with it, so the mean is exact to rounding.
+/// Rotations of the mean over a circle. A prime: no harmonic beats with it.
 const ROTATIONS: usize = 257;
 
 /// A row that uses the atom: its coordinate, its weight, and its squared speed.
@@ -58,6 +59,13 @@ pub fn arc_length_weights(problem: &Problem, state: &State, k: usize) -> Option<
             *m += speed.clamp(CLIP.0, CLIP.1).powf(power) / rotations as f64;
         }
         passing.iter_mut().for_each(|row| atom.advance(&mut row.at, &[TAU / rotations as f64]));
+    }
+    // where rows lie close together the sum is off, for the members of a harmonic each in its own way
+    for map in atom.generators() {
+        for ((a, b), _) in map.indexed_iter().filter(|(_, turned)| **turned != 0.0) {
+            let both = 0.5 * (mean[a] + mean[b]);
+            (mean[a], mean[b]) = (both, both);
+        }
     }
     Some(mean)
 }

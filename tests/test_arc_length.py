@@ -30,8 +30,8 @@ def ellipse(harmonics: int = 2, p: int = 6) -> Array:
 
 
 def expected_weights(angles: Array, decoder: Array) -> Array:
-    """(clip(s_mu / c))^(-1/2), the mean over rotations of the angle and over both members of a harmonic, which are rotations
-    of each other; s_mu as its definition says."""
+    """(clip(s_mu / c))^(-1/2), the mean over rotations of the angle and over both members of a harmonic, of which one is the
+    other rotated; s_mu as its definition says."""
     harmonics = (len(decoder) - 1) // 2
     slopes = np.zeros((len(angles), len(decoder)))
     for h in range(1, harmonics + 1):

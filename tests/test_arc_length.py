@@ -30,7 +30,7 @@ def ellipse(harmonics: int = 2, p: int = 6) -> Array:
 
 
 def expected_weights(angles: Array, decoder: Array) -> Array:
-    """(clip(s_mu / c))^(-1/2), the mean over rotations of the angle and over both members of a harmonic, of which one is the
+    """(clip(s_mu / c))^(-1/2), the mean over rotations of the angle and both members of a harmonic, of which one is the
     other rotated; s_mu as its definition says."""
     harmonics = (len(decoder) - 1) // 2
     slopes = np.zeros((len(angles), len(decoder)))

@@ -305,7 +305,9 @@ class TestWhereStepsComeFirst:
         # nor does a start far away once a gradient has been followed: steps lead to another place
         search.search(far, 5)
         assert not taken
+        assert len(search.begun(fitted_one().term_, rho).evaluation.gradient) == 3
         search.gradient_followed = 0
+        assert len(search.begun(fitted_one().term_, rho).evaluation.gradient) == 0
         search.search(far, 5)
         assert len(taken) == 1
 

@@ -293,7 +293,7 @@ class Search:
 
     def begun(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
         """V where a search begins, with what its first steps need."""
-        if not self.steps_first:
+        if not self.steps_first or self.gradient_followed:
             return self.fine(term, rho)
         return self.traced(term, rho, COARSE_TOL * float(np.sqrt(self.n_rows * self.n_outputs)))
 

@@ -457,14 +457,14 @@ mod tests {
             let decoders = Array2::from_shape_vec((12, 14), entries).unwrap();
             let encoder = encoder(decoders.clone());
             let target = encoder.rows.target(mixed(&decoders, &angles).view(), 1.0);
-            let all = encoder.kept(&target, encoder.full(&target));
+            let all = encoder.kept(CONVERGED, &target, encoder.full(&target));
             let floors = encoder.floors_without(&target, &all);
             prop_assert_eq!(floors.len(), all.support.len());
             for (&k, floor) in all.support.iter().zip(floors) {
                 for start in starts.chunks_exact(4) {
                     let mut row = all.clone();
                     row.coords.iter_mut().zip(start).for_each(|(t, start)| *t = *start);
-                    let without = encoder.without(&target, row, &[k]);
+                    let without = encoder.rows.polish(&target, encoder.without(row, &[k]), false);
                     prop_assert!(without.objective >= floor - 1e-6 * floor.abs(), "{} {floor}", without.objective);
                 }
             }

@@ -119,7 +119,7 @@ CLASSIC = (
     classic(Torus(1), IBP(), 0, 0.0, -8.0, **COMPACT),
     classic(Sphere(1), OPEN, 5, 0.0, -8.0, **DENSE, **BESIDE),
     classic(Sphere(1), IBP(), 2, 0.0, -9.0, **COMPACT),
-    classic(ProjectivePlane(2), WARM, 2, 2.0, -9.0, **DENSE, **BESIDE, n=32),
+    classic(ProjectivePlane(2), WARM, 39, 2.0, -9.0, **DENSE, **BESIDE, n=32),
     classic(ProjectivePlane(2), IBP(), 165, 0.0, -6.0, **COMPACT, **BESIDE),
     classic(Cylinder(1, 2), IBP(), 48, 0.0, -9.0, **DENSE),
     classic(Cylinder(1, 2), IBP(), 7, 0.0, -9.0, **COMPACT),

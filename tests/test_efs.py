@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from planted import NOISE, fitted_one, fitted_two, one_circle, two_circles
-from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, SaeManifoldTerm, Softmax, ThresholdGate, efs, reml
+from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, SaeManifoldTerm, Softmax, ThresholdGate, efs, reml, starts
 from sae_rs.boxes import Box
 from sae_rs.problem import Problem
 from sae_rs.search import Point, Search
@@ -302,14 +302,24 @@ class TestWhereStepsComeFirst:
         assert not taken
         far = search.fine(fitted_one().term_, rho.from_flat(rho.to_flat() + np.array([0.0, 6.0, 2.0])))
         assert search.scaled_norm(far) > 10.0
-        # nor does a start far away once a gradient has been followed: steps lead to another place
-        search.search(far, 5)
-        assert not taken
-        assert len(search.begun(fitted_one().term_, rho).evaluation.gradient) == 3
-        search.gradient_followed = 0
-        assert len(search.begun(fitted_one().term_, rho).evaluation.gradient) == 0
         search.search(far, 5)
         assert len(taken) == 1
+        # nor does a start far away once a gradient has been followed: steps lead to another place
+        assert len(search.begun(fitted_one().term_, rho).evaluation.gradient) == 0
+        search.gradient_followed = 1
+        search.search(far, 5)
+        assert len(taken) == 1
+        assert len(search.begun(fitted_one().term_, rho).evaluation.gradient) == 3
+
+    @pytest.mark.parametrize(("outer", "followed"), [("efs", 0), ("efs+bfgs", 1), ("bfgs", 1)])
+    def test_what_follows_a_whole_search_is_known(self, outer: str, followed: int) -> None:
+        """A glance at a seed is no such search: others, and the search itself, begin as it did."""
+        search = search_of(outer)
+        start = search.coarse(fitted_one().term_, fitted_one().rho_, 5)
+        point = starts.glance(search, start, 2)
+        assert search.gradient_followed == 0
+        reml.refine(search, point)
+        assert search.gradient_followed == followed
 
     def test_steps_before_another_method_end_where_they_lead_up(self) -> None:
         """From the least V the way to the fixed point is uphill."""
@@ -372,6 +382,33 @@ class TestWhereStepsComeFirst:
         search.resolution = 0.0
         assert not search._is_enough(here, gain)
 
+    @pytest.mark.parametrize(("norm", "follows", "begun"), [(1.4, 0, True), (1.4, 1, False), (1.6, 1, True)])
+    def test_what_follows_a_search_is_not_begun_for_little(
+        self, monkeypatch: pytest.MonkeyPatch, norm: float, follows: int, begun: bool
+    ) -> None:
+        search = search_of("bfgs")
+        start = search.fine(fitted_one().term_, fitted_one().rho_)
+        monkeypatch.setattr(search, "scaled_norm", lambda point: norm)
+        monkeypatch.setattr(search, "_minimise", lambda *args: (start, "begun"))
+        search.resolution, search.supports_settled, search.gradient_followed = 0.1, 1, follows
+        assert search.search(start, 5) == (start, "begun" if begun else "converged")
+        search.resolution = 0.0
+        assert search.search(start, 5) == (start, "begun")
+
+    def test_rows_move_between_runs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is found with other supports takes the place of what was best, even where it is higher."""
+        search = search_of("bfgs")
+        before, after = _away(fitted_one().rho_, np.zeros(3)), search.fine(fitted_one().term_, fitted_one().rho_)
+        moved = SimpleNamespace(refreshed=lambda rho, threads: (None, 2))
+        still = SimpleNamespace(refreshed=lambda rho, threads: (None, 0))
+        monkeypatch.setattr(search, "fine", lambda term, rho: after)
+        for term, expected in ((still, before), (moved, after)):
+            monkeypatch.setattr(before.evaluation, "term", term, raising=False)
+            search.best = before
+            assert search._with_supports_that_suit(before) is expected
+            assert search.best is expected
+        assert search.standing is after
+
     def test_an_iteration_that_is_enough_ends_the_search(self, monkeypatch: pytest.MonkeyPatch) -> None:
         search, rho, gains = search_of("bfgs"), fitted_one().rho_, []
         start = search.fine(fitted_one().term_, rho.from_flat(rho.to_flat() + np.array([0.0, 0.5, 0.1])))
@@ -395,6 +432,7 @@ class TestWhereStepsComeFirst:
         assert not search.settling
         search.resolution = 0.5
         assert search.settling
+        assert search.steps_only
         on_the_way, status = search.search(search.begun(fitted_one().term_, far), 20)
         assert status == "converged"
         assert len(on_the_way.evaluation.gradient) == 0

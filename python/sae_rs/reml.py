@@ -276,6 +276,7 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
         if fit.settling:
             point = _moved_on(fit, point, term)
             continue
+        fit.gradient_followed = int(not fit.steps_only)
         if fit.support_changes == 0:
             # what was judged is what is returned
             fit.best = point

@@ -143,7 +143,7 @@ class Search:
         self.support_changes = 0
         # whether supports have come to where refreshes change little; until then no gradient is looked at
         self.supports_settled = 0
-        # whether a search has followed the gradient; no steps are taken after it
+        # whether a whole search has followed the gradient; no steps are taken after it
         self.gradient_followed = 0
         self.sparsity_floor = SPARSITY_BOUNDS[0]
         # where the normaliser of the gate prior runs out of nodes V has no meaning; seeds are compared at these starts
@@ -379,13 +379,13 @@ class Search:
         a box that keeps the trial out. A search that is taken up again has a `box`. Where V is estimated, supports are
         refreshed from box to box.
         """
-        steps_only = self.outer == "efs" or self.settling
         is_far = not self.gradient_followed and self.scaled_norm(start) > FAR
-        if box is None and self.steps_first and (steps_only or is_far):
+        if box is None and self.steps_first and (self.steps_only or is_far):
             start, status = self._fixed_point(start, max_iterations)
-            if steps_only or len(start.evaluation.gradient) == 0:
+            if self.steps_only or len(start.evaluation.gradient) == 0:
                 return start, status
-        self.gradient_followed = 1
+        if box is None and self.gradient_followed and self._is_enough(start, 0.0):
+            return start, "converged"
         here, box = start, box or Box()
         while box.is_allowed:
             try:
@@ -432,6 +432,11 @@ class Search:
         return self.resolution > 0.0 if self.outer == "auto" else self.outer != "bfgs"
 
     @property
+    def steps_only(self) -> bool:
+        """Whether a search is made of Fellner-Schall steps alone."""
+        return self.outer == "efs" or self.settling
+
+    @property
     def settling(self) -> bool:
         """Whether supports are still on their way, which a few steps between refreshes take them far along."""
         return not self.supports_settled and self.resolution > 0.0 and self.steps_first
@@ -474,7 +479,8 @@ class Search:
         The minimiser's own test asks for entries of the gradient that are all as small as their root mean square may
         be; where V is exact, and another evaluation cheap, that is what ends a search. In the units of a diagonal
         Hessian the gradient of a thousand atoms promises several times what is left: once it promises less than the
-        standard error, iterations are believed that bring less than what V can tell.
+        standard error, iterations are believed that bring less than what V can tell. A search that follows
+        another, after a refresh, is not begun where the gradient promises no more than the standard error.
         """
         if self.resolution == 0.0:
             return False

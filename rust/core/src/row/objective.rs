@@ -292,3 +292,84 @@ impl<'a> RowObjective<'a> {
 fn place(logits: &[usize], atom: u32) -> usize {
     logits.binary_search(&(atom as usize)).expect("logits of a support are variables")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::atoms::{Atom, Circle};
+    use crate::gates::{EntropyNodes, Gate, SigmoidNodes, Softmax, ThresholdGate};
+    use crate::rho::SaeManifoldRho;
+    use ndarray::{Array1, Array2};
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    const N_ATOMS: usize = 3;
+    const N_OUTPUTS: usize = 8;
+    const STEP: f64 = 1e-3;
+
+    fn solver(gate: Arc<dyn Gate>, decoders: Array2<f64>) -> RowSolver {
+        let atoms = (0..N_ATOMS).map(|_| Arc::new(Circle::new(2).unwrap()) as Arc<dyn Atom>).collect();
+        let rho = SaeManifoldRho::with_per_atom_smooth(0.3, vec![0.0; N_ATOMS], 2.0 * 0.2f64.ln());
+        RowSolver::new(atoms, gate, rho, Vec::new(), decoders).unwrap()
+    }
+
+    /// Value and gradient with one variable moved: logits come first, then coordinates.
+    fn at(objective: &mut RowObjective<'_>, row: &RowState, variable: usize, by: f64) -> (f64, Vec<f64>) {
+        let (mut moved, mut out) = (row.clone(), Expansion::default());
+        match objective.logits().get(variable).copied() {
+            Some(k) => moved.logits[k] += by,
+            None => {
+                let k = row.support[variable - objective.logits().len()] as usize;
+                moved.coords[k] += by;
+            }
+        }
+        objective.expand(&moved, &mut out);
+        (out.value, out.gradient)
+    }
+
+    /// Fourth-order difference from values two steps to either side.
+    fn slope(far_below: f64, below: f64, above: f64, far_above: f64) -> f64 {
+        (8.0 * (above - below) - (far_above - far_below)) / (12.0 * STEP)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn derivatives_are_those_of_the_value(
+            shares in any::<bool>(),
+            entries in prop::collection::vec(-1.0f64..1.0, 5 * N_ATOMS * N_OUTPUTS + N_OUTPUTS),
+            logits in prop::collection::vec(0.3f64..1.5, N_ATOMS),
+            coords in prop::collection::vec(0.0f64..6.0, N_ATOMS),
+        ) {
+            let (decoders, z) = entries.split_at(5 * N_ATOMS * N_OUTPUTS);
+            let decoders = Array2::from_shape_vec((5 * N_ATOMS, N_OUTPUTS), decoders.to_vec()).unwrap();
+            let gate: Arc<dyn Gate> = if shares {
+                let nodes = Array2::from_shape_fn((8, N_ATOMS - 1), |(i, k)| ((2 * i + k) as f64).sin());
+                Arc::new(Softmax::new(1.0, 0.04, None, EntropyNodes::new(nodes.view(), 1.0).unwrap()).unwrap())
+            } else {
+                let nodes = SigmoidNodes::new(&[-1.0, 1.0], &[0.5, 0.5], 0.0, 1.0).unwrap();
+                Arc::new(ThresholdGate::new(0.0, 1.0, 0.04, &[], nodes).unwrap())
+            };
+            let solver = solver(gate, decoders);
+            let target = solver.target(Array1::from(z.to_vec()).view(), 0.7);
+            let support = (0..N_ATOMS as u32).collect();
+            let row = RowState { logits, coords, support, objective: f64::INFINITY, converged: false };
+            let mut objective = RowObjective::new(&solver, &target, &row, (0..solver.n_free()).collect());
+            let mut here = Expansion::default();
+            objective.expand(&row, &mut here);
+            let q = here.gradient.len();
+            let size = here.hessian.iter().fold(1.0f64, |most, v| most.max(v.abs()));
+            for v in 0..q {
+                let points = [-2.0, -1.0, 1.0, 2.0].map(|by| at(&mut objective, &row, v, by * STEP));
+                let [a, b, c, d] = &points;
+                let expected = slope(a.0, b.0, c.0, d.0);
+                prop_assert!((here.gradient[v] - expected).abs() < 1e-7 * size, "{v}: {} {expected}", here.gradient[v]);
+                for u in 0..q {
+                    let (found, expected) = (here.hessian[u * q + v], slope(a.1[u], b.1[u], c.1[u], d.1[u]));
+                    prop_assert!((found - expected).abs() < 1e-7 * size, "{u}, {v}: {found} {expected}");
+                }
+            }
+        }
+    }
+}

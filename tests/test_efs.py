@@ -311,6 +311,18 @@ class TestWhereStepsComeFirst:
         assert len(taken) == 1
         assert len(search.begun(fitted_one().term_, rho).evaluation.gradient) == 3
 
+    @pytest.mark.parametrize("outer", ["efs", "efs+bfgs"])
+    def test_an_end_that_only_a_loose_state_has_is_kept(self, outer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Steps look at loosely converged states; where the fine one has no V, theirs is the end."""
+        search, (term, rho) = search_of(outer), (fitted_one().term_, fitted_one().rho_)
+        far = rho.from_flat(rho.to_flat() + np.array([0.0, 6.0, 2.0]))
+        start = search.traced(term, far, 1.0)
+        nowhere = SimpleNamespace(value=np.inf, gradient=[], fellner_schall=[])
+        monkeypatch.setattr(Search, "fine", lambda *_: Point(rho, nowhere))
+        end, status = search.search(start, 3)
+        assert status == "infeasible"
+        assert np.isfinite(end.evaluation.value)
+
     @pytest.mark.parametrize(("outer", "followed"), [("efs", 0), ("efs+bfgs", 1), ("bfgs", 1)])
     def test_what_follows_a_whole_search_is_known(self, outer: str, followed: int) -> None:
         """A glance at a seed is no such search: others, and the search itself, begin as it did."""

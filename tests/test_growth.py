@@ -174,6 +174,8 @@ def test_kinds_have_room_where_rows_stand_out_from_noise() -> None:
     assert roomy(kinds, plane, None) == kinds[:2]
     # four columns show no noise beside what a sphere may take up
     assert roomy(kinds, plane[:, :4], None) == kinds
+    # nor is there room where there are no rows: an atom that no row has more of than of others
+    assert roomy(kinds, plane[:0], None) == []
 
 
 def test_a_callback_ends_with_the_best_dictionary_so_far() -> None:

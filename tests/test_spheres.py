@@ -270,3 +270,30 @@ class TestJets:
         e = frame(t)
         np.testing.assert_allclose(np.einsum("mia,mib->mab", e, e), np.tile(np.eye(2), (100, 1, 1)), atol=1e-14)
         np.testing.assert_allclose(np.einsum("mia,mi->ma", e, t), 0.0, atol=1e-14)
+
+
+@pytest.mark.parametrize("part", [1e-10, 1e-40, 1e-70])
+def test_evidence_rises_towards_a_set_that_a_rotation_leaves_as_it_is(part: float) -> None:
+    """V holds minus the logarithm of the tangent's length: a decade nearer costs ln 10 nats. At the set there is no V."""
+
+    def value(rest: float) -> float:
+        rng = np.random.default_rng(0)
+        about_axis = rest * rng.standard_normal((6, 7))
+        # the constant and the harmonic that is even about the third axis
+        about_axis[[0, 3]] = rng.standard_normal((2, 7))
+        term = SaeManifoldTerm(
+            1.1 * about_axis[3] + about_axis[0] + 0.1 * rng.standard_normal((12, 7)),
+            [ProjectivePlane(degree=2).spec()],
+            Softmax().spec(1),
+            np.zeros((12, 1)),
+            [np.tile([0.0, 0.0, 1.0], (12, 1))],
+            [about_axis],
+            center=False,
+        )
+        found = term.evaluate(SaeManifoldRho(0.0, [0.0], log_dispersion=0.0), max_inner=0)
+        assert np.isfinite(found.gradient).all()
+        return float(found.value)
+
+    assert value(part / 10.0) - value(part) == pytest.approx(np.log(10.0), rel=1e-9)
+    for rest in (1e-80, 1e-154, 1e-200, 0.0):
+        assert value(rest) == np.inf

@@ -460,7 +460,7 @@ class Search:
     def _fixed_point(self, start: Point, max_iterations: int) -> tuple[Point, str]:
         """Fellner-Schall steps, to their end or until another method is better.
 
-        The end has a gradient, unless supports are still on their way.
+        The end has a gradient, unless supports are still on their way or V does not exist there.
         """
         left = max(min(max_iterations, self.max_outer - self.n_iterations), 1)
         # estimates: a step that brings less is not worth a third of an evaluation with its gradient
@@ -471,7 +471,11 @@ class Search:
             end, status = efs.descend(self, start, left, self.gradient_bound, least_gain=-np.inf)
         else:
             end, status = efs.descend(self, start, min(left, efs.FIRST_STEPS), efs.CLOSE, least_gain=least_gain)
-        return (end if len(end.evaluation.gradient) else self.fine(end.evaluation.term, end.rho)), status
+        if len(end.evaluation.gradient) > 0:
+            return end, status
+        following = self.fine(end.evaluation.term, end.rho)
+        # a state that is on its way to where V does not exist may pass a loose tolerance and not the fine one
+        return (following, status) if len(following.evaluation.gradient) > 0 else (end, "infeasible")
 
     def _is_enough(self, point: Point, gain: float = np.inf) -> bool:
         """Whether nothing is left that an estimated V can tell, at a point that an iteration has gained `gain` nats by.

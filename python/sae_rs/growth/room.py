@@ -26,8 +26,10 @@ def directions(kind: Atom) -> int:
 def roomy(kinds: Sequence[Atom], rows: FloatArray, threads: int | None) -> list[Atom]:
     """Those kinds that the directions in which rows (m, p) stand out from noise have room for.
 
-    All of them where rows have too few columns to show what is noise.
+    All of them where rows have too few columns to show what is noise, none where there are no rows.
     """
+    if len(rows) == 0:
+        return []
     most = max(directions(kind) for kind in kinds)
     if rows.shape[1] < NOISE_SHARE * most:
         return list(kinds)

@@ -8,15 +8,65 @@ use super::System;
 use crate::linalg::Cholesky;
 use crate::problem::Problem;
 use crate::state::State;
-use ndarray::{Array2, Axis};
+use ndarray::linalg::general_mat_mul;
+use ndarray::{s, Array2, ArrayView2, Axis};
+
+/// V of a group, block by block.
+#[derive(Debug)]
+struct Frames {
+    /// Channels of the arrow's frame.
+    rank: usize,
+    /// Number of decoder rows, and their frame W (rank x r_k), or `None` for decoders that have all the channels.
+    blocks: Vec<(usize, Option<Array2<f64>>)>,
+}
+
+impl Frames {
+    /// For each decoder row its channels, its variables and its frame.
+    fn rows(&self) -> impl Iterator<Item = (std::ops::Range<usize>, std::ops::Range<usize>, Option<&Array2<f64>>)> {
+        let of_rows = self.blocks.iter().flat_map(|(rows, frame)| std::iter::repeat_n(frame.as_ref(), *rows));
+        of_rows.scan((0, 0), |(channel, variable), frame| {
+            let (channels, variables) = (*channel, *variable);
+            (*channel, *variable) = (channels + self.rank, variables + frame.map_or(self.rank, Array2::ncols));
+            Some((channels..*channel, variables..*variable, frame))
+        })
+    }
+
+    /// V'x.
+    fn restrict(&self, x: ArrayView2<f64>) -> Array2<f64> {
+        let size = self.rows().last().map_or(0, |(_, variables, _)| variables.end);
+        let mut out = Array2::zeros((size, x.ncols()));
+        for (channels, variables, frame) in self.rows() {
+            let (from, mut to) = (x.slice(s![channels, ..]), out.slice_mut(s![variables, ..]));
+            match frame {
+                Some(w) => general_mat_mul(1.0, &w.t(), &from, 0.0, &mut to),
+                None => to.assign(&from),
+            }
+        }
+        out
+    }
+
+    /// Vy.
+    fn lift(&self, y: ArrayView2<f64>) -> Array2<f64> {
+        let size = self.rows().last().map_or(0, |(channels, _, _)| channels.end);
+        let mut out = Array2::zeros((size, y.ncols()));
+        for (channels, variables, frame) in self.rows() {
+            let (from, mut to) = (y.slice(s![variables, ..]), out.slice_mut(s![channels, ..]));
+            match frame {
+                Some(w) => general_mat_mul(1.0, w, &from, 0.0, &mut to),
+                None => to.assign(&from),
+            }
+        }
+        out
+    }
+}
 
 /// How the border of one group of atoms is laid out.
 #[derive(Debug)]
 pub(super) struct Border {
     /// Stacked rows of the group.
     rows: Vec<usize>,
-    /// V, (m r) x (sum_k M_k r_k) over the group's m rows; `None` when no decoder has a frame of its own.
-    own: Option<Array2<f64>>,
+    /// V over the group's rows; `None` when no decoder has a frame of its own.
+    own: Option<Frames>,
     /// Places within the group of rows that have variables in the channels outside the frame, with the factor of their G; all
     /// rows mostly.
     outside: Option<(Vec<usize>, Cholesky)>,
@@ -39,24 +89,9 @@ impl Border {
             let place = |a: &usize| rows.binary_search(a).expect("rows of the group");
             Some((full.iter().map(place).collect(), factor))
         };
-        let own = (!state.frames.is_empty()).then(|| {
-            let r = frame.rank();
-            let variables = |k: &usize| problem.rows_of(*k).len() * state.frames.of(*k).map_or(r, Array2::ncols);
-            let mut map = Array2::zeros((rows.len() * r, atoms.iter().map(variables).sum()));
-            let (mut row, mut at) = (0, 0);
-            for &k in &atoms {
-                let inside = match state.frames.of(k) {
-                    Some(own) => frame.channels_of(k, own),
-                    None => Array2::eye(r),
-                };
-                for _ in problem.rows_of(k) {
-                    let to = at + inside.ncols();
-                    map.slice_mut(ndarray::s![row * r..(row + 1) * r, at..to]).assign(&inside);
-                    (row, at) = (row + 1, to);
-                }
-            }
-            map
-        });
+        let block = |&k: &usize| (problem.rows_of(k).len(), state.frames.of(k).map(|own| frame.channels_of(k, own)));
+        let blocks = || atoms.iter().map(block).collect();
+        let own = (!state.frames.is_empty()).then(|| Frames { rank: frame.rank(), blocks: blocks() });
         Some(Self { rows, own, outside, complement: frame.complement })
     }
 
@@ -64,7 +99,7 @@ impl Border {
     pub(super) fn restrict(&self, schur: Array2<f64>) -> Array2<f64> {
         match &self.own {
             None => schur,
-            Some(map) => map.t().dot(&schur.dot(map)),
+            Some(own) => own.restrict(own.restrict(schur.view()).t()),
         }
     }
 
@@ -72,7 +107,7 @@ impl Border {
     pub(super) fn lift(&self, inverse: Array2<f64>) -> Array2<f64> {
         match &self.own {
             None => inverse,
-            Some(map) => map.dot(&inverse.dot(&map.t())),
+            Some(own) => own.lift(own.lift(inverse.view()).t()),
         }
     }
 
@@ -88,17 +123,17 @@ impl Border {
 
     /// Solves with the restricted Schur complement, in place over the group's rows of a border vector in the frame (M x r).
     pub(super) fn solve_inside(&self, schur: &Cholesky, inside: &mut Array2<f64>) {
-        let mut x: Vec<f64> = self.select(inside).into_iter().collect();
-        match &self.own {
-            None => schur.solve_vec(&mut x),
-            Some(map) => {
-                let mut inner = map.t().dot(&ndarray::ArrayView1::from(&x)).to_vec();
-                schur.solve_vec(&mut inner);
-                x = map.dot(&ndarray::Array1::from(inner)).to_vec();
-            }
+        let selected = self.select(inside);
+        let shape = selected.raw_dim();
+        let mut x = column(selected);
+        if let Some(own) = &self.own {
+            x = own.restrict(x.view());
         }
-        let solved = Array2::from_shape_vec((self.rows.len(), inside.ncols()), x).expect("a row for each of the group");
-        self.put(&solved, inside);
+        schur.solve_vec(x.as_slice_mut().expect("standard layout"));
+        if let Some(own) = &self.own {
+            x = own.lift(x.view());
+        }
+        self.put(&x.into_shape_with_order(shape).expect("a row for each of the group"), inside);
     }
 
     /// ln of the determinant over the channels outside the frame.
@@ -129,4 +164,10 @@ impl Border {
             }
         }
     }
+}
+
+/// The entries of a matrix, row after row, as one column.
+fn column(of: Array2<f64>) -> Array2<f64> {
+    let size = of.len();
+    of.into_shape_with_order((size, 1)).expect("standard layout")
 }

@@ -14,7 +14,7 @@ use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{Chunk, RowView};
 use crate::state::State;
-use ndarray::{s, Array2};
+use ndarray::{s, Array2, Axis};
 
 /// The factor of decoders first.
 #[derive(Debug)]
@@ -100,10 +100,11 @@ impl DecodersFirst {
         let kernel = product((rows.phi.view(), Op::Plain), (solved_phi.view(), Op::Plain));
         let cross = product((rows.jacobian.view(), Op::Plain), (rows.jacobian.view(), Op::Transposed));
         let mut local = -(&kernel * &cross);
-        let seen = Array2::from_shape_fn((local.nrows(), j), |(a, g)| {
-            let through = rows.phi.row(a).dot(&border.solved_gauge[g]);
-            through.dot(&rows.jacobian.row(a))
-        });
+        let mut seen = Array2::zeros((local.nrows(), j));
+        for (solved, mut seen) in border.solved_gauge.iter().zip(seen.columns_mut()) {
+            let through = product((rows.phi.view(), Op::Plain), (solved.view(), Op::Plain));
+            seen.assign(&(&through * &rows.jacobian).sum_axis(Axis(1)));
+        }
         let mut weighted = seen.t().as_standard_layout().into_owned();
         border.core.solve(&mut weighted.view_mut());
         local += &seen.dot(&weighted);

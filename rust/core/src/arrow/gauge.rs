@@ -47,6 +47,10 @@ impl GaugeColumn {
     }
 }
 
+/// Part of a decoder's square norm below which a motion has no tangent to it: the square of that would be no normal number,
+/// and curvatures along the orbit are squares of tangents.
+const STILL: f64 = 1e-154;
+
 /// All generators of a dictionary.
 #[derive(Clone, Debug, Default)]
 pub struct Gauge {
@@ -55,7 +59,8 @@ pub struct Gauge {
 
 impl Gauge {
     /// Generators of every atom that no precision of an axis pins and which some row uses; an unused atom has no coordinate
-    /// to move. `None` when an atom has collapsed to a point, where its orbit has no tangent.
+    /// to move. `None` when a motion leaves an atom as it is, such as one that has collapsed to a point or is even about an
+    /// axis: its orbit has no tangent there, and V rises without bound on the way.
     pub fn new(problem: &Problem, state: &State, rho: &SaeManifoldRho, gram: &Gram) -> Option<Self> {
         let mut columns = Vec::new();
         let used = state.used(problem);
@@ -64,11 +69,13 @@ impl Gauge {
                 continue;
             }
             let stiffness = gram.own(k).diag().mean().unwrap_or(1.0);
+            let square = |a: &Array2<f64>| a.iter().map(|v| v * v).sum::<f64>();
+            let decoder = state.decoder(problem, k).to_owned();
             for (generator, basis_map) in atom.generators().into_iter().enumerate() {
-                let border = -basis_map.dot(&state.decoder(problem, k));
-                let norm_squared: f64 = border.iter().map(|v| v * v).sum();
+                let border = -basis_map.dot(&decoder);
+                let norm_squared = square(&border);
                 let scale = (stiffness / norm_squared).sqrt();
-                if !(scale.is_finite() && scale > 0.0) {
+                if !(scale.is_finite() && scale > 0.0 && norm_squared > STILL * square(&decoder)) {
                     return None;
                 }
                 columns.push(GaugeColumn { atom: k, generator, basis_map, border, scale });

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from sae_rs import Circle, ConvergenceWarning, ManifoldSAE, _core
-from sae_rs.gates import resolve_gate
+from sae_rs.gates import Softmax, resolve_gate
+from sae_rs.problem import Problem
+from sae_rs.search import Search
 
 
 def circles(n_atoms: int, n_rows: int, n_outputs: int, *, mixed: float = 0.0) -> Any:
@@ -92,3 +94,29 @@ def test_a_search_of_cut_off_inner_solves_is_not_repeated() -> None:
     assert model.certificate_.status == "inner_iteration_limit"
     assert model.certificate_.n_rounds == 1
     assert np.isfinite(model.evidence_)
+
+
+def test_a_search_that_comes_to_no_inner_optimum_any_more_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many inner iterations on end are enough, over however many evaluations; an optimum begins the count anew."""
+    X = circles(2, 120, 5, mixed=1.0)
+
+    def fit() -> ManifoldSAE:
+        with pytest.warns(ConvergenceWarning, match="'inner_iteration_limit'"):
+            return ManifoldSAE(2, Circle(2), max_inner=2, n_init=1, random_state=0).fit(X)
+
+    longer = fit().certificate_.n_evaluations
+    monkeypatch.setattr("sae_rs.search.ASTRAY", 12)
+    model = fit()
+    # six evaluations of two iterations each, and those that compared starts
+    assert 6 <= model.certificate_.n_evaluations <= min(12, longer - 1)
+    assert np.isfinite(model.evidence_)
+
+    problem = Problem(X, (Circle(2),) * 2, Softmax(), None, True)
+    search = Search(problem, outer="bfgs", max_outer=10, max_inner=2, tol=1e-6, threads=1, progress=None)
+    point = search.fine(model.term_, model.rho_)
+    assert (point.evaluation.inner.status, search.without_optimum) == ("iteration_limit", 2)
+    search.fine(point.evaluation.term, model.rho_)
+    assert search.without_optimum == 4
+    search.max_inner = 200
+    assert search.fine(point.evaluation.term, model.rho_).is_inner_optimum
+    assert search.without_optimum == 0

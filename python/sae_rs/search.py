@@ -54,6 +54,10 @@ FAR = 10.0
 MOVING = 1e-4
 # A search has stalled when an iteration lowers V by less than this part of the tolerance.
 STALLED = 1e-2
+# V is a function of ρ where the inner solve ends at its optimum. A search follows something else once so many inner
+# iterations, one evaluation after the other, have led to none: where a set has more dimensions than its rows, the
+# optimum is nearly singular all along. A fit that converges has an evaluation or two that are cut off.
+ASTRAY = 2000
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,14 @@ class InfeasibleTrial(Exception):
     def __init__(self, accepted: Point, step: float) -> None:
         super().__init__(step)
         self.accepted, self.step = accepted, step
+
+
+class GoneAstray(Exception):
+    """Inner solves no longer end at their optimum; carries where the search stood."""
+
+    def __init__(self, accepted: Point) -> None:
+        super().__init__()
+        self.accepted = accepted
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +157,8 @@ class Search:
         self.supports_settled = 0
         # whether a whole search has followed the gradient; no steps are taken after it
         self.gradient_followed = 0
+        # inner iterations since a gradient was last computed at an inner optimum
+        self.without_optimum = 0
         self.sparsity_floor = SPARSITY_BOUNDS[0]
         # where the normaliser of the gate prior runs out of nodes V has no meaning; seeds are compared at these starts
         trusted = problem.gate.sparsity_ceiling(len(problem.atoms))
@@ -289,6 +303,10 @@ class Search:
         """V with its gradient."""
         evaluation = term.evaluate(rho, tol=self.inner_tolerance, max_inner=self.max_inner, threads=self.threads)
         point = Point(rho, evaluation)
+        if point.is_inner_optimum:
+            self.without_optimum = 0
+        elif evaluation.inner.status == "iteration_limit":
+            self.without_optimum += evaluation.inner.iterations
         return self._counted("search", point)
 
     def begun(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
@@ -393,6 +411,8 @@ class Search:
             except InfeasibleTrial as trial:
                 here, box = trial.accepted, box.narrowed(trial.step)
                 continue
+            except GoneAstray as end:
+                return end.accepted, "inner_iteration_limit"
             if status == "segment" and self.marks is not None:
                 here = self.marks.passed(self, here, box)
                 if len(here.evaluation.gradient) == 0:
@@ -515,6 +535,8 @@ class Search:
                 point = self.fine(accepted.evaluation.term, start.rho.from_flat(trial))
                 if len(point.evaluation.gradient) != len(flat):
                     raise InfeasibleTrial(accepted, float(np.max(np.abs(point.flat - accepted.flat))))
+                if self.without_optimum >= ASTRAY:
+                    raise GoneAstray(accepted)
                 # the minimiser ends a line search at its best trial; two are enough to have it at hand
                 while len(trials) > 2:
                     del trials[max(trials, key=lambda key: float(trials[key].evaluation.value))]

@@ -274,7 +274,7 @@ class TestJets:
 
 @pytest.mark.parametrize("part", [1e-10, 1e-40, 1e-70])
 def test_evidence_rises_towards_a_set_that_a_rotation_leaves_as_it_is(part: float) -> None:
-    """V holds minus the logarithm of the tangent's length: a decade nearer costs ln 10 nats. There is none at the set."""
+    """V has minus the logarithm of the tangent's length: a decade costs ln 10 nats. At the set there is none."""
 
     def value(rest: float) -> float:
         rng = np.random.default_rng(0)

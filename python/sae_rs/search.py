@@ -157,7 +157,7 @@ class Search:
         self.supports_settled = 0
         # whether a whole search has followed the gradient; no steps are taken after it
         self.gradient_followed = 0
-        # inner iterations since a gradient was last computed at an inner optimum
+        # inner iterations of the search since one of its evaluations was at an inner optimum
         self.without_optimum = 0
         self.sparsity_floor = SPARSITY_BOUNDS[0]
         # where the normaliser of the gate prior runs out of nodes V has no meaning; seeds are compared at these starts
@@ -270,6 +270,11 @@ class Search:
         return float(np.sqrt(np.sum(self.projected_gradient(point) ** 2 / self.curvature(point.rho))))
 
     @property
+    def is_astray(self) -> bool:
+        """Whether inner solves have not ended at an optimum for so long that there is no V to follow."""
+        return self.without_optimum >= ASTRAY
+
+    @property
     def tolerance(self) -> float:
         """Nats of descent that a search may leave: `tol`, or what an estimated V cannot tell."""
         return max(self.tol, self.resolution)
@@ -302,12 +307,7 @@ class Search:
     def fine(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
         """V with its gradient."""
         evaluation = term.evaluate(rho, tol=self.inner_tolerance, max_inner=self.max_inner, threads=self.threads)
-        point = Point(rho, evaluation)
-        if point.is_inner_optimum:
-            self.without_optimum = 0
-        elif evaluation.inner.status == "iteration_limit":
-            self.without_optimum += evaluation.inner.iterations
-        return self._counted("search", point)
+        return self._counted("search", Point(rho, evaluation))
 
     def begun(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
         """V where a search begins, with what its first steps need."""
@@ -325,6 +325,10 @@ class Search:
 
     def _counted(self, stage: str, point: Point) -> Point:
         self.n_evaluations += 1
+        if point.is_inner_optimum:
+            self.without_optimum = 0
+        elif stage == "search" and point.evaluation.inner.status == "iteration_limit":
+            self.without_optimum += point.evaluation.inner.iterations
         self.resolution = RESOLVED * (point.evaluation.standard_error or 0.0)
         value = float(point.evaluation.value)
         if value < self._bar:
@@ -400,7 +404,7 @@ class Search:
         is_far = not self.gradient_followed and self.scaled_norm(start) > FAR
         if box is None and self.steps_first and (self.steps_only or is_far):
             start, status = self._fixed_point(start, max_iterations)
-            if self.steps_only or len(start.evaluation.gradient) == 0:
+            if self.steps_only or self.is_astray or len(start.evaluation.gradient) == 0:
                 return start, status
         if box is None and self.gradient_followed and self._is_enough(start, 0.0):
             return start, "converged"
@@ -535,7 +539,7 @@ class Search:
                 point = self.fine(accepted.evaluation.term, start.rho.from_flat(trial))
                 if len(point.evaluation.gradient) != len(flat):
                     raise InfeasibleTrial(accepted, float(np.max(np.abs(point.flat - accepted.flat))))
-                if self.without_optimum >= ASTRAY:
+                if self.is_astray:
                     raise GoneAstray(accepted)
                 # the minimiser ends a line search at its best trial; two are enough to have it at hand
                 while len(trials) > 2:

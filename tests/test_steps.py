@@ -107,8 +107,8 @@ def test_a_search_that_comes_to_no_inner_optimum_any_more_ends(monkeypatch: pyte
     longer = fit().certificate_.n_evaluations
     monkeypatch.setattr("sae_rs.search.ASTRAY", 12)
     model = fit()
-    # six evaluations of two iterations each, and those that compared starts
-    assert 6 <= model.certificate_.n_evaluations <= min(12, longer - 1)
+    # six evaluations of two iterations each, and those before the search
+    assert 6 <= model.certificate_.n_evaluations < longer
     assert np.isfinite(model.evidence_)
 
     problem = Problem(X, (Circle(2),) * 2, Softmax(), None, True)

@@ -157,7 +157,7 @@ class Search:
         self.supports_settled = 0
         # whether a whole search has followed the gradient; no steps are taken after it
         self.gradient_followed = 0
-        # inner iterations of the search since one of its evaluations was at an inner optimum
+        # inner iterations since an evaluation of this search was at an inner optimum
         self.without_optimum = 0
         self.sparsity_floor = SPARSITY_BOUNDS[0]
         # where the normaliser of the gate prior runs out of nodes V has no meaning; seeds are compared at these starts
@@ -401,6 +401,8 @@ class Search:
         a box that keeps the trial out. A search that is taken up again has a `box`. Where V is estimated, supports are
         refreshed from box to box.
         """
+        if box is None:
+            self.without_optimum = 0
         is_far = not self.gradient_followed and self.scaled_norm(start) > FAR
         if box is None and self.steps_first and (self.steps_only or is_far):
             start, status = self._fixed_point(start, max_iterations)

@@ -4,56 +4,59 @@
 //! Decoders with a frame of their own (`crate::frames`) have only the variables `V = blockdiag(I (x) W_k)`, W_k being their
 //! frame in the arrow's channels, so that the Schur complement is `V'SV` and they have no part in the other channels.
 
+use super::frame::Group;
 use super::System;
-use crate::linalg::Cholesky;
+use crate::linalg::{Cholesky, Op};
 use crate::problem::Problem;
 use crate::state::State;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{s, Array2, ArrayView2, Axis};
+use std::ops::Range;
+use std::sync::Arc;
 
-/// V of a group, block by block.
+/// V of a group: a block for each decoder row.
 #[derive(Debug)]
-struct Frames {
-    /// Channels of the arrow's frame.
-    rank: usize,
-    /// Number of decoder rows, and their frame W (rank x r_k), or `None` for decoders that have all the channels.
-    blocks: Vec<(usize, Option<Array2<f64>>)>,
+struct Blocks(Vec<Block>);
+
+#[derive(Debug)]
+struct Block {
+    channels: Range<usize>,
+    variables: Range<usize>,
+    /// W (channels x variables), `None` where they are the same.
+    frame: Option<Arc<Array2<f64>>>,
 }
 
-impl Frames {
-    /// For each decoder row its channels, its variables and its frame.
-    fn rows(&self) -> impl Iterator<Item = (std::ops::Range<usize>, std::ops::Range<usize>, Option<&Array2<f64>>)> {
-        let of_rows = self.blocks.iter().flat_map(|(rows, frame)| std::iter::repeat_n(frame.as_ref(), *rows));
-        of_rows.scan((0, 0), |(channel, variable), frame| {
-            let (channels, variables) = (*channel, *variable);
-            (*channel, *variable) = (channels + self.rank, variables + frame.map_or(self.rank, Array2::ncols));
-            Some((channels..*channel, variables..*variable, frame))
-        })
-    }
-
-    /// V'x.
-    fn restrict(&self, x: ArrayView2<f64>) -> Array2<f64> {
-        let size = self.rows().last().map_or(0, |(_, variables, _)| variables.end);
-        let mut out = Array2::zeros((size, x.ncols()));
-        for (channels, variables, frame) in self.rows() {
-            let (from, mut to) = (x.slice(s![channels, ..]), out.slice_mut(s![variables, ..]));
-            match frame {
-                Some(w) => general_mat_mul(1.0, &w.t(), &from, 0.0, &mut to),
-                None => to.assign(&from),
+impl Blocks {
+    /// From the channels of the arrow's frame and, for each atom, the number of its decoder rows and W.
+    fn new(rank: usize, atoms: impl Iterator<Item = (usize, Option<Array2<f64>>)>) -> Self {
+        let (mut blocks, mut channel, mut variable) = (Vec::new(), 0, 0);
+        for (count, frame) in atoms {
+            let frame = frame.map(Arc::new);
+            let width = frame.as_ref().map_or(rank, |w| w.ncols());
+            for _ in 0..count {
+                let (channels, variables) = (channel..channel + rank, variable..variable + width);
+                (channel, variable) = (channels.end, variables.end);
+                blocks.push(Block { channels, variables, frame: frame.clone() });
             }
         }
-        out
+        Self(blocks)
     }
 
-    /// Vy.
-    fn lift(&self, y: ArrayView2<f64>) -> Array2<f64> {
-        let size = self.rows().last().map_or(0, |(channels, _, _)| channels.end);
-        let mut out = Array2::zeros((size, y.ncols()));
-        for (channels, variables, frame) in self.rows() {
-            let (from, mut to) = (y.slice(s![variables, ..]), out.slice_mut(s![channels, ..]));
-            match frame {
-                Some(w) => general_mat_mul(1.0, w, &from, 0.0, &mut to),
-                None => to.assign(&from),
+    /// Vx, or V'x.
+    fn times(&self, op: Op, x: ArrayView2<f64>) -> Array2<f64> {
+        let ends = |block: &Block| match op {
+            Op::Plain => (block.variables.clone(), block.channels.clone()),
+            Op::Transposed => (block.channels.clone(), block.variables.clone()),
+        };
+        let size = self.0.last().map_or(0, |block| ends(block).1.end);
+        let mut out = Array2::zeros((size, x.ncols()));
+        for block in &self.0 {
+            let (from, to) = ends(block);
+            let (from, mut to) = (x.slice(s![from, ..]), out.slice_mut(s![to, ..]));
+            match (&block.frame, op) {
+                (Some(w), Op::Plain) => general_mat_mul(1.0, &**w, &from, 0.0, &mut to),
+                (Some(w), Op::Transposed) => general_mat_mul(1.0, &w.t(), &from, 0.0, &mut to),
+                (None, _) => to.assign(&from),
             }
         }
         out
@@ -63,10 +66,9 @@ impl Frames {
 /// How the border of one group of atoms is laid out.
 #[derive(Debug)]
 pub(super) struct Border {
-    /// Stacked rows of the group.
-    rows: Vec<usize>,
+    pub(super) group: Group,
     /// V over the group's rows; `None` when no decoder has a frame of its own.
-    own: Option<Frames>,
+    own: Option<Blocks>,
     /// Places within the group of rows that have variables in the channels outside the frame, with the factor of their G; all
     /// rows mostly.
     outside: Option<(Vec<usize>, Cholesky)>,
@@ -78,28 +80,26 @@ impl Border {
     /// `None` where G is not positive definite in floating point.
     pub(super) fn new(problem: &Problem, state: &State, system: &System, group: usize) -> Option<Self> {
         let (frame, gram) = (&system.lin.frame, &system.lin.gram);
-        let rows = frame.groups()[group].rows.clone();
         let atoms: Vec<usize> = (0..problem.n_atoms()).filter(|&k| frame.group_of(k) == group).collect();
+        let group = frame.groups()[group].clone();
         let free = atoms.iter().filter(|&&k| state.frames.of(k).is_none());
         let full: Vec<usize> = free.flat_map(|&k| problem.rows_of(k)).collect();
         let outside = if full.is_empty() || frame.complement == 0 {
             None
         } else {
             let factor = Cholesky::new(gram.among(&full).view())?;
-            let place = |a: &usize| rows.binary_search(a).expect("rows of the group");
-            Some((full.iter().map(place).collect(), factor))
+            Some((group.places(&full), factor))
         };
         let block = |&k: &usize| (problem.rows_of(k).len(), state.frames.of(k).map(|own| frame.channels_of(k, own)));
-        let blocks = || atoms.iter().map(block).collect();
-        let own = (!state.frames.is_empty()).then(|| Frames { rank: frame.rank(), blocks: blocks() });
-        Some(Self { rows, own, outside, complement: frame.complement })
+        let own = (!state.frames.is_empty()).then(|| Blocks::new(frame.rank(), atoms.iter().map(block)));
+        Some(Self { group, own, outside, complement: frame.complement })
     }
 
     /// The Schur complement over the border's variables.
     pub(super) fn restrict(&self, schur: Array2<f64>) -> Array2<f64> {
         match &self.own {
             None => schur,
-            Some(own) => own.restrict(own.restrict(schur.view()).t()),
+            Some(own) => own.times(Op::Transposed, own.times(Op::Transposed, schur.view()).t()),
         }
     }
 
@@ -107,33 +107,23 @@ impl Border {
     pub(super) fn lift(&self, inverse: Array2<f64>) -> Array2<f64> {
         match &self.own {
             None => inverse,
-            Some(own) => own.lift(own.lift(inverse.view()).t()),
+            Some(own) => own.times(Op::Plain, own.times(Op::Plain, inverse.view()).t()),
         }
-    }
-
-    /// The group's rows of stacked border columns.
-    pub(super) fn select(&self, stacked: &Array2<f64>) -> Array2<f64> {
-        stacked.select(Axis(0), &self.rows)
-    }
-
-    /// Puts them back.
-    pub(super) fn put(&self, own: &Array2<f64>, stacked: &mut Array2<f64>) {
-        self.rows.iter().zip(own.rows()).for_each(|(&a, row)| stacked.row_mut(a).assign(&row));
     }
 
     /// Solves with the restricted Schur complement, in place over the group's rows of a border vector in the frame (M x r).
     pub(super) fn solve_inside(&self, schur: &Cholesky, inside: &mut Array2<f64>) {
-        let selected = self.select(inside);
+        let selected = self.group.select(inside);
         let shape = selected.raw_dim();
         let mut x = column(selected);
         if let Some(own) = &self.own {
-            x = own.restrict(x.view());
+            x = own.times(Op::Transposed, x.view());
         }
         schur.solve_vec(x.as_slice_mut().expect("standard layout"));
         if let Some(own) = &self.own {
-            x = own.lift(x.view());
+            x = own.times(Op::Plain, x.view());
         }
-        self.put(&x.into_shape_with_order(shape).expect("a row for each of the group"), inside);
+        self.group.put(&x.into_shape_with_order(shape).expect("a row for each of the group"), inside);
     }
 
     /// ln of the determinant over the channels outside the frame.
@@ -144,7 +134,7 @@ impl Border {
     /// Adds the solution over the channels outside the frame.
     pub(super) fn add_rest(&self, rest: &Array2<f64>, border: &mut Array2<f64>) {
         if let Some((places, gram)) = &self.outside {
-            let rows: Vec<usize> = places.iter().map(|&i| self.rows[i]).collect();
+            let rows: Vec<usize> = places.iter().map(|&i| self.group.rows[i]).collect();
             let mut part = rest.select(Axis(0), &rows);
             gram.solve(&mut part.view_mut());
             for (row, solved) in rows.iter().zip(part.rows()) {
@@ -159,7 +149,7 @@ impl Border {
         if let Some((places, gram)) = &self.outside {
             for (&i, values) in places.iter().zip((gram.inverse() * self.complement as f64).rows()) {
                 for (&j, value) in places.iter().zip(values) {
-                    trace[[self.rows[i], self.rows[j]]] += value;
+                    trace[[self.group.rows[i], self.group.rows[j]]] += value;
                 }
             }
         }

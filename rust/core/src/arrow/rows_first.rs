@@ -57,9 +57,9 @@ impl Reduced {
         match self {
             Self::Exact(schur) => border.solve_inside(schur, inside),
             Self::Majorised(curvature) => {
-                let mut own = border.select(inside);
+                let mut own = border.group.select(inside);
                 curvature.solve(&mut own);
-                border.put(&own, inside);
+                border.group.put(&own, inside);
             }
         }
     }

@@ -161,7 +161,7 @@ impl ExactFactor {
         match reduced {
             Reduced::Whole(schur) => border.solve_inside(schur, inside),
             Reduced::Corrected(own, corrections) => {
-                let rhs = border.select(inside);
+                let rhs = border.group.select(inside);
                 let mut out = rhs.clone();
                 own.solve(&mut out);
                 for correction in corrections {
@@ -175,7 +175,7 @@ impl ExactFactor {
                         out += &row;
                     }
                 }
-                border.put(&out, inside);
+                border.group.put(&out, inside);
             }
         }
     }

@@ -5,7 +5,7 @@
 //! stands on the residual, on the local Jacobian and on the basis row. The border of the arrow is no Kronecker product then.
 
 use crate::errors::ShapeError;
-use crate::linalg::{axpy, dot};
+use crate::linalg::{axpy, dot, product, Op};
 use ndarray::{Array2, Array3, ArrayView2, Axis};
 
 /// The factors U_i of all rows.
@@ -13,6 +13,8 @@ use ndarray::{Array2, Array3, ArrayView2, Axis};
 pub struct RowMetric {
     /// n x m x p: the columns of each factor, one after the other.
     columns: Array3<f64>,
+    /// The mean of all P_i, p x p.
+    mean: Array2<f64>,
 }
 
 impl RowMetric {
@@ -26,12 +28,19 @@ impl RowMetric {
             return Err(ShapeError::value("metric factors must be finite"));
         }
         let columns = factors.view().permuted_axes([0, 2, 1]).as_standard_layout().into_owned();
-        Ok(Self { columns })
+        let stacked = columns.to_shape((n * rank, p)).expect("standard layout");
+        let mean = product((stacked.view(), Op::Transposed), (stacked.view(), Op::Plain)) / n as f64;
+        Ok(Self { columns, mean })
     }
 
     /// m, the dimension of a row's whitened residual.
     pub fn rank(&self) -> usize {
         self.columns.len_of(Axis(1))
+    }
+
+    /// The mean of all P_i (p x p).
+    pub fn mean(&self) -> &Array2<f64> {
+        &self.mean
     }
 
     /// The columns of U_i as rows (m x p).

@@ -1,22 +1,27 @@
-//! Decoders with the rows held: `G^-1` times the border's gradient.
+//! Decoders with the rows held: L is quadratic in them, and one linear system has its minimum.
+//!
+//! Its matrix is `G (x) I` where rows weigh all channels alike and every decoder has all of them. With a metric it is
+//! `sum_i w_i/phi phi_i phi_i' (x) P_i + P (x) I`, and where decoders have frames of their own it is what these leave of it:
+//! conjugate gradients then, or where G is held in blocks.
 
 use super::conjugate_gradients::{conjugate_gradients, Enough};
 use super::kronecker::GroupCurvature;
 use super::{Gauge, Step, System};
-use crate::linalg::Cholesky;
+use crate::linalg::{product, symmetric_eigen, Cholesky, Op};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
-use ndarray::Array2;
+use ndarray::{s, Array2, ArrayView2};
+use std::ops::Range;
 
-/// Relative residual where G is held in blocks: what it leaves of the gain is its square.
+/// Relative residual of conjugate gradients: what it leaves of the gain is its square.
 const SOLVED: f64 = 1e-6;
 /// Bound on the iterations then; any of them descends.
 const MAX_ITERATIONS: usize = 200;
 
 impl System {
     /// The step over the decoders (M x p) that L falls most by while logits and coordinates stay; its negative is taken. `None`
-    /// where G is not positive definite in floating point.
+    /// where its matrix is not positive definite in floating point.
     pub fn decoder_step(
         &self,
         problem: &Problem,
@@ -26,6 +31,17 @@ impl System {
     ) -> Option<Array2<f64>> {
         let gram = &self.lin.gram;
         let mut step = self.lin.border_gradient.clone();
+        // the frame of a single atom is left as it is by G^-1 (x) I
+        let framed = !state.frames.is_empty() && problem.n_atoms() > 1;
+        if framed || problem.metric().is_some() {
+            let blocks = self.channel_blocks(problem, state)?;
+            let precondition = |x: &Array2<f64>| {
+                let mut out = Array2::zeros(x.dim());
+                blocks.iter().for_each(|block| block.solve(x, &mut out));
+                out
+            };
+            return Some(self.solved_for(problem, state, rho, precondition, interrupted));
+        }
         if gram.blocks().is_none() {
             Cholesky::new(gram.whole().view())?.solve(&mut step.view_mut());
             return Some(step);
@@ -34,27 +50,191 @@ impl System {
         let factors: Vec<GroupCurvature> = (0..frame.groups().len())
             .map(|group| GroupCurvature::new(problem, frame, group, &Gauge::default(), gram))
             .collect::<Option<_>>()?;
-        let over_border = |border| Step { local: Vec::new(), border };
-        let precondition = |x: &Step| {
-            let mut out = x.border.clone();
+        let precondition = |x: &Array2<f64>| {
+            let mut out = x.clone();
             for (group, factor) in frame.groups().iter().zip(&factors) {
-                let mut own = group.select(&x.border);
+                let mut own = group.select(x);
                 factor.solve(&mut own);
                 group.put(&own, &mut out);
             }
-            over_border(out)
+            out
         };
-        let apply = |x: &Step| over_border(self.gram_times(problem, state, rho, &x.border));
-        let rhs = over_border(step);
+        Some(self.solved_for(problem, state, rho, precondition, interrupted))
+    }
+
+    fn solved_for(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        precondition: impl Fn(&Array2<f64>) -> Array2<f64>,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Array2<f64> {
+        let over_border = |border| Step { local: Vec::new(), border };
         let found = conjugate_gradients(
-            apply,
-            precondition,
-            &rhs,
+            |x| over_border(self.decoders_times(problem, state, rho, &x.border)),
+            |x| over_border(precondition(&x.border)),
+            &over_border(self.lin.border_gradient.clone()),
             Enough::part(SOLVED),
             MAX_ITERATIONS,
             f64::INFINITY,
             interrupted,
         );
-        Some(found.x.border)
+        found.x.border
+    }
+
+    /// The product with the curvature of the decoders that rows leave when they are held.
+    fn decoders_times(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, x: &Array2<f64>) -> Array2<f64> {
+        let mut out = match problem.metric() {
+            None => self.gram_times(problem, state, rho, x),
+            Some(_) => self.times_by_rows(problem, state, rho, x),
+        };
+        state.frames.project(problem, &mut out);
+        out
+    }
+
+    /// That curvature with one metric for all rows, their mean, and without what couples atoms in frames.
+    fn channel_blocks(&self, problem: &Problem, state: &State) -> Option<Vec<ChannelBlock>> {
+        let (gram, precision) = (&self.lin.gram, &self.lin.prior.precision);
+        let mean = problem.metric().map(|metric| metric.mean());
+        if state.frames.is_empty() && gram.blocks().is_none() {
+            let mut prior = gram.zeros_like();
+            prior.add_blocks(precision);
+            return Some(vec![ChannelBlock::new(
+                0..problem.width(),
+                gram.whole().view(),
+                prior.whole().view(),
+                None,
+                mean,
+            )?]);
+        }
+        (0..problem.n_atoms())
+            .map(|k| {
+                let rows = problem.rows_of(k);
+                ChannelBlock::new(rows, gram.own(k), precision[k].view(), state.frames.of(k), mean)
+            })
+            .collect()
+    }
+}
+
+/// `D (x) Q + P (x) I` over some stacked rows and channels, with D the data's share of G and Q the mean metric in the
+/// channels: in the eigenvectors of Q it falls into one system for each.
+struct ChannelBlock {
+    rows: Range<usize>,
+    /// Orthonormal channels, p by their number; `None` for all as they are.
+    channels: Option<Array2<f64>>,
+    /// One for each channel, or one for all.
+    factors: Vec<Cholesky>,
+}
+
+impl ChannelBlock {
+    /// From `gram = D + P`. `None` where it is not positive definite in floating point.
+    fn new(
+        rows: Range<usize>,
+        gram: ArrayView2<'_, f64>,
+        prior: ArrayView2<'_, f64>,
+        frame: Option<&Array2<f64>>,
+        metric: Option<&Array2<f64>>,
+    ) -> Option<Self> {
+        let Some(metric) = metric else {
+            return Some(Self { rows, channels: frame.cloned(), factors: vec![Cholesky::new(gram)?] });
+        };
+        let inside = match frame {
+            None => metric.clone(),
+            Some(frame) => frame.t().dot(metric).dot(frame),
+        };
+        let (values, vectors) = symmetric_eigen(inside.view());
+        let channels = match frame {
+            None => vectors,
+            Some(frame) => product((frame.view(), Op::Plain), (vectors.view(), Op::Plain)),
+        };
+        let data = &gram - &prior;
+        let factors =
+            values.iter().map(|value| Cholesky::new((&data * value.max(0.0) + prior).view())).collect::<Option<_>>()?;
+        Some(Self { rows, channels: Some(channels), factors })
+    }
+
+    /// Its part of a solution, from stacked decoders.
+    fn solve(&self, x: &Array2<f64>, out: &mut Array2<f64>) {
+        let own = x.slice(s![self.rows.clone(), ..]);
+        // channels in rows: each is one right-hand side
+        let mut inside = match &self.channels {
+            None => own.t().as_standard_layout().into_owned(),
+            Some(channels) => product((channels.view(), Op::Transposed), (own, Op::Transposed)),
+        };
+        for (c, mut channel) in inside.rows_mut().into_iter().enumerate() {
+            let factor = self.factors.get(c).unwrap_or(&self.factors[0]);
+            factor.solve_vec(channel.as_slice_mut().expect("standard layout"));
+        }
+        let solved = match &self.channels {
+            None => inside.reversed_axes(),
+            Some(channels) => product((inside.view(), Op::Transposed), (channels.view(), Op::Transposed)),
+        };
+        out.slice_mut(s![self.rows.clone(), ..]).assign(&solved);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arrow::Frame;
+    use crate::atoms::{Atom, Circle};
+    use crate::gates::{SigmoidNodes, ThresholdGate};
+    use ndarray::Array3;
+    use std::sync::Arc;
+
+    const N: usize = 40;
+    const P: usize = 5;
+
+    fn problem(metric: bool) -> Problem {
+        let nodes = SigmoidNodes::new(&[-1.0, 1.0], &[0.5, 0.5], 0.0, 1.0).unwrap();
+        let gate = Arc::new(ThresholdGate::new(0.0, 1.0, 0.04, &[], nodes).unwrap());
+        let atoms = (0..3).map(|h| Arc::new(Circle::new(1 + h % 2).unwrap()) as Arc<dyn Atom>).collect();
+        let data = Array2::from_shape_fn((N, P), |(i, c)| ((i * (c + 2)) as f64 + 0.1 * (i * i) as f64).sin());
+        let weights = (0..N).map(|i| 0.5 + (i % 3) as f64).collect();
+        let problem = Problem::new(data, Some(weights), atoms, gate, true).unwrap();
+        if !metric {
+            return problem;
+        }
+        // rows of rank three that differ, in a frame that is not the output's
+        let factors = Array3::from_shape_fn((N, P, 3), |(i, c, m)| {
+            f64::from(u8::from(c % 3 == m)) + 0.4 * ((i + 2 * c + 5 * m) as f64).sin()
+        });
+        problem.with_metric(&factors).unwrap()
+    }
+
+    fn state(problem: &Problem, ranks: &[Option<usize>]) -> State {
+        let logits = Array2::from_shape_fn((N, 3), |(i, a)| 0.2 + ((i + 3 * a) as f64).cos().abs());
+        let coords =
+            (0..3).map(|a| Array2::from_shape_fn((N, 1), |(i, _)| (1.7 * (i * (a + 1)) as f64) % 6.0)).collect();
+        let support = (0..N as u32).map(|i| (0..3).filter(|a| (i + a) % 3 > 0).collect()).collect();
+        let decoders =
+            Array2::from_shape_fn((problem.width(), P), |(m, c)| ((3 * m + 7 * c) as f64).sin() + 0.1 * m as f64);
+        State::new(problem, logits, coords, decoders, Some(support)).unwrap().with_ranks(problem, ranks).unwrap()
+    }
+
+    /// At the minimum nothing is left of the gradient, whatever couples the channels and the atoms.
+    #[test]
+    fn a_decoder_step_leaves_no_gradient() {
+        for metric in [false, true] {
+            for ranks in [[None; 3], [Some(2), None, Some(1)], [Some(1); 3]] {
+                let problem = problem(metric);
+                let mut state = state(&problem, &ranks);
+                let rho = SaeManifoldRho::with_per_atom_smooth(0.3, vec![0.7, 1.1, 0.4], -1.0);
+                let gradient = |state: &State| {
+                    let system = System::new(&problem, state, &rho, Frame::full(&problem, &state.decoders)).unwrap();
+                    (system.lin.border_gradient.clone(), system)
+                };
+                let (before, system) = gradient(&state);
+                let step = system.decoder_step(&problem, &state, &rho, &|| false).unwrap();
+                state.decoders -= &step;
+                let (after, then) = gradient(&state);
+                let norm = |a: &Array2<f64>| a.iter().map(|v| v * v).sum::<f64>().sqrt();
+                assert!(norm(&after) < 1e-4 * norm(&before), "{metric} {ranks:?}: {}", norm(&after) / norm(&before));
+                let gain = 0.5 * step.iter().zip(&before).map(|(s, g)| s * g).sum::<f64>();
+                let actual = system.lin.loss.total() - then.lin.loss.total();
+                assert!((gain / actual - 1.0).abs() < 1e-8, "{metric} {ranks:?}: {gain} {actual}");
+            }
+        }
     }
 }

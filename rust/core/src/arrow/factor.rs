@@ -50,8 +50,9 @@ impl Elimination {
 pub enum Curvature {
     /// H: what the evidence's determinants are of.
     Evidence,
-    /// H with the positive part of each coordinate's second derivative against the residual added to its diagonal: closer
-    /// to the exact Hessian where a weak gate leaves a coordinate to the residual, so it steps and preconditions better.
+    /// H with the size of each coordinate's second derivative against the residual added to its diagonal: closer to the exact
+    /// Hessian where a weak gate leaves a coordinate to the residual, so it preconditions better; and where that curves
+    /// downwards, a step of unit length goes no further than L is what its expansion says.
     Stiffened,
 }
 
@@ -72,7 +73,7 @@ impl Curvature {
             // a logit has its Gaussian's curvature, but for the classic mode
             let first = if problem.is_proper() { view.free } else { 0 };
             for u in first..view.q {
-                block[u * view.q + u] += view.second[u * view.q + u].max(0.0);
+                block[u * view.q + u] += view.second[u * view.q + u].abs();
             }
         }
         block

@@ -235,6 +235,17 @@ impl System {
         if !self.is_by_rows(state, problem) {
             return self.lin.gram.times(x);
         }
+        self.times_by_rows(problem, state, rho, x)
+    }
+
+    /// The same by way of the rows, each in its metric if it has one.
+    pub(super) fn times_by_rows(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        x: &Array2<f64>,
+    ) -> Array2<f64> {
         let inverse = 1.0 / rho.dispersion();
         let mut out = self.sum_rows(problem, state, x.dim(), |chunk, sum| {
             let mut seen = chunk.phi.times(x);

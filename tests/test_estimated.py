@@ -60,9 +60,7 @@ def test_the_estimate_is_near_the_determinant(case: str) -> None:
 DRIFTS = pytest.mark.xfail(strict=True, reason="the inner solve drifts along orbits, which the estimate sees")
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=DRIFTS) if c == "circles, IBP" else c for c in CASES]
-)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=DRIFTS) if c == "circles, IBP" else c for c in CASES])
 def test_the_gradient_is_that_of_the_estimate(case: str) -> None:
     """Against fourth-order differences of V with the probes and the whitening held, as a search holds them.
 

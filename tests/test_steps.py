@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sae_rs import Circle, ConvergenceWarning, ManifoldSAE, _core
+from sae_rs import Circle, ConvergenceWarning, Line, ManifoldSAE, RowMetric, ThresholdGate, _core
 from sae_rs.gates import Softmax, resolve_gate
 from sae_rs.problem import Problem
 from sae_rs.search import Search
@@ -83,6 +83,23 @@ class TestBentValleys:
         atoms, settings = [Circle(3).spec()] * n_atoms, resolve_gate(gate).spec(n_atoms)
         term, rho = _core.SaeManifoldTerm.seeds(X, atoms, settings, n_init=1, random_state=0)[0]
         found = term.evaluate(rho, tol=1e-9, max_inner=150, gradient=False)
+        assert found.inner.status == "converged"
+
+    @pytest.mark.parametrize("with_metric", [False, True])
+    def test_amplitude_and_position_are_traded_in_few_steps(self, with_metric: bool) -> None:
+        """On a line with almost no noise only the product of gate, coordinate and decoder is seen."""
+        rng = np.random.default_rng(2)
+        n, p = 60, 4 if with_metric else 3
+        X = rng.standard_normal((n, 1)) @ rng.standard_normal((1, p)) + 1e-4 * rng.standard_normal((n, p))
+        metric = RowMetric(rng.standard_normal((n, p, p)) / 4 + np.eye(p)) if with_metric else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = ManifoldSAE(1, Line(), gate=ThresholdGate(threshold=-1.0), max_outer=1, random_state=0)
+            model.fit(X, metric=metric)
+        flat = np.asarray(model.rho_.to_flat())
+        flat[1] += 5.0
+        flat[-1] -= 2.0
+        found = model.term_.evaluate(model.rho_.from_flat(flat), tol=1e-11, max_inner=50, gradient=False)
         assert found.inner.status == "converged"
 
 

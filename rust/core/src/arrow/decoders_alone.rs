@@ -15,7 +15,7 @@ use ndarray::{s, Array2, ArrayView2};
 use std::ops::Range;
 
 /// Relative residual of conjugate gradients: what it leaves of the gain is its square.
-const SOLVED: f64 = 1e-6;
+const SOLVED: f64 = 1e-2;
 /// Bound on the iterations then; any of them descends.
 const MAX_ITERATIONS: usize = 200;
 
@@ -213,27 +213,30 @@ mod tests {
         State::new(problem, logits, coords, decoders, Some(support)).unwrap().with_ranks(problem, ranks).unwrap()
     }
 
-    /// At the minimum nothing is left of the gradient, whatever couples the channels and the atoms.
+    /// Each step brings what it says, and where they end nothing is left of the gradient, whatever couples channels and atoms.
     #[test]
-    fn a_decoder_step_leaves_no_gradient() {
+    fn decoder_steps_lead_to_where_no_gradient_is_left() {
         for metric in [false, true] {
             for ranks in [[None; 3], [Some(2), None, Some(1)], [Some(1); 3]] {
                 let problem = problem(metric);
                 let mut state = state(&problem, &ranks);
                 let rho = SaeManifoldRho::with_per_atom_smooth(0.3, vec![0.7, 1.1, 0.4], -1.0);
-                let gradient = |state: &State| {
-                    let system = System::new(&problem, state, &rho, Frame::full(&problem, &state.decoders)).unwrap();
-                    (system.lin.border_gradient.clone(), system)
-                };
-                let (before, system) = gradient(&state);
-                let step = system.decoder_step(&problem, &state, &rho, &|| false).unwrap();
-                state.decoders -= &step;
-                let (after, then) = gradient(&state);
                 let norm = |a: &Array2<f64>| a.iter().map(|v| v * v).sum::<f64>().sqrt();
-                assert!(norm(&after) < 1e-4 * norm(&before), "{metric} {ranks:?}: {}", norm(&after) / norm(&before));
-                let gain = 0.5 * step.iter().zip(&before).map(|(s, g)| s * g).sum::<f64>();
-                let actual = system.lin.loss.total() - then.lin.loss.total();
-                assert!((gain / actual - 1.0).abs() < 1e-8, "{metric} {ranks:?}: {gain} {actual}");
+                let at =
+                    |state: &State| System::new(&problem, state, &rho, Frame::full(&problem, &state.decoders)).unwrap();
+                let mut system = at(&state);
+                let first = norm(&system.lin.border_gradient);
+                for nth in 0..8 {
+                    let step = system.decoder_step(&problem, &state, &rho, &|| false).unwrap();
+                    let gain = 0.5 * step.iter().zip(&system.lin.border_gradient).map(|(s, g)| s * g).sum::<f64>();
+                    state.decoders -= &step;
+                    let next = at(&state);
+                    let actual = system.lin.loss.total() - next.lin.loss.total();
+                    assert!(nth > 0 || (gain / actual - 1.0).abs() < 1e-8, "{metric} {ranks:?}: {gain} {actual}");
+                    system = next;
+                }
+                let last = norm(&system.lin.border_gradient);
+                assert!(last < 1e-10 * first, "{metric} {ranks:?}: {last} of {first}");
             }
         }
     }

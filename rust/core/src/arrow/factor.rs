@@ -73,7 +73,9 @@ impl Curvature {
             // a logit has its Gaussian's curvature, but for the classic mode
             let first = if problem.is_proper() { view.free } else { 0 };
             for u in first..view.q {
-                block[u * view.q + u] += view.second[u * view.q + u].abs();
+                let second = view.second[u * view.q + u];
+                // the classic mode leaves directions without curvature out of its steps, which size would hide
+                block[u * view.q + u] += if problem.is_proper() { second.abs() } else { second.max(0.0) };
             }
         }
         block

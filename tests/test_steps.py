@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sae_rs import Circle, ConvergenceWarning, Line, ManifoldSAE, RowMetric, ThresholdGate, _core
+from sae_rs import Circle, ConvergenceWarning, Duchon, Line, ManifoldSAE, RowMetric, ThresholdGate, _core
 from sae_rs.gates import Softmax, resolve_gate
 from sae_rs.problem import Problem
 from sae_rs.search import Search
@@ -101,6 +101,24 @@ class TestBentValleys:
         flat[-1] -= 2.0
         found = model.term_.evaluate(model.rho_.from_flat(flat), tol=1e-11, max_inner=50, gradient=False)
         assert found.inner.status == "converged"
+
+
+@pytest.mark.parametrize("seed", [11, 16, 23])
+def test_no_step_is_tried_twice(seed: int) -> None:
+    """Heavy tails at a dispersion of one: where a step ends without a factor the next is shorter, or there is none."""
+    rng = np.random.default_rng(seed)
+    n, p = rng.integers(12, 40), rng.integers(1, 7)
+    X = rng.standard_t(1.3, (n, p)) * 10.0 ** rng.uniform(0.0, 3.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = ManifoldSAE(1, Duchon(9), evidence="quasi_laplace", max_outer=1, max_inner=60, random_state=0).fit(X)
+    flat = np.asarray(model.rho_.to_flat())
+    for shift in (-4.0, 0.0, 4.0):
+        flat[1] += shift
+        rho = model.rho_.from_flat(flat)
+        flat[1] -= shift
+        shorter, longer = (model.term_.evaluate(rho, tol=1e-11, max_inner=m, gradient=False).inner for m in (50, 60))
+        assert longer.status != "iteration_limit" or longer.decrement != shorter.decrement
 
 
 def test_a_search_of_cut_off_inner_solves_is_not_repeated() -> None:

@@ -30,7 +30,6 @@ impl System {
         interrupted: &dyn Fn() -> bool,
     ) -> Option<Array2<f64>> {
         let gram = &self.lin.gram;
-        let mut step = self.lin.border_gradient.clone();
         // the frame of a single atom is left as it is by G^-1 (x) I
         let framed = !state.frames.is_empty() && problem.n_atoms() > 1;
         if framed || problem.metric().is_some() {
@@ -43,6 +42,7 @@ impl System {
             return Some(self.solved_for(problem, state, rho, precondition, interrupted));
         }
         if gram.blocks().is_none() {
+            let mut step = self.lin.border_gradient.clone();
             Cholesky::new(gram.whole().view())?.solve(&mut step.view_mut());
             return Some(step);
         }
@@ -62,6 +62,7 @@ impl System {
         Some(self.solved_for(problem, state, rho, precondition, interrupted))
     }
 
+    /// The system with the border's gradient on the right, by conjugate gradients.
     fn solved_for(
         &self,
         problem: &Problem,
@@ -83,14 +84,13 @@ impl System {
         found.x.border
     }
 
-    /// The product with the curvature of the decoders that rows leave when they are held.
+    /// The product with the curvature of the decoders that rows leave when they are held. What it has outside the frames no
+    /// preconditioned residual has, so iterates stay within.
     fn decoders_times(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, x: &Array2<f64>) -> Array2<f64> {
-        let mut out = match problem.metric() {
+        match problem.metric() {
             None => self.gram_times(problem, state, rho, x),
             Some(_) => self.times_by_rows(problem, state, rho, x),
-        };
-        state.frames.project(problem, &mut out);
-        out
+        }
     }
 
     /// That curvature with one metric for all rows, their mean, and without what couples atoms in frames.

@@ -52,7 +52,8 @@ pub enum Curvature {
     Evidence,
     /// H with the size of each coordinate's second derivative against the residual added to its diagonal: closer to the exact
     /// Hessian where a weak gate leaves a coordinate to the residual, so it preconditions better; and where that curves
-    /// downwards, a step of unit length goes no further than L is what its expansion says.
+    /// downwards, a step of unit length goes no further than L is what its expansion says. The classic mode keeps to its
+    /// positive part.
     Stiffened,
 }
 

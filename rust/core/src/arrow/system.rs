@@ -231,14 +231,20 @@ impl System {
     }
 
     /// `G x` for stacked columns (M x c).
-    pub fn gram_times(&self, problem: &Problem, state: &State, rho: &SaeManifoldRho, x: &Array2<f64>) -> Array2<f64> {
+    pub(super) fn gram_times(
+        &self,
+        problem: &Problem,
+        state: &State,
+        rho: &SaeManifoldRho,
+        x: &Array2<f64>,
+    ) -> Array2<f64> {
         if !self.is_by_rows(state, problem) {
             return self.lin.gram.times(x);
         }
         self.times_by_rows(problem, state, rho, x)
     }
 
-    /// The same by way of the rows, each in its metric if it has one.
+    /// The same by way of the rows, each in its metric if it has one; G itself knows of none.
     pub(super) fn times_by_rows(
         &self,
         problem: &Problem,

@@ -131,27 +131,32 @@ def test_a_search_of_cut_off_inner_solves_is_not_repeated() -> None:
     assert np.isfinite(model.evidence_)
 
 
-def test_a_search_that_comes_to_no_inner_optimum_any_more_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many inner iterations on end are enough, over however many evaluations; an optimum begins the count anew."""
+@pytest.mark.parametrize("outer", ["bfgs", "efs"])
+def test_a_fit_ends_with_the_inner_iterations_that_its_outer_ones_allow(
+    monkeypatch: pytest.MonkeyPatch, outer: str
+) -> None:
+    """Over however many evaluations; those that compare starts are not counted."""
     X = circles(2, 120, 5, mixed=1.0)
 
-    def fit() -> ManifoldSAE:
-        with pytest.warns(ConvergenceWarning, match="'inner_iteration_limit'"):
-            return ManifoldSAE(2, Circle(2), max_inner=2, n_init=1, random_state=0).fit(X)
+    def fit(max_inner: int, status: str) -> ManifoldSAE:
+        with pytest.warns(ConvergenceWarning, match=f"'{status}'"):
+            return ManifoldSAE(
+                2, Circle(2), outer=outer, max_outer=4, max_inner=max_inner, n_init=1, random_state=0
+            ).fit(X)
 
-    longer = fit().certificate_.n_evaluations
-    monkeypatch.setattr("sae_rs.search.ASTRAY", 12)
-    model = fit()
-    # six evaluations of two iterations each, and those before the search
-    assert 6 <= model.certificate_.n_evaluations < longer
+    monkeypatch.setattr("sae_rs.search.INNER_PER_ITERATION", 3)
+    # six evaluations of two iterations each, which come to no optimum
+    model = fit(2, "inner_iteration_limit")
     assert np.isfinite(model.evidence_)
+    # one that takes more, and is not cut off within itself
+    assert fit(200, "iteration_limit").certificate_.n_evaluations < model.certificate_.n_evaluations
 
     problem = Problem(X, (Circle(2),) * 2, Softmax(), None, True)
-    search = Search(problem, outer="bfgs", max_outer=10, max_inner=2, tol=1e-6, threads=1, progress=None)
+    search = Search(problem, outer=outer, max_outer=2, max_inner=2, tol=1e-6, threads=1, progress=None)
+    search.coarse(model.term_, model.rho_, 2)
+    assert search.n_inner == 0
     point = search.fine(model.term_, model.rho_)
-    assert (point.evaluation.inner.status, search.without_optimum) == ("iteration_limit", 2)
-    search.fine(point.evaluation.term, model.rho_)
-    assert search.without_optimum == 4
+    assert (point.spent, search.n_inner, search.is_spent) == ("inner_iteration_limit", 2, False)
     search.max_inner = 200
-    assert search.fine(point.evaluation.term, model.rho_).is_inner_optimum
-    assert search.without_optimum == 0
+    assert search.fine(point.evaluation.term, model.rho_).spent == "iteration_limit"
+    assert search.is_spent

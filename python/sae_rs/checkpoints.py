@@ -52,7 +52,7 @@ COUNTERS = (
     "support_changes",
     "supports_settled",
     "gradient_followed",
-    "without_optimum",
+    "n_inner",
 )
 
 

@@ -60,8 +60,8 @@ def descend(fit: Search, start: Point, max_steps: int, enough: float, *, least_g
         is_shorter = last is not None and length(fit, here, step) < length(fit, here, last[1])
         path = lengthened(fit, here, step, *last) if last is not None and is_shorter else step
         moved = _moved(fit, here, path)
-        if fit.is_astray:
-            return here, "inner_iteration_limit"
+        if fit.is_spent:
+            return here, here.spent
         if moved is None:
             return here, "infeasible"
         gain = float(here.evaluation.value) - float(moved.evaluation.value)

@@ -35,8 +35,11 @@ DISPERSION_BOUNDS = (-60.0, 2.0)
 # millionth of a nat hides the descent that the last line searches look for.
 COARSE_TOL = 1e-3
 FINE_TOL = 1e-11
-# Evaluations allowed for each outer iteration, over the whole fit.
+# Evaluations and inner iterations allowed for each outer iteration, over the whole fit. A search that converges takes an
+# evaluation or two of a few inner iterations for each; one that takes these follows a V that jumps between inner optima,
+# or comes to none.
 EVALUATIONS_PER_ITERATION = 2
+INNER_PER_ITERATION = 20
 # Evaluations of one line search; a smooth V needs two or three, and where an inner optimum vanishes no number helps.
 MAX_LINE_SEARCH = 8
 # Searches with a refresh of the supports after each; more than a few mean that rows keep changing places.
@@ -54,10 +57,6 @@ FAR = 10.0
 MOVING = 1e-4
 # A search has stalled when an iteration lowers V by less than this part of the tolerance.
 STALLED = 1e-2
-# V is a function of ρ where the inner solve ends at its optimum. A search follows something else once so many inner
-# iterations, one evaluation after the other, have led to none: where a set has more dimensions than its rows, the
-# optimum is nearly singular all along. A fit that converges has an evaluation or two that are cut off.
-ASTRAY = 2000
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,8 @@ class InfeasibleTrial(Exception):
         self.accepted, self.step = accepted, step
 
 
-class GoneAstray(Exception):
-    """Inner solves no longer end at their optimum; carries where the search stood."""
+class Spent(Exception):
+    """The inner iterations of a fit are used up; carries where the search stood."""
 
     def __init__(self, accepted: Point) -> None:
         super().__init__()
@@ -116,6 +115,11 @@ class Point:
     def is_inner_optimum(self) -> bool:
         """Whether the inner solve has ended at an optimum, as far as rounding lets it."""
         return self.evaluation.inner.status in ("converged", "rounding_limit")
+
+    @property
+    def spent(self) -> str:
+        """Status of a fit whose inner iterations are used up here."""
+        return "iteration_limit" if self.is_inner_optimum else "inner_iteration_limit"
 
     @property
     def is_led_on(self) -> bool:
@@ -157,8 +161,8 @@ class Search:
         self.supports_settled = 0
         # whether a whole search has followed the gradient; no steps are taken after it
         self.gradient_followed = 0
-        # inner iterations since an evaluation of this search was at an inner optimum
-        self.without_optimum = 0
+        # inner iterations of evaluations that ρ was moved by
+        self.n_inner = 0
         self.sparsity_floor = SPARSITY_BOUNDS[0]
         # where the normaliser of the gate prior runs out of nodes V has no meaning; seeds are compared at these starts
         trusted = problem.gate.sparsity_ceiling(len(problem.atoms))
@@ -270,9 +274,9 @@ class Search:
         return float(np.sqrt(np.sum(self.projected_gradient(point) ** 2 / self.curvature(point.rho))))
 
     @property
-    def is_astray(self) -> bool:
-        """Whether inner solves have not ended at an optimum for so long that there is no V to follow."""
-        return self.without_optimum >= ASTRAY
+    def is_spent(self) -> bool:
+        """Whether the inner iterations that this fit may take are used up."""
+        return self.n_inner >= INNER_PER_ITERATION * self.max_outer
 
     @property
     def tolerance(self) -> float:
@@ -325,10 +329,8 @@ class Search:
 
     def _counted(self, stage: str, point: Point) -> Point:
         self.n_evaluations += 1
-        if point.is_inner_optimum:
-            self.without_optimum = 0
-        elif stage == "search" and point.evaluation.inner.status == "iteration_limit":
-            self.without_optimum += point.evaluation.inner.iterations
+        if stage == "search":
+            self.n_inner += point.evaluation.inner.iterations
         self.resolution = RESOLVED * (point.evaluation.standard_error or 0.0)
         value = float(point.evaluation.value)
         if value < self._bar:
@@ -401,12 +403,10 @@ class Search:
         a box that keeps the trial out. A search that is taken up again has a `box`. Where V is estimated, supports are
         refreshed from box to box.
         """
-        if box is None:
-            self.without_optimum = 0
         is_far = not self.gradient_followed and self.scaled_norm(start) > FAR
         if box is None and self.steps_first and (self.steps_only or is_far):
             start, status = self._fixed_point(start, max_iterations)
-            if self.steps_only or self.is_astray or len(start.evaluation.gradient) == 0:
+            if self.steps_only or self.is_spent or len(start.evaluation.gradient) == 0:
                 return start, status
         if box is None and self.gradient_followed and self._is_enough(start, 0.0):
             return start, "converged"
@@ -417,8 +417,8 @@ class Search:
             except InfeasibleTrial as trial:
                 here, box = trial.accepted, box.narrowed(trial.step)
                 continue
-            except GoneAstray as end:
-                return end.accepted, "inner_iteration_limit"
+            except Spent as end:
+                return end.accepted, end.accepted.spent
             if status == "segment" and self.marks is not None:
                 here = self.marks.passed(self, here, box)
                 if len(here.evaluation.gradient) == 0:
@@ -541,8 +541,8 @@ class Search:
                 point = self.fine(accepted.evaluation.term, start.rho.from_flat(trial))
                 if len(point.evaluation.gradient) != len(flat):
                     raise InfeasibleTrial(accepted, float(np.max(np.abs(point.flat - accepted.flat))))
-                if self.is_astray:
-                    raise GoneAstray(accepted)
+                if self.is_spent:
+                    raise Spent(accepted)
                 # the minimiser ends a line search at its best trial; two are enough to have it at hand
                 while len(trials) > 2:
                     del trials[max(trials, key=lambda key: float(trials[key].evaluation.value))]

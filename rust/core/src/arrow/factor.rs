@@ -176,7 +176,29 @@ pub struct Factored {
     pub coupling: Option<Coupling>,
 }
 
+/// A factorisation whose system, the larger part of the two where rows are many, has been let go.
+#[derive(Debug)]
+pub struct Unlinked {
+    factor: Factor,
+    coupling: Option<Coupling>,
+}
+
+impl Unlinked {
+    pub fn is_exact(&self) -> bool {
+        matches!(self.factor, Factor::Exact(_))
+    }
+
+    /// With the system at the same state, made again.
+    pub fn with_system(self, system: System) -> Factored {
+        Factored { system, factor: self.factor, coupling: self.coupling }
+    }
+}
+
 impl Factored {
+    pub fn without_system(self) -> Unlinked {
+        Unlinked { factor: self.factor, coupling: self.coupling }
+    }
+
     /// Linearises and factors at a state. `None` when the curvature is not positive definite in floating point.
     pub fn new(
         problem: &Problem,

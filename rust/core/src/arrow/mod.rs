@@ -33,7 +33,7 @@ pub use coupling::Coupling;
 pub use dense::ArrowSchur;
 pub use estimated::{Direction, Estimation, Whitening};
 pub use exact::steps_exactly;
-pub use factor::{Curvature, Elimination, Factor, Factored, RowTraces};
+pub use factor::{Curvature, Elimination, Factor, Factored, RowTraces, Unlinked};
 pub use frame::Frame;
 pub use gauge::{Gauge, GaugeColumn};
 pub use plan::{Plan, Shape};

@@ -221,11 +221,12 @@ pub fn solve(
         }
         let predicted = descent.dot(&step.x) - 0.5 * step.x.dot(&step.ax);
         let factored_exactly = factored.is_exact();
-        // one linearisation at a time: a rejected step, which is rare, makes this one again
-        drop(factored);
+        // one linearisation at a time: a rejected step makes this one again, and keeps its factor
+        let unlinked = factored.without_system();
         let trial = inner.state.stepped(problem, &step.x.local, flat(&step.x), 1.0);
         let mut trial = moves.system(&trial).map(|system| (trial, system));
         if tiny || predicted <= rounding {
+            drop(unlinked);
             match trial.and_then(|(state, system)| moves.refined(state, system, inner.decrement, near)) {
                 Some((state, factored)) => {
                     inner.state = state;
@@ -271,8 +272,10 @@ pub fn solve(
         misled = !sound && (misled || refused == REFUSALS || step.ending == Ending::NegativeCurvature);
         near &= !misled;
         relax = ratio < CORRECT || step.ending == Ending::NegativeCurvature;
-        let accepted =
-            trial.filter(|_| ratio > ACCEPT).and_then(|(state, system)| moves.accept(state, system, actual, near));
+        let taken = trial.filter(|_| ratio > ACCEPT);
+        // not two factors at a time either
+        let unlinked = taken.is_none().then_some(unlinked);
+        let accepted = taken.and_then(|(state, system)| moves.accept(state, system, actual, near));
         match accepted {
             Some((state, factored)) => {
                 inner.state = state;
@@ -281,7 +284,10 @@ pub fn solve(
             None => {
                 // a state whose curvature has no factor is left as one where L is higher
                 radius = Some(0.25 * step.length);
-                inner.factored = moves.factored_at(&inner.state, near);
+                inner.factored = match unlinked {
+                    Some(unlinked) => moves.relinked(&inner.state, unlinked, near),
+                    None => moves.factored_at(&inner.state, near),
+                };
                 // a radius at rounding of the state: no step of any length descends
                 if radius.is_none_or(|r| r <= f64::EPSILON * inner.decrement.min(1.0)) {
                     inner.status = Status::RoundingLimit;

@@ -1,7 +1,7 @@
 //! What an inner solve does at a state beside stepping: factoring, and minimising over rows or decoders alone.
 
 use super::POLISH;
-use crate::arrow::{Elimination, Factored, System};
+use crate::arrow::{Elimination, Factored, System, Unlinked};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::row::{Columns, RowSolver};
@@ -91,6 +91,15 @@ impl Moves<'_> {
     pub fn factored_at(&self, state: &State, near: bool) -> Option<Factored> {
         let system = self.system(state)?;
         self.factor(state, system, near)
+    }
+
+    /// A factor at the state that it was made at, linearised again; made anew where the other curvature is wanted.
+    pub fn relinked(&self, state: &State, unlinked: Unlinked, near: bool) -> Option<Factored> {
+        let system = self.system(state)?;
+        match unlinked.is_exact() == near {
+            true => Some(unlinked.with_system(system)),
+            false => self.factor(state, system, near),
+        }
     }
 
     /// A step too short for L to tell: taken when it at least halves the decrement.

@@ -4,15 +4,15 @@
 //! `sum_i w_i/phi phi_i phi_i' (x) P_i + P (x) I`, and where decoders have frames of their own it is what these leave of it:
 //! conjugate gradients then, or where G is held in blocks.
 
+use super::channel_blocks::ChannelBlocks;
 use super::conjugate_gradients::{conjugate_gradients, Enough};
 use super::kronecker::GroupCurvature;
 use super::{Gauge, Step, System};
-use crate::linalg::{product, symmetric_eigen, Cholesky, Op};
+use crate::linalg::Cholesky;
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
 use crate::state::State;
-use ndarray::{s, Array2, ArrayView2};
-use std::ops::Range;
+use ndarray::Array2;
 
 /// Relative residual of conjugate gradients: what it leaves of the gain is its square.
 const SOLVED: f64 = 1e-2;
@@ -33,13 +33,8 @@ impl System {
         // the frame of a single atom is left as it is by G^-1 (x) I
         let framed = !state.frames.is_empty() && problem.n_atoms() > 1;
         if framed || problem.metric().is_some() {
-            let blocks = self.channel_blocks(problem, state)?;
-            let precondition = |x: &Array2<f64>| {
-                let mut out = Array2::zeros(x.dim());
-                blocks.iter().for_each(|block| block.solve(x, &mut out));
-                out
-            };
-            return Some(self.solved_for(problem, state, rho, precondition, interrupted));
+            let blocks = ChannelBlocks::new(problem, state, self, None)?;
+            return Some(self.solved_for(problem, state, rho, |x| blocks.solve(x), interrupted));
         }
         if gram.blocks().is_none() {
             let mut step = self.lin.border_gradient.clone();
@@ -91,86 +86,6 @@ impl System {
             None => self.gram_times(problem, state, rho, x),
             Some(_) => self.times_by_rows(problem, state, rho, x),
         }
-    }
-
-    /// That curvature with one metric for all rows, their mean, and without what couples atoms in frames.
-    fn channel_blocks(&self, problem: &Problem, state: &State) -> Option<Vec<ChannelBlock>> {
-        let (gram, precision) = (&self.lin.gram, &self.lin.prior.precision);
-        let mean = problem.metric().map(|metric| metric.mean());
-        if state.frames.is_empty() && gram.blocks().is_none() {
-            let mut prior = gram.zeros_like();
-            prior.add_blocks(precision);
-            return Some(vec![ChannelBlock::new(
-                0..problem.width(),
-                gram.whole().view(),
-                prior.whole().view(),
-                None,
-                mean,
-            )?]);
-        }
-        (0..problem.n_atoms())
-            .map(|k| {
-                let rows = problem.rows_of(k);
-                ChannelBlock::new(rows, gram.own(k), precision[k].view(), state.frames.of(k), mean)
-            })
-            .collect()
-    }
-}
-
-/// `D (x) Q + P (x) I` over some stacked rows and channels, with D the data's share of G and Q the mean metric in the
-/// channels: in the eigenvectors of Q it falls into one system for each.
-struct ChannelBlock {
-    rows: Range<usize>,
-    /// Orthonormal channels, p by their number; `None` for all as they are.
-    channels: Option<Array2<f64>>,
-    /// One for each channel, or one for all.
-    factors: Vec<Cholesky>,
-}
-
-impl ChannelBlock {
-    /// From `gram = D + P`. `None` where it is not positive definite in floating point.
-    fn new(
-        rows: Range<usize>,
-        gram: ArrayView2<'_, f64>,
-        prior: ArrayView2<'_, f64>,
-        frame: Option<&Array2<f64>>,
-        metric: Option<&Array2<f64>>,
-    ) -> Option<Self> {
-        let Some(metric) = metric else {
-            return Some(Self { rows, channels: frame.cloned(), factors: vec![Cholesky::new(gram)?] });
-        };
-        let inside = match frame {
-            None => metric.clone(),
-            Some(frame) => frame.t().dot(metric).dot(frame),
-        };
-        let (values, vectors) = symmetric_eigen(inside.view());
-        let channels = match frame {
-            None => vectors,
-            Some(frame) => product((frame.view(), Op::Plain), (vectors.view(), Op::Plain)),
-        };
-        let data = &gram - &prior;
-        let factors =
-            values.iter().map(|value| Cholesky::new((&data * value.max(0.0) + prior).view())).collect::<Option<_>>()?;
-        Some(Self { rows, channels: Some(channels), factors })
-    }
-
-    /// Its part of a solution, from stacked decoders.
-    fn solve(&self, x: &Array2<f64>, out: &mut Array2<f64>) {
-        let own = x.slice(s![self.rows.clone(), ..]);
-        // channels in rows: each is one right-hand side
-        let mut inside = match &self.channels {
-            None => own.t().as_standard_layout().into_owned(),
-            Some(channels) => product((channels.view(), Op::Transposed), (own, Op::Transposed)),
-        };
-        for (c, mut channel) in inside.rows_mut().into_iter().enumerate() {
-            let factor = self.factors.get(c).unwrap_or(&self.factors[0]);
-            factor.solve_vec(channel.as_slice_mut().expect("standard layout"));
-        }
-        let solved = match &self.channels {
-            None => inside.reversed_axes(),
-            Some(channels) => product((inside.view(), Op::Transposed), (channels.view(), Op::Transposed)),
-        };
-        out.slice_mut(s![self.rows.clone(), ..]).assign(&solved);
     }
 }
 

@@ -11,6 +11,7 @@
 //! solve, a log-determinant and the traces that the evidence's gradient needs. Nothing here knows an atom kind or a gate.
 
 mod border;
+mod channel_blocks;
 mod conjugate_gradients;
 mod coupling;
 mod decoders_alone;

@@ -5,6 +5,7 @@
 //! `ln |G|` each.
 
 use super::border::Border;
+use super::channel_blocks::ChannelBlocks;
 use super::factor::{Curvature, RowTraces};
 use super::frame::Group;
 use super::kronecker::GroupCurvature;
@@ -41,15 +42,20 @@ enum Reduced {
     /// dense matrix over the border. Of large groups the blocks of their atoms stand for it, which are not above: then the
     /// eigenvalues go up to about the number of atoms that a row uses.
     Majorised(GroupCurvature),
+    /// Where a metric or decoders with frames of their own tie the channels: that curvature of the decoders with one metric for all
+    /// rows and no coupling between frames, which is near the border's own, above or below it.
+    InChannels(ChannelBlocks),
 }
 
 /// A Schur complement of more variables is not formed to step with.
 pub const STEPS_EXACTLY_TO: usize = 1024;
 
-/// Whether a group's Schur complement is replaced by what is above it.
-fn is_majorised(problem: &Problem, state: &State, curvature: Curvature, size: usize) -> bool {
-    let kronecker = problem.metric().is_none() && state.frames.is_empty();
-    curvature == Curvature::Stiffened && kronecker && size > STEPS_EXACTLY_TO
+/// Whether a group's Schur complement is left out: another curvature of its border stands for it.
+fn is_left_out(problem: &Problem, state: &State, curvature: Curvature, frame: &Frame, group: usize) -> bool {
+    let atoms = (0..problem.n_atoms()).filter(|&k| frame.group_of(k) == group);
+    let size: usize =
+        atoms.map(|k| problem.rows_of(k).len() * state.frames.of(k).map_or(frame.rank(), |own| own.ncols())).sum();
+    curvature == Curvature::Stiffened && size > STEPS_EXACTLY_TO
 }
 
 impl Reduced {
@@ -61,6 +67,7 @@ impl Reduced {
                 curvature.solve(&mut own);
                 border.group.put(&own, inside);
             }
+            Self::InChannels(blocks) => *inside = blocks.solve(inside),
         }
     }
 }
@@ -86,11 +93,11 @@ impl RowsFirst {
     ) -> Option<Self> {
         let frame = &system.lin.frame;
         let r = frame.rank();
-        let shape = |group: &Group| match is_majorised(problem, state, curvature, group.rows.len() * r) {
+        let shape = |(index, group): (usize, &Group)| match is_left_out(problem, state, curvature, frame, index) {
             true => (0, 0),
             false => (packed_len(group.rows.len()), packed_len(r)),
         };
-        let shapes: Vec<(usize, usize)> = frame.groups().iter().map(shape).collect();
+        let shapes: Vec<(usize, usize)> = frame.groups().iter().enumerate().map(shape).collect();
         let plan = problem.chunks(8 * shapes.iter().map(|(m, r)| m * r).sum::<usize>());
         let zeros = || -> Vec<Array2<f64>> { shapes.iter().map(|&shape| Array2::zeros(shape)).collect() };
         let (parts, total) = plan.map_summed(zeros(), |chunks| {
@@ -134,8 +141,13 @@ impl RowsFirst {
             let border = Border::new(problem, state, system, index)?;
             let gauge = system.gauge(curvature);
             if total.is_empty() {
-                let own = GroupCurvature::new(problem, frame, index, gauge, &own_border)?;
-                groups.push((border, Reduced::Majorised(own)));
+                let is_tied = problem.metric().is_some() || !state.frames.is_empty();
+                let own = match is_tied {
+                    // all atoms are in one group then
+                    true => Reduced::InChannels(ChannelBlocks::new(problem, state, system, Some(frame))?),
+                    false => Reduced::Majorised(GroupCurvature::new(problem, frame, index, gauge, &own_border)?),
+                };
+                groups.push((border, own));
                 continue;
             }
             let among = own_border.among(&group.rows);

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
-from sae_rs import Circle, ConvergenceWarning, Duchon, Line, ManifoldSAE, RowMetric, ThresholdGate, _core
+from sae_rs import Circle, ConvergenceWarning, Duchon, Line, ManifoldSAE, RowMetric, ThresholdGate, Torus, _core
 from sae_rs.gates import Softmax, resolve_gate
 from sae_rs.problem import Problem
 from sae_rs.search import Search
@@ -119,6 +120,35 @@ def test_no_step_is_tried_twice(seed: int) -> None:
         flat[1] -= shift
         shorter, longer = (model.term_.evaluate(rho, tol=1e-11, max_inner=m, gradient=False).inner for m in (50, 60))
         assert longer.status != "iteration_limit" or longer.decrement != shorter.decrement
+
+
+@pytest.mark.parametrize("tie", ["metric", "frames"])
+def test_steps_do_without_a_large_schur_complement_where_channels_are_tied(tie: str) -> None:
+    """With more than 1024 border variables solves end at the same optimum from wherever they begin near it, in the only
+    elimination that there is, whichever is asked for.
+    """
+    rng = np.random.default_rng(3)
+    n, p, atoms = 90, 24, 2
+    X = circles(2 * atoms, n, p, mixed=0.8)
+    metric = RowMetric(np.eye(p) + 0.15 * rng.standard_normal((n, p, p))) if tie == "metric" else None
+    rank = 21 if tie == "frames" else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = ManifoldSAE(atoms, Torus(2), gate=ThresholdGate(), decoder_rank=rank, max_outer=1, random_state=0).fit(
+            X, metric=metric
+        )
+    flat = np.asarray(model.rho_.to_flat())
+    rho, other = (model.rho_.from_flat(flat + size * np.cos(np.arange(len(flat)))) for size in (0.0, 0.02))
+    first = model.term_.evaluate(rho, tol=1e-11)
+    assert sum(width * (rank or p) for width in (25,) * atoms) > 1024
+    moved = first.term.evaluate(other, tol=1e-11, gradient=False)
+    again = moved.term.evaluate(rho, tol=1e-11)
+    for end in (first, again, moved.term.evaluate(rho, tol=1e-11, elimination="dual")):
+        assert end.elimination == ("primal" if tie == "metric" else "complement")
+        assert end.inner.status == "converged"
+        assert end.inner.iterations < 60
+        assert end.value == pytest.approx(first.value, rel=1e-10)
+        assert_allclose(end.gradient, first.gradient, rtol=1e-5, atol=1e-5)
 
 
 def test_a_search_of_cut_off_inner_solves_is_not_repeated() -> None:

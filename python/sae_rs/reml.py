@@ -286,6 +286,8 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
         if status == "inner_iteration_limit" or (status == "line_search" and not point.is_inner_optimum):
             # where inner solves are cut off V is no function of ρ, and another search fails in the same way
             return status
+        if fit.is_spent:
+            return point.spent
         point, ended = _resettled(fit, point, term)
         if ended is not None:
             fit.best = point

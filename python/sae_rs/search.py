@@ -35,11 +35,11 @@ DISPERSION_BOUNDS = (-60.0, 2.0)
 # millionth of a nat hides the descent that the last line searches look for.
 COARSE_TOL = 1e-3
 FINE_TOL = 1e-11
-# Evaluations and inner iterations allowed for each outer iteration, over the whole fit. A search that converges takes an
-# evaluation or two of a few inner iterations for each; one that takes these follows a V that jumps between inner optima,
-# or comes to none.
+# Evaluations and inner iterations allowed for each outer iteration, over the whole fit. A search that converges takes
+# an evaluation or two of a few inner iterations for each; one that takes these follows a V that jumps between inner
+# optima, or comes to none.
 EVALUATIONS_PER_ITERATION = 2
-INNER_PER_ITERATION = 20
+INNER_PER_ITERATION = 15
 # Evaluations of one line search; a smooth V needs two or three, and where an inner optimum vanishes no number helps.
 MAX_LINE_SEARCH = 8
 # Searches with a refresh of the supports after each; more than a few mean that rows keep changing places.

@@ -170,7 +170,8 @@ impl SaeManifoldTerm {
         let elimination = plan.elimination;
         let stepping = match options.elimination {
             None => to_step_by(problem, &self.state, &plan),
-            Some(given) => given,
+            // the plan's: a metric and frames of decoders leave no choice
+            Some(_) => elimination,
         };
         let inner_options = InnerOptions {
             tolerance: options.tolerance,

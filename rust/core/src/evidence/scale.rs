@@ -47,23 +47,56 @@ fn for_each_row(state: &State, k: usize, mut visit: impl FnMut(usize, &[f64])) {
     state.layout_of_rows().users(k).for_each(|(row, start)| visit(start, state.point(k, row)));
 }
 
-/// `I` about the mode of its integrand, and the means of `e^(q s)` under it for each of the `powers`.
-fn integral(f: impl Fn(f64) -> [f64; 3], kappa: f64, powers: &[f64]) -> Option<(f64, Vec<f64>)> {
+/// `f` with its first two derivatives, from T and beta.
+fn priors(square: f64, beta: &[f64], s: f64) -> [f64; 3] {
+    let shrunk = square * (-2.0 * s).exp();
+    let mut f = [0.5 * shrunk, -shrunk, 2.0 * shrunk];
+    for (e, value) in beta.iter().enumerate().skip(1) {
+        let (e, grown) = (e as f64, 0.5 * value * (e as f64 * s).exp());
+        f[0] += grown;
+        f[1] += e * grown;
+        f[2] += e * e * grown;
+    }
+    f
+}
+
+/// Where to look for the mode from: here, or where one exponential alone would have the slope kappa, which is far from here where
+/// an atom has all but collapsed.
+fn near_mode(square: f64, beta: &[f64], kappa: f64) -> f64 {
+    let grown = |(e, v): (usize, &f64)| (2.0 * kappa / (e as f64 * v)).ln() / e as f64;
+    let there = match kappa > 0.0 {
+        true => beta.iter().enumerate().skip(1).map(grown).filter(|s| s.is_finite()).fold(f64::INFINITY, f64::min),
+        false => 0.5 * (square / -kappa).ln(),
+    };
+    let off = |s: f64| (priors(square, beta, s)[1] - kappa).abs();
+    if off(there) < off(0.0) {
+        there
+    } else {
+        0.0
+    }
+}
+
+/// `I` about the mode of its integrand, looked for from `start`, and the means of `e^(q s)` under it for each of the `powers`.
+/// `None` where it is not found, or they are no finite numbers.
+fn integral(f: impl Fn(f64) -> [f64; 3], kappa: f64, start: f64, powers: &[f64]) -> Option<(f64, Vec<f64>)> {
     /// Newton steps to the mode of a convex function; they double its digits.
     const STEPS: usize = 200;
     /// Nodes of the trapezoidal rule, which converges geometrically, over this many standard deviations to either side.
     const NODES: i32 = 200;
     const WIDTH: f64 = 12.0;
-    let mut at = 0.0f64;
+    let mut at = start;
+    let mut found = false;
     for _ in 0..STEPS {
         let [_, d1, d2] = f(at);
         // the exponentials double within ln 2 / 2: longer steps overshoot
         let step = ((kappa - d1) / d2).clamp(-0.5, 0.5);
         at += step;
-        if step.abs() < 1e-14 {
+        found = step.abs() < 1e-14 * (1.0 + at.abs());
+        if found {
             break;
         }
     }
+    found.then_some(())?;
     let [top, _, bend] = f(at);
     let spacing = WIDTH / f64::from(NODES) / bend.sqrt();
     let origin = f(0.0)[0];
@@ -76,7 +109,7 @@ fn integral(f: impl Fn(f64) -> [f64; 3], kappa: f64, powers: &[f64]) -> Option<(
     }
     let ln_integral = (total * spacing).ln() + origin - top + kappa * at;
     moments.iter_mut().for_each(|m| *m /= total);
-    ln_integral.is_finite().then_some((ln_integral, moments))
+    (ln_integral.is_finite() && moments.iter().all(|m| m.is_finite())).then_some((ln_integral, moments))
 }
 
 /// The integrals of every atom that some row uses and that has a scale. `None` when one has no meaning in floating point.
@@ -107,19 +140,9 @@ pub fn scales(
         }
         let total: u32 = degrees.iter().sum();
         let kappa = f64::from(total) * state.channels(problem, k) as f64 - (rows * lines.len()) as f64;
-        let f = |s: f64| {
-            let shrunk = square * (-2.0 * s).exp();
-            let mut f = [0.5 * shrunk, -shrunk, 2.0 * shrunk];
-            for (e, value) in beta.iter().enumerate().skip(1) {
-                let (e, grown) = (e as f64, 0.5 * value * (e as f64 * s).exp());
-                f[0] += grown;
-                f[1] += e * grown;
-                f[2] += e * e * grown;
-            }
-            f
-        };
+        let f = |s: f64| priors(square, &beta, s);
         let powers: Vec<f64> = std::iter::once(-2.0).chain((0..=most).map(|e| e as f64)).collect();
-        let (ln_integral, means) = integral(f, kappa, &powers)?;
+        let (ln_integral, means) = integral(f, kappa, near_mode(square, &beta, kappa), &powers)?;
         let by_product = Array2::from_shape_fn(products.dim(), |(i, j)| {
             let grown = means[1 + (degrees[i] + degrees[j]) as usize] - 1.0;
             0.5 * grown - 0.5 * f64::from(degrees[i] * degrees[j]) / stretch
@@ -161,6 +184,48 @@ pub fn add_scales(
                     by_rho[rho.ard_slot(k, local)] += scale.by_square * alpha * t[stored] * t[stored];
                 }
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A scale is a place to count from: from elsewhere the integral and its means are the same to known factors.
+    #[test]
+    fn the_integral_is_found_from_any_scale() {
+        let (square, beta, powers) = (3.0, [0.0, 0.2, 1.7], [-2.0, 0.0, 1.0, 2.0]);
+        for kappa in [26.0, -41.0, 0.3] {
+            let at = |u: f64| {
+                let beta: Vec<f64> = beta.iter().enumerate().map(|(e, v)| v * (e as f64 * u).exp()).collect();
+                let square = square * (-2.0 * u).exp();
+                let start = near_mode(square, &beta, kappa);
+                integral(|s| priors(square, &beta, s), kappa, start, &powers).unwrap()
+            };
+            let (ln_here, here) = at(0.0);
+            for u in [-60.0, -7.0, 5.0, 80.0] {
+                let (ln_there, there) = at(u);
+                let known = priors(square, &beta, u)[0] - priors(square, &beta, 0.0)[0] - kappa * u;
+                assert!((ln_there - ln_here - known).abs() < 1e-9 * (1.0 + known.abs()), "{kappa} {u}");
+                for ((q, a), b) in powers.iter().zip(&here).zip(&there) {
+                    assert!((b * (q * u).exp() / a - 1.0).abs() < 1e-9, "{kappa} {u} {q}");
+                }
+            }
+        }
+    }
+
+    /// With one exponential left it is a gamma function.
+    #[test]
+    fn an_atom_that_has_all_but_collapsed_has_a_scale() {
+        let ln_factorial: f64 = (1..13).map(|i| f64::from(i).ln()).sum();
+        for small in [1.0, 1e-88, 1e-150] {
+            let beta = [0.0, 0.0, small];
+            let f = |s: f64| priors(1e-3 * small * small, &beta, s);
+            let (ln_integral, means) = integral(f, 26.0, near_mode(1e-3 * small * small, &beta, 26.0), &[2.0]).unwrap();
+            let expected = -2.0f64.ln() + ln_factorial + 13.0 * (2.0 / small).ln() + 0.5 * small;
+            assert!((ln_integral - expected).abs() < 1e-3, "{ln_integral} {expected}");
+            assert!((means[0] * small / 26.0 - 1.0).abs() < 1e-3);
         }
     }
 }

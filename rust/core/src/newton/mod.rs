@@ -91,6 +91,9 @@ const SOUND: f64 = 0.75;
 /// follow. It costs about a step, and few solves come to it.
 const FOLLOW_AFTER: usize = 4;
 
+/// The part of what a step was to bring that its rows may be above their minima by when it is judged.
+const UNFOLLOWED: f64 = 0.01;
+
 /// Below this decrement the exact Hessian is factored, until a step speaks against it, and below this root mean square of the
 /// decrements of single rows: of many rows each is near its own minimum long before all of them are together.
 const NEAR: f64 = 1.0;
@@ -252,7 +255,7 @@ pub fn solve(
         if actual < CORRECT * predicted || (actual < SOUND * predicted && step.length > 0.99 * bound) {
             disappointments += 1;
             if disappointments > FOLLOW_AFTER {
-                let followed = trial.as_ref().and_then(|(state, _)| moves.to_row_minima(state));
+                let followed = trial.as_ref().and_then(|(state, _)| moves.to_row_minima(state, UNFOLLOWED * predicted));
                 if brought(&followed) > actual {
                     actual = brought(&followed);
                     trial = followed;

@@ -4,7 +4,7 @@ use super::POLISH;
 use crate::arrow::{Elimination, Factored, System, Unlinked};
 use crate::problem::Problem;
 use crate::rho::SaeManifoldRho;
-use crate::row::{Columns, RowSolver};
+use crate::row::{Columns, RowSolver, CONVERGED};
 use crate::state::State;
 use ndarray::ArrayView1;
 use rayon::prelude::*;
@@ -47,21 +47,23 @@ impl Moves<'_> {
 
     /// A lower L at [`Self::to_row_minima`]; `None` where it is not below this one.
     pub fn relaxed(&self, state: &State, loss: f64, near: bool) -> Option<(State, Factored)> {
-        let (next, system) = self.to_row_minima(state)?;
+        let (next, system) = self.to_row_minima(state, 0.0)?;
         (system.lin.loss.total() < loss).then_some(())?;
         let factored = self.factor(&next, system, near)?;
         Some((next, factored))
     }
 
-    /// Every row at its own minimum for the decoders as they are, then the decoders solved again.
-    pub fn to_row_minima(&self, state: &State) -> Option<(State, System)> {
+    /// Every row at its own minimum for the decoders as they are, to so many nats for all rows together, then the decoders
+    /// solved again.
+    pub fn to_row_minima(&self, state: &State, left: f64) -> Option<(State, System)> {
         let &Self { problem, rho, .. } = self;
+        let enough = (2.0 * left / problem.n_rows() as f64).sqrt().max(CONVERGED);
         let gate = problem.shared_gate().clone();
         let scores = Columns::new(problem, state, rho).scores();
         let with =
             |decoders| RowSolver::new(problem.atoms().to_vec(), gate.clone(), rho.clone(), scores.clone(), decoders);
         let polish = |solver: &RowSolver, z: ArrayView1<'_, f64>, i: usize| {
-            let row = solver.polish(&solver.target(z, problem.weight(i)), state.row(problem, i), false);
+            let row = solver.polish_to(enough, &solver.target(z, problem.weight(i)), state.row(problem, i), false);
             solver.part(&row, state.atoms_of(i))
         };
         let polished = |rows: Range<usize>| -> Option<Vec<(Vec<f64>, Vec<f64>)>> {

@@ -190,3 +190,21 @@ def test_a_fit_ends_with_the_inner_iterations_that_its_outer_ones_allow(
     search.max_inner = 200
     assert search.fine(point.evaluation.term, model.rho_).spent == "iteration_limit"
     assert search.is_spent
+
+
+def test_supports_are_not_refreshed_on_and_on_where_inner_iterations_are_used_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where strengths stay, as at V without a gradient, only refreshes and what follows them take inner iterations."""
+
+    def rounds(inner_per_iteration: int) -> int:
+        monkeypatch.setattr("sae_rs.search.INNER_PER_ITERATION", inner_per_iteration)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = ManifoldSAE(6, Circle(2), max_inner=1, n_init=1, random_state=0).fit(circles(6, 300, 8, mixed=1.0))
+        assert np.isfinite(model.evidence_)
+        return model.certificate_.n_rounds
+
+    monkeypatch.setattr(Search, "search", lambda _self, start, *_args: (start, "converged"))
+    assert rounds(15) > 1
+    assert rounds(0) == 1

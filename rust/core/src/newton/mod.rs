@@ -255,7 +255,9 @@ pub fn solve(
         if actual < CORRECT * predicted || (actual < SOUND * predicted && step.length > 0.99 * bound) {
             disappointments += 1;
             if disappointments > FOLLOW_AFTER {
-                let followed = trial.as_ref().and_then(|(state, _)| moves.to_row_minima(state, UNFOLLOWED * predicted));
+                // the classic mode leaves directions out of its steps, and only rows on their own go to the end along them
+                let left = if problem.is_proper() { UNFOLLOWED * predicted } else { 0.0 };
+                let followed = trial.as_ref().and_then(|(state, _)| moves.to_row_minima(state, left));
                 if brought(&followed) > actual {
                     actual = brought(&followed);
                     trial = followed;

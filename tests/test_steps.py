@@ -10,6 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sae_rs import Circle, ConvergenceWarning, Duchon, Line, ManifoldSAE, RowMetric, ThresholdGate, Torus, _core
+from sae_rs.boxes import Box
 from sae_rs.gates import Softmax, resolve_gate
 from sae_rs.problem import Problem
 from sae_rs.search import Search
@@ -208,3 +209,16 @@ def test_supports_are_not_refreshed_on_and_on_where_inner_iterations_are_used_up
     monkeypatch.setattr(Search, "search", lambda _self, start, *_args: (start, "converged"))
     assert rounds(15) > 1
     assert rounds(0) == 1
+
+
+def test_a_search_ends_where_a_trial_without_v_is_as_near_as_numbers_are() -> None:
+    """The box that keeps it out has no room for any strength to move in; the minimiser would have no status."""
+    X = circles(2, 120, 5, mixed=1.0)
+    term, rho = fitted(X, 2)
+    problem = Problem(X, (Circle(2),) * 2, Softmax(), None, True)
+    search = Search(problem, outer="bfgs", max_outer=10, max_inner=200, tol=1e-6, threads=1, progress=None)
+    start = search.fine(term, search.admitted(rho))
+    assert search.search(start, 10, Box(width=1e-20, used=4)) == (start, "infeasible")
+    end, status = search.search(start, 10, Box(width=1e-4, used=4))
+    assert end is not start
+    assert status != "infeasible"

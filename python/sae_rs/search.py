@@ -530,6 +530,9 @@ class Search:
         is_estimated = self.resolution > 0.0
         faces = box.faces(flat, self.bounds(start.rho), self._first_step(start, unit) if is_estimated else None)
         first, last = faces.lower * unit, faces.upper * unit
+        if not np.any(first < last):
+            # a trial without V lay nearer than numbers lie to each other
+            return start, "infeasible"
         accepted, first_iteration, is_enough, is_far = start, self.n_iterations, False, False
         trials: dict[bytes, Point] = {(flat * unit).tobytes(): start}
 

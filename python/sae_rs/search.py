@@ -406,7 +406,7 @@ class Search:
         is_far = not self.gradient_followed and self.scaled_norm(start) > FAR
         if box is None and self.steps_first and (self.steps_only or is_far):
             start, status = self._fixed_point(start, max_iterations)
-            if self.steps_only or self.is_spent or len(start.evaluation.gradient) == 0:
+            if self.steps_only or len(start.evaluation.gradient) == 0:
                 return start, status
         if box is None and self.gradient_followed and self._is_enough(start, 0.0):
             return start, "converged"

@@ -136,6 +136,8 @@ def _promising(fit: Search, found: list[Point]) -> Point:
         if best is not None and not value_at(start) < value_at(best) + hopeless:
             continue
         point = glance(fit, start, GLANCE_OUTER) if len(found) > 1 else start
+        # each start has the inner iterations of a fit, and none of them count against it
+        fit.n_inner = 0
         if best is None or value_at(point) < value_at(best):
             best = point
     assert best is not None

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from planted import NOISE, fitted_one, fitted_two, one_circle, two_circles
-from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, SaeManifoldTerm, Softmax, ThresholdGate, efs, reml, starts
+from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, SaeManifoldTerm, Softmax, ThresholdGate, bfgs, efs, reml, starts
 from sae_rs.boxes import Box
 from sae_rs.problem import Problem
 from sae_rs.search import Point, Search
@@ -384,15 +384,15 @@ class TestWhereStepsComeFirst:
             (1.6, 0.09, False),
         ],
     )
-    def test_little_gained_and_little_promised_is_enough(
+    def test_little_gained_and_little_promisedis_enough(
         self, monkeypatch: pytest.MonkeyPatch, norm: float, gain: float, enough: bool
     ) -> None:
         search, here = search_of("auto"), _away(fitted_one().rho_, np.zeros(3))
         monkeypatch.setattr(search, "scaled_norm", lambda point: norm)
         search.resolution = 0.1
-        assert search._is_enough(here, gain) == enough
+        assert search.is_enough(here, gain) == enough
         search.resolution = 0.0
-        assert not search._is_enough(here, gain)
+        assert not search.is_enough(here, gain)
 
     @pytest.mark.parametrize(("norm", "follows", "begun"), [(1.4, 0, True), (1.4, 1, False), (1.6, 1, True)])
     def test_what_follows_a_search_is_not_begun_for_little(
@@ -401,7 +401,7 @@ class TestWhereStepsComeFirst:
         search = search_of("bfgs")
         start = search.fine(fitted_one().term_, fitted_one().rho_)
         monkeypatch.setattr(search, "scaled_norm", lambda point: norm)
-        monkeypatch.setattr(search, "_minimise", lambda *args: (start, "begun"))
+        monkeypatch.setattr("sae_rs.bfgs.descend", lambda *args: (start, "begun"))
         search.resolution, search.supports_settled, search.gradient_followed = 0.1, 1, follows
         assert search.search(start, 5) == (start, "begun" if begun else "converged")
         search.resolution = 0.0
@@ -429,7 +429,7 @@ class TestWhereStepsComeFirst:
             gains.append(gain)
             return gain < np.inf
 
-        monkeypatch.setattr(search, "_is_enough", is_enough)
+        monkeypatch.setattr(search, "is_enough", is_enough)
         end, status = search.search(start, 20)
         assert status == "converged"
         assert gains == [np.inf, start.evaluation.value - end.evaluation.value]
@@ -483,7 +483,9 @@ class TestReach:
     """How far one run of the minimiser goes where V is estimated: V is a quadratic here, flat in one direction."""
 
     @pytest.mark.parametrize("resolution", [0.0, 1e-3])
-    def test_no_trial_is_far_from_the_start_of_its_run(self, resolution: float) -> None:
+    def test_no_trial_is_far_from_the_start_of_its_run(
+        self, monkeypatch: pytest.MonkeyPatch, resolution: float
+    ) -> None:
         rho = fitted_one().rho_
         search = search_of("bfgs")
         unit = np.sqrt(search.curvature(rho))
@@ -497,11 +499,11 @@ class TestReach:
             trials.append(away)
             return Point(at, _Quadratic(value, gradient))  # type: ignore[arg-type]
 
-        minimise = search._minimise
+        descend = bfgs.descend
 
-        def counted(start: Point, box: Box, limit: int) -> tuple[Point, str]:
+        def counted(fit: Search, start: Point, box: Box, limit: int) -> tuple[Point, str]:
             starts.append((len(trials), unit * (start.flat - least)))
-            return minimise(start, box, limit)
+            return descend(fit, start, box, limit)
 
         refreshed: list[Point] = []
 
@@ -510,7 +512,7 @@ class TestReach:
             return point
 
         search.fine = fine  # type: ignore[method-assign]
-        search._minimise = counted  # type: ignore[method-assign]
+        monkeypatch.setattr(bfgs, "descend", counted)
         search._with_supports_that_suit = refresh  # type: ignore[method-assign]
         search.resolution = resolution
         search.supports_settled = 1

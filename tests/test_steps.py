@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sae_rs import Circle, ConvergenceWarning, Duchon, Line, ManifoldSAE, RowMetric, ThresholdGate, Torus, _core
+from sae_rs import Circle, ConvergenceWarning, Duchon, Line, ManifoldSAE, RowMetric, ThresholdGate, Torus, _core, starts
 from sae_rs.boxes import Box
 from sae_rs.gates import Softmax, resolve_gate
 from sae_rs.problem import Problem
@@ -187,9 +187,9 @@ def test_a_fit_ends_with_the_inner_iterations_that_its_outer_ones_allow(
     search.coarse(model.term_, model.rho_, 2)
     assert search.n_inner == 0
     point = search.fine(model.term_, model.rho_)
-    assert (point.spent, search.n_inner, search.is_spent) == ("inner_iteration_limit", 2, False)
+    assert (search.n_inner, search.is_spent) == (2, False)
     search.max_inner = 200
-    assert search.fine(point.evaluation.term, model.rho_).spent == "iteration_limit"
+    search.fine(point.evaluation.term, model.rho_)
     assert search.is_spent
 
 
@@ -222,3 +222,30 @@ def test_a_search_ends_where_a_trial_without_v_is_as_near_as_numbers_are() -> No
     end, status = search.search(start, 10, Box(width=1e-4, used=4))
     assert end is not start
     assert status != "infeasible"
+
+
+def test_steps_that_end_with_the_inner_iterations_certify_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They end where the gradient is to be followed; with nothing left to follow it with, that is no end."""
+    X = circles(2, 120, 5, mixed=1.0)
+    term, rho = fitted(X, 2)
+    problem = Problem(X, (Circle(2),) * 2, Softmax(), None, True)
+    search = Search(problem, outer="efs+bfgs", max_outer=10, max_inner=200, tol=1e-6, threads=1, progress=None)
+    start = search.fine(term, search.admitted(rho))
+    monkeypatch.setattr(search, "scaled_norm", lambda _point: 100.0)
+    monkeypatch.setattr("sae_rs.efs.descend", lambda *_args, **_settings: (start, "converged"))
+    search.n_inner = 10**6
+    end, status = search.search(start, 10)
+    assert status == "iteration_limit"
+    # the trial that was made meanwhile is kept where it is lower
+    assert end.evaluation.value <= start.evaluation.value
+
+
+def test_comparing_starts_takes_no_inner_iterations_from_the_fit() -> None:
+    problem = Problem(circles(2, 120, 5, mixed=1.0), (Circle(2),) * 2, Softmax(), None, True)
+    search = Search(problem, outer="bfgs", max_outer=10, max_inner=200, tol=1e-6, threads=1, progress=None)
+    seeds = [(term, search.admitted(rho)) for term, rho in problem.seeds(3, 0, 1)]
+    assert len(seeds) > 1
+    start = starts.chosen_start(search, seeds, None)
+    assert np.isfinite(start.evaluation.value)
+    assert (search.n_inner, search.n_iterations) == (0, 0)
+    assert search.n_evaluations > len(seeds)

@@ -56,14 +56,14 @@ def descend(fit: Search, start: Point, max_steps: int, enough: float, *, least_g
         step = proposed(fit, here)
         if length(fit, here, step) <= enough:
             return here, "converged"
+        if fit.is_spent:
+            return here, "iteration_limit"
         # a step that is longer than the one before says that it led astray
         is_shorter = last is not None and length(fit, here, step) < length(fit, here, last[1])
         path = lengthened(fit, here, step, *last) if last is not None and is_shorter else step
         moved = _moved(fit, here, path)
-        if fit.is_spent:
-            return here, here.spent
         if moved is None:
-            return here, "infeasible"
+            return here, "iteration_limit" if fit.is_spent else "infeasible"
         gain = float(here.evaluation.value) - float(moved.evaluation.value)
         if gain <= min(least_gain, 0.0):
             if path is step:
@@ -118,4 +118,6 @@ def _moved(fit: Search, here: Point, step: FloatArray) -> Point | None:
         trial = fit.traced(here.evaluation.term, here.rho.from_flat(here.flat + part), LOOSE * length(fit, here, part))
         if len(trial.evaluation.fellner_schall) and float(trial.evaluation.value) <= worst:
             return trial
+        if fit.is_spent:
+            break
     return None

@@ -204,7 +204,7 @@ def _from_sample(sample: Search, fit: Search) -> None:
 def _on_all_rows(fit: Search, sample: Search, end: Point, max_inner: int) -> Point:
     """All rows encoded by the decoders of a point of a sample, and so many inner iterations."""
     term = end.evaluation.term
-    fit.n_evaluations = sample.n_evaluations
+    fit.n_evaluations, fit.n_inner = sample.n_evaluations, sample.n_inner
     fit.problem = _planned(fit.problem, term)
     encoded = fit.problem.encoded(term, end.rho, fit.threads)
     return fit.coarse(encoded.with_decoder_ranks(term.decoder_ranks), end.rho, max_inner)
@@ -273,7 +273,9 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
         saved = None
         fit.n_rounds += 1
         term, fit.support_changes = point.evaluation.term.refreshed(point.rho, threads=fit.threads)
-        if fit.settling:
+        if fit.is_spent and status == "converged" and (fit.settling or fit.support_changes > 0):
+            status = "iteration_limit"
+        if fit.settling and not fit.is_spent:
             point = _moved_on(fit, point, term)
             continue
         fit.gradient_followed = int(not fit.steps_only)
@@ -286,8 +288,6 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
         if status == "inner_iteration_limit" or (status == "line_search" and not point.is_inner_optimum):
             # where inner solves are cut off V is no function of ρ, and another search fails in the same way
             return status
-        if fit.is_spent:
-            return point.spent
         point, ended = _resettled(fit, point, term)
         if ended is not None:
             fit.best = point
@@ -331,6 +331,8 @@ def _resettled(fit: Search, point: Point, term: _core.SaeManifoldTerm) -> tuple[
     searched = lowest = point
     seen = [(_supports(point), value_at(point))]
     for _ in range(fit.max_refreshes):
+        if fit.is_spent:
+            break
         settled, point = point, fit.fine(term, point.rho)
         fit.stand(point)
         value = value_at(point)
@@ -363,7 +365,7 @@ def result_of(fit: Search, status: str) -> FitResult:
     evaluation = point.evaluation
     inner = evaluation.inner
     scaled = fit.scaled_norm(point)
-    if status in ("converged", "line_search") and not point.is_inner_optimum:
+    if status in ("converged", "line_search", "iteration_limit") and not point.is_inner_optimum:
         status = f"inner_{inner.status}"
     elif status == "converged" and not evaluation.gradient_exact:
         status = "adjoint"

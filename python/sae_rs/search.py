@@ -1,20 +1,19 @@
-"""One search over the strengths: evaluations of V, the units and bounds they are searched in, and the minimiser.
+"""One search over the strengths: evaluations of V, the units and bounds they are searched in, and what moves them.
 
-The compiled core returns V(ρ) with its exact gradient at converged inner variables; here `scipy.optimize` moves ρ, with
-the supports of the rows held. What a whole fit makes of searches is in `sae_rs.reml`.
+The compiled core returns V(ρ) with its exact gradient at converged inner variables; `sae_rs.bfgs` and `sae_rs.efs` move
+ρ, with the supports of the rows held. What a whole fit makes of searches is in `sae_rs.reml`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
-from . import _core, efs
+from . import _core, bfgs, efs
 from .boxes import Box
 from .problem import Problem
 from .stopping import Stopped, status_of
@@ -40,8 +39,6 @@ FINE_TOL = 1e-11
 # optima, or comes to none.
 EVALUATIONS_PER_ITERATION = 2
 INNER_PER_ITERATION = 15
-# Evaluations of one line search; a smooth V needs two or three, and where an inner optimum vanishes no number helps.
-MAX_LINE_SEARCH = 8
 # Searches with a refresh of the supports after each; more than a few mean that rows keep changing places.
 MAX_ROUNDS = 16
 # Refreshes at one ρ between two searches.
@@ -55,8 +52,6 @@ ACCURATE = 0.1
 FAR = 10.0
 # While rows find their supports, strengths are followed, and V is, to this many nats an entry of the data.
 MOVING = 1e-4
-# A search has stalled when an iteration lowers V by less than this part of the tolerance.
-STALLED = 1e-2
 
 
 @dataclass(frozen=True)
@@ -84,22 +79,6 @@ class FitProgress:
     max_outer: int
 
 
-class InfeasibleTrial(Exception):
-    """A trial ρ has no V; carries where the search stood and how far the trial was from there."""
-
-    def __init__(self, accepted: Point, step: float) -> None:
-        super().__init__(step)
-        self.accepted, self.step = accepted, step
-
-
-class Spent(Exception):
-    """The inner iterations of a fit are used up; carries where the search stood."""
-
-    def __init__(self, accepted: Point) -> None:
-        super().__init__()
-        self.accepted = accepted
-
-
 @dataclass(frozen=True, eq=False)
 class Point:
     """An evaluated ρ."""
@@ -115,11 +94,6 @@ class Point:
     def is_inner_optimum(self) -> bool:
         """Whether the inner solve has ended at an optimum, as far as rounding lets it."""
         return self.evaluation.inner.status in ("converged", "rounding_limit")
-
-    @property
-    def spent(self) -> str:
-        """Status of a fit whose inner iterations are used up here."""
-        return "iteration_limit" if self.is_inner_optimum else "inner_iteration_limit"
 
     @property
     def is_led_on(self) -> bool:
@@ -279,6 +253,11 @@ class Search:
         return self.n_inner >= INNER_PER_ITERATION * self.max_outer
 
     @property
+    def evaluations_left(self) -> int:
+        """Evaluations that this fit may still take; those at earlier temperatures are not counted."""
+        return EVALUATIONS_PER_ITERATION * self.max_outer + self.n_before - self.n_evaluations
+
+    @property
     def tolerance(self) -> float:
         """Nats of descent that a search may leave: `tol`, or what an estimated V cannot tell."""
         return max(self.tol, self.resolution)
@@ -408,17 +387,17 @@ class Search:
             start, status = self._fixed_point(start, max_iterations)
             if self.steps_only or len(start.evaluation.gradient) == 0:
                 return start, status
-        if box is None and self.gradient_followed and self._is_enough(start, 0.0):
+        if box is None and self.gradient_followed and self.is_enough(start, 0.0):
             return start, "converged"
         here, box = start, box or Box()
         while box.is_allowed:
             try:
-                here, status = self._minimise(here, box, max_iterations)
-            except InfeasibleTrial as trial:
+                here, status = bfgs.descend(self, here, box, max_iterations)
+            except bfgs.InfeasibleTrial as trial:
                 here, box = trial.accepted, box.narrowed(trial.step)
                 continue
-            except Spent as end:
-                return end.accepted, end.accepted.spent
+            except bfgs.Spent as end:
+                return end.accepted, "iteration_limit"
             if status == "segment" and self.marks is not None:
                 here = self.marks.passed(self, here, box)
                 if len(here.evaluation.gradient) == 0:
@@ -503,7 +482,7 @@ class Search:
         # a state that is on its way to where V does not exist may pass a loose tolerance and not the fine one
         return (following, status) if len(following.evaluation.gradient) > 0 else (end, "infeasible")
 
-    def _is_enough(self, point: Point, gain: float = np.inf) -> bool:
+    def is_enough(self, point: Point, gain: float = np.inf) -> bool:
         """Whether nothing is left that an estimated V can tell, at a point that an iteration has gained `gain` nats by.
 
         The minimiser's own test asks for entries of the gradient that are all as small as their root mean square may
@@ -517,86 +496,3 @@ class Search:
         norm = self.scaled_norm(point)
         spent = gain < self.resolution and RESOLVED * 0.5 * norm**2 <= self.resolution
         return norm <= self.gradient_bound or spent
-
-    def _minimise(self, start: Point, box: Box, max_iterations: int) -> tuple[Point, str]:
-        if self._is_enough(start):
-            return start, "converged"
-        flat, curvature = start.flat, self.curvature(start.rho)
-        # In units x = ρ sqrt(c/σ) the objective V/σ has a Hessian near one. The minimiser's first step has length one:
-        # with σ the square of the scaled gradient it is the step of that Hessian, unless that moves ρ by more than
-        # about one.
-        sigma = float(np.clip(self.scaled_norm(start) ** 2, 2.0 * self.tolerance, np.max(curvature)))
-        unit = np.sqrt(curvature / sigma)
-        is_estimated = self.resolution > 0.0
-        faces = box.faces(flat, self.bounds(start.rho), self._first_step(start, unit) if is_estimated else None)
-        first, last = faces.lower * unit, faces.upper * unit
-        if not np.any(first < last):
-            # a trial without V lay nearer than numbers lie to each other
-            return start, "infeasible"
-        accepted, first_iteration, is_enough, is_far = start, self.n_iterations, False, False
-        trials: dict[bytes, Point] = {(flat * unit).tobytes(): start}
-
-        def objective(x: FloatArray) -> tuple[float, FloatArray]:
-            point = trials.get(x.tobytes())
-            if point is None:
-                # on a bound to the last bit: what pushes against it is told by that
-                trial = np.where(x <= first, faces.lower, np.where(x >= last, faces.upper, x / unit))
-                point = self.fine(accepted.evaluation.term, start.rho.from_flat(trial))
-                if len(point.evaluation.gradient) != len(flat):
-                    raise InfeasibleTrial(accepted, float(np.max(np.abs(point.flat - accepted.flat))))
-                if self.is_spent:
-                    raise Spent(accepted)
-                # the minimiser ends a line search at its best trial; two are enough to have it at hand
-                while len(trials) > 2:
-                    del trials[max(trials, key=lambda key: float(trials[key].evaluation.value))]
-                trials[x.tobytes()] = point
-            evaluation = point.evaluation
-            return float(evaluation.value) / sigma, np.asarray(evaluation.gradient) / (unit * sigma)
-
-        def on_iteration(x: FloatArray) -> None:
-            nonlocal accepted, trials, is_enough, is_far
-            before, accepted = float(accepted.evaluation.value), trials[x.tobytes()]
-            trials = {x.tobytes(): accepted}
-            self.keep(accepted)
-            self.n_iterations += 1
-            is_enough = self._is_enough(accepted, before - float(accepted.evaluation.value))
-            is_far = is_estimated and 2.0 * float(np.linalg.norm(x - flat * unit)) >= box.reach
-            if is_enough or is_far:
-                raise StopIteration
-
-        limit = max(min(max_iterations, self.max_outer - self.n_iterations), 1)
-        cut = self.segment is not None and self.segment < limit
-        # the stubs of scipy know no objective that returns value and gradient together with bounds and a callback
-        run: Any = minimize
-        result = run(
-            objective,
-            flat * unit,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=list(zip(first, last, strict=True)),
-            callback=on_iteration,
-            options={
-                "maxiter": self.segment if cut else limit,
-                "maxfun": max(EVALUATIONS_PER_ITERATION * self.max_outer + self.n_before - self.n_evaluations, 1),
-                # the projected gradient decides; this only ends a search that no longer gets anywhere
-                "maxls": MAX_LINE_SEARCH,
-                "ftol": STALLED * self.tolerance / max(abs(float(start.evaluation.value)), sigma),
-                "gtol": self.gradient_bound / np.sqrt(sigma * len(flat)),
-            },
-        )
-        if is_enough or self.scaled_norm(accepted) <= self.gradient_bound:
-            return accepted, "converged"
-        if is_far or faces.is_left_at(accepted.flat):
-            return accepted, "box"
-        if cut and result.status == 1 and self.n_iterations - first_iteration == self.segment:
-            return accepted, "segment"
-        return accepted, "iteration_limit" if result.status == 1 else "line_search"
-
-    def _first_step(self, start: Point, unit: FloatArray) -> FloatArray:
-        """How far the minimiser's first step goes in each entry of ρ, evenly where that is less; its variables are ρ
-        times `unit`.
-        """
-        # the gradient in those variables, to a factor: the step has its direction and the length one
-        slope = np.abs(self.projected_gradient(start)) / unit
-        slope /= np.linalg.norm(slope)
-        return np.asarray(np.maximum(slope, len(slope) ** -0.5) / unit)

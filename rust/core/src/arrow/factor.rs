@@ -136,6 +136,10 @@ impl Factor {
         }
     }
 
+    fn is_exact(&self) -> bool {
+        matches!(self, Self::Exact(_))
+    }
+
     fn log_det(&self) -> f64 {
         match self {
             Self::RowsFirst(f) => f.log_det,
@@ -185,7 +189,7 @@ pub struct Unlinked {
 
 impl Unlinked {
     pub fn is_exact(&self) -> bool {
-        matches!(self.factor, Factor::Exact(_))
+        self.factor.is_exact()
     }
 
     /// With the system at the same state, made again.
@@ -265,7 +269,7 @@ impl Factored {
 
     /// Whether steps are made with the exact Hessian.
     pub fn is_exact(&self) -> bool {
-        matches!(self.factor, Factor::Exact(_))
+        self.factor.is_exact()
     }
 
     /// `ln |H + UU'|`.

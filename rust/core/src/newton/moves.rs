@@ -100,7 +100,10 @@ impl Moves<'_> {
         let system = self.system(state)?;
         match unlinked.is_exact() == near {
             true => Some(unlinked.with_system(system)),
-            false => self.factor(state, system, near),
+            false => {
+                drop(unlinked);
+                self.factor(state, system, near)
+            }
         }
     }
 

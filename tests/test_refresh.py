@@ -18,14 +18,20 @@ class Rows:
     ----------
     following : dict of int to int
         Where a refresh leads; to itself where no row moves.
+    budget : int or None
+        How many states may be evaluated before the budget of inner iterations is spent.
     """
 
     max_refreshes = 8
     resolution = 0.0
 
-    def __init__(self, following: dict[int, int], values: dict[int, float]) -> None:
-        self.following, self.values = following, values
+    def __init__(self, following: dict[int, int], values: dict[int, float], budget: int | None = None) -> None:
+        self.following, self.values, self.budget = following, values, budget
         self.asked: list[int] = []
+
+    @property
+    def is_spent(self) -> bool:
+        return self.budget is not None and len(self.asked) >= self.budget
 
     def point(self, k: int) -> Any:
         return SimpleNamespace(rho=None, evaluation=SimpleNamespace(value=self.values[k], term=self.term(k)))
@@ -49,9 +55,11 @@ class Rows:
         pass
 
 
-def resettled(following: dict[int, int], values: dict[int, float]) -> tuple[int, str | None, list[int]]:
+def resettled(
+    following: dict[int, int], values: dict[int, float], budget: int | None = None
+) -> tuple[int, str | None, list[int]]:
     """Where refreshes from the searched state 0 end, how, and what was evaluated on the way."""
-    fit: Any = Rows(following, values)
+    fit: Any = Rows(following, values, budget)
     point, ended = reml._resettled(fit, fit.point(0), fit.term(following[0]))
     return point.evaluation.term.k, ended, fit.asked
 
@@ -78,6 +86,12 @@ def test_a_cycle_that_the_searched_state_leads_to() -> None:
 def test_no_more_refreshes_than_are_allowed() -> None:
     chain = {k: k + 1 for k in range(11)}
     assert resettled(chain, {k: float(k) for k in range(12)}) == (8, None, list(range(1, 9)))
+
+
+def test_a_spent_budget_ends_refreshes_where_they_are() -> None:
+    values = {0: 0.0, 1: 5.0, 2: 1.0}
+    assert resettled({0: 1, 1: 2, 2: 2}, values, budget=1) == (1, None, [1])
+    assert resettled({0: 1, 1: 2, 2: 2}, values, budget=0) == (0, None, [])
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])

@@ -9,11 +9,23 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sae_rs import Circle, ConvergenceWarning, Duchon, Line, ManifoldSAE, RowMetric, ThresholdGate, Torus, _core, starts
+from sae_rs import (
+    Circle,
+    ConvergenceWarning,
+    Duchon,
+    GeometricSchedule,
+    Line,
+    ManifoldSAE,
+    RowMetric,
+    ThresholdGate,
+    Torus,
+    _core,
+    starts,
+)
 from sae_rs.boxes import Box
 from sae_rs.gates import Softmax, resolve_gate
 from sae_rs.problem import Problem
-from sae_rs.search import Search
+from sae_rs.search import INNER_PER_ITERATION, Search
 
 
 def circles(n_atoms: int, n_rows: int, n_outputs: int, *, mixed: float = 0.0) -> Any:
@@ -193,6 +205,49 @@ def test_a_fit_ends_with_the_inner_iterations_that_its_outer_ones_allow(
     assert search.is_spent
 
 
+class TestTrials:
+    """What a trial of the minimiser takes of the inner iterations."""
+
+    @staticmethod
+    def begun() -> tuple[Search, Any]:
+        X = circles(2, 120, 5, mixed=1.0)
+        term, rho = fitted(X, 2)
+        problem = Problem(X, (Circle(2),) * 2, Softmax(), None, True)
+        search = Search(problem, outer="bfgs", max_outer=10, max_inner=200, tol=1e-6, threads=1, progress=None)
+        return search, search.fine(term, search.admitted(rho))
+
+    def test_v_in_pieces_is_that_of_one_solve(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sae_rs.search.TRIAL_INNER", 1)
+        search, accepted = self.begun()
+        rho = accepted.rho.from_flat(accepted.flat - 0.05)
+        whole = search.fine(accepted.evaluation.term, rho)
+        before = search.n_evaluations, search.n_inner
+        found = search.tried(accepted, rho)
+        assert found.evaluation.inner.status == "converged"
+        assert_allclose(found.evaluation.value, whole.evaluation.value, rtol=0, atol=1e-8)
+        assert_allclose(found.evaluation.gradient, whole.evaluation.gradient, rtol=1e-6, atol=1e-6)
+        # it is one evaluation, of the iterations of all its pieces
+        assert whole.evaluation.inner.iterations > 2
+        assert search.n_evaluations == before[0] + 1
+        assert whole.evaluation.inner.iterations <= search.n_inner - before[1] <= whole.evaluation.inner.iterations + 2
+
+    def test_one_that_is_beaten_wherever_its_solve_ends_is_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sae_rs.search.TRIAL_INNER", 1)
+        search, accepted = self.begun()
+        # so smooth that there is no circle
+        flat = accepted.flat + np.array([0.0, 10.0, 10.0, 0.0])
+        rho = accepted.rho.from_flat(flat)
+        whole = search.fine(accepted.evaluation.term, rho)
+        before = search.n_inner
+        found = search.tried(accepted, rho)
+        assert found.evaluation.inner.status == "iteration_limit"
+        assert search.n_inner - before < whole.evaluation.inner.iterations
+        assert len(found.evaluation.gradient) == len(flat)
+        # the minimiser would have rejected it as well with all of its iterations
+        assert whole.evaluation.value > accepted.evaluation.value
+        assert found.evaluation.value > accepted.evaluation.value
+
+
 def test_supports_are_not_refreshed_on_and_on_where_inner_iterations_are_used_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -240,12 +295,33 @@ def test_steps_that_end_with_the_inner_iterations_certify_nothing(monkeypatch: p
     assert end.evaluation.value <= start.evaluation.value
 
 
-def test_comparing_starts_takes_no_inner_iterations_from_the_fit() -> None:
-    problem = Problem(circles(2, 120, 5, mixed=1.0), (Circle(2),) * 2, Softmax(), None, True)
-    search = Search(problem, outer="bfgs", max_outer=10, max_inner=200, tol=1e-6, threads=1, progress=None)
-    seeds = [(term, search.admitted(rho)) for term, rho in problem.seeds(3, 0, 1)]
-    assert len(seeds) > 1
-    start = starts.chosen_start(search, seeds, None)
-    assert np.isfinite(start.evaluation.value)
-    assert (search.n_inner, search.n_iterations) == (0, 0)
-    assert search.n_evaluations > len(seeds)
+def test_what_comes_before_a_search_takes_no_inner_iterations_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starts and earlier temperatures take theirs from one budget; once it is spent no more of them is searched."""
+
+    def begun(starts_inner: int) -> tuple[Search, list[int]]:
+        monkeypatch.setattr(starts, "STARTS_INNER", starts_inner)
+        gate = Softmax(GeometricSchedule(4.0, 0.5, 1.0))
+        problem = Problem(circles(2, 120, 5, mixed=1.0), (Circle(2),) * 2, gate.settled, None, True)
+        search = Search(problem, outer="bfgs", max_outer=10, max_inner=200, tol=1e-6, threads=1, progress=None)
+        used: list[int] = []
+        after = Search.after
+
+        def counted(self: Search, earlier: Search) -> Search:
+            used.append(earlier.n_inner)
+            return after(self, earlier)
+
+        monkeypatch.setattr(Search, "after", counted)
+        start = starts.annealed(search, gate, None, 3, 0)
+        monkeypatch.setattr(Search, "after", after)
+        assert np.isfinite(start.evaluation.value)
+        assert (search.n_inner, search.n_iterations) == (0, 0)
+        assert search.most_inner == 10 * INNER_PER_ITERATION
+        return search, used
+
+    free, used = begun(10_000)
+    # one after the other they take from the same
+    assert 0 < used[0] < used[1]
+    short, used = begun(10)
+    assert all(taken >= 10 for taken in used)
+    assert used[0] == used[1]
+    assert short.n_evaluations < free.n_evaluations

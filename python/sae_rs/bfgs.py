@@ -68,7 +68,7 @@ def descend(fit: Search, start: Point, box: Box, max_iterations: int) -> tuple[P
         if point is None:
             # on a bound to the last bit: what pushes against it is told by that
             trial = np.where(x <= first, faces.lower, np.where(x >= last, faces.upper, x / unit))
-            point = fit.fine(accepted.evaluation.term, start.rho.from_flat(trial))
+            point = fit.tried(accepted, start.rho.from_flat(trial))
             has_gradient = len(point.evaluation.gradient) == len(flat)
             if fit.is_spent:
                 is_lower = float(point.evaluation.value) < float(accepted.evaluation.value)

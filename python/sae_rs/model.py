@@ -57,7 +57,7 @@ class ManifoldSAE(FittedDictionary, Parameters):
     n_init : int, default 4
         Seeds that are tried; the best one goes on.
     max_outer, max_inner : int, default 100 and 200
-        Limits of the outer iterations, each of which allows the fit 2 evaluations and 15 inner iterations, and of the
+        Limits of the outer iterations, each of which allows the fit 2 evaluations and 10 inner iterations, and of the
         inner iterations of one evaluation.
     tol : float, default 1e-6
         Tolerance of the outer gradient.

@@ -38,7 +38,10 @@ FINE_TOL = 1e-11
 # an evaluation or two of a few inner iterations for each; one that takes these follows a V that jumps between inner
 # optima, or comes to none.
 EVALUATIONS_PER_ITERATION = 2
-INNER_PER_ITERATION = 15
+INNER_PER_ITERATION = 10
+# Inner iterations after which a trial is looked at for the first time, and then each time that they have doubled: those
+# of a smooth V are done by then.
+TRIAL_INNER = 25
 # Searches with a refresh of the supports after each; more than a few mean that rows keep changing places.
 MAX_ROUNDS = 16
 # Refreshes at one ρ between two searches.
@@ -135,8 +138,9 @@ class Search:
         self.supports_settled = 0
         # whether a whole search has followed the gradient; no steps are taken after it
         self.gradient_followed = 0
-        # inner iterations of evaluations that ρ was moved by
+        # inner iterations of evaluations that ρ was moved by, and how many a fit may take
         self.n_inner = 0
+        self.most_inner = INNER_PER_ITERATION * max_outer
         self.sparsity_floor = SPARSITY_BOUNDS[0]
         # where the normaliser of the gate prior runs out of nodes V has no meaning; seeds are compared at these starts
         trusted = problem.gate.sparsity_ceiling(len(problem.atoms))
@@ -164,8 +168,9 @@ class Search:
         )
 
     def after(self, earlier: Search) -> Search:
-        """This fit with the evaluations of an earlier one counted."""
+        """This fit with the evaluations and inner iterations of an earlier one counted."""
         self.n_evaluations = self.n_before = earlier.n_evaluations
+        self.n_inner = earlier.n_inner
         return self
 
     # Units and limits of the search ----------------------------------------------------------------------------------
@@ -250,7 +255,7 @@ class Search:
     @property
     def is_spent(self) -> bool:
         """Whether the inner iterations that this fit may take are used up."""
-        return self.n_inner >= INNER_PER_ITERATION * self.max_outer
+        return self.n_inner >= self.most_inner
 
     @property
     def evaluations_left(self) -> int:
@@ -290,6 +295,26 @@ class Search:
     def fine(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
         """V with its gradient."""
         evaluation = term.evaluate(rho, tol=self.inner_tolerance, max_inner=self.max_inner, threads=self.threads)
+        return self._counted("search", Point(rho, evaluation))
+
+    def tried(self, accepted: Point, rho: _core.SaeManifoldRho) -> Point:
+        """V with its gradient at a trial, from the state of the accepted point.
+
+        A trial that will be rejected wherever its inner solve ends is left where it stands. At strengths that suit the
+        data badly that solve is the longest there is.
+        """
+        term, left, used = accepted.evaluation.term, self.max_inner, 0
+        while True:
+            inner = min(left, max(used, TRIAL_INNER))
+            evaluation = term.evaluate(rho, tol=self.inner_tolerance, max_inner=inner, threads=self.threads)
+            left, used = left - evaluation.inner.iterations, used + evaluation.inner.iterations
+            # were each iteration that is left to lower L by as much as the next one promises
+            descent = left * 0.5 * float(evaluation.inner.decrement) ** 2
+            beaten = float(evaluation.value) - descent > float(accepted.evaluation.value)
+            if evaluation.inner.status != "iteration_limit" or left <= 0 or beaten:
+                break
+            term = evaluation.term
+        self.n_inner += used - evaluation.inner.iterations
         return self._counted("search", Point(rho, evaluation))
 
     def begun(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:

@@ -15,6 +15,9 @@ from .search import Point, Search
 # Inner iterations that a seed gets before the best one goes on, and that a weaker sparsity gets to look better.
 COARSE_INNER = 15
 GLANCE_INNER = 5
+# Inner iterations in all of the searches from starts and at earlier temperatures; those of a well-posed problem take up
+# to some three hundred.
+STARTS_INNER = 500
 # Outer iterations that each start gets before the best goes on.
 GLANCE_OUTER = 3
 # Outer iterations at each temperature before the last.
@@ -38,12 +41,16 @@ def in_frames(fit: Search, point: Point) -> Point:
 def annealed(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init: int, random_state: int) -> Point:
     """A first point from the seeds, by way of the gate's earlier temperatures where it has any.
 
-    Each of them gets a short search, and the next one starts from its end with the same gates.
+    Each of them gets a short search, and the next one starts from its end with the same gates. All that comes before
+    the last temperature's search has `STARTS_INNER` inner iterations, and none of them count against that search.
     """
+    most_inner = fit.most_inner
     *earlier, _ = gate.stages()
     if not gate.free_logits(len(fit.problem.atoms)):
         earlier = []
     rounds = [*(fit.on(replace(fit.problem, gate=stage)) for stage in earlier), fit]
+    for each in rounds:
+        each.most_inner = STARTS_INNER
     for warm in rounds[:-1]:
         # beyond, an error of V would send the strength to its bound, from where the later rounds start
         warm.sparsity_ceiling = min(warm.sparsity_ceiling, warm.problem.gate.sparsity_ceiling(len(fit.problem.atoms)))
@@ -61,6 +68,7 @@ def annealed(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init: 
         point = here.settled(term, here.admitted(point.rho), COARSE_INNER)
         if here is not fit:
             fit.earlier = partial(_from_warmer, here)
+    fit.n_inner, fit.most_inner = 0, most_inner
     return point
 
 
@@ -136,8 +144,6 @@ def _promising(fit: Search, found: list[Point]) -> Point:
         if best is not None and not value_at(start) < value_at(best) + hopeless:
             continue
         point = glance(fit, start, GLANCE_OUTER) if len(found) > 1 else start
-        # each start has the inner iterations of a fit, and none of them count against it
-        fit.n_inner = 0
         if best is None or value_at(point) < value_at(best):
             best = point
     assert best is not None
@@ -146,7 +152,9 @@ def _promising(fit: Search, found: list[Point]) -> Point:
 
 
 def glance(fit: Search, start: Point, max_iterations: int) -> Point:
-    """A few steps of the search from a loosely converged point."""
+    """A few steps of the search from a loosely converged point, as long as there are inner iterations for them."""
+    if fit.is_spent:
+        return start
     point = fit.above_floor(fit.begun(start.evaluation.term, start.rho))
     if point.is_led_on:
         point, _ = fit.search(point, max_iterations)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import sae_rs
 from planted import NOISE, one_circle, two_circles
-from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, SaeManifoldTerm, check_gradient
+from sae_rs import Circle, ManifoldSAE, SaeManifoldRho, SaeManifoldTerm, ThresholdGate, check_gradient
 from sae_rs.atoms import Atom
 from sae_rs.validation import check_scales
 from small_terms import ELIMINATIONS, circle_points, planted_term, strengths
@@ -223,6 +223,35 @@ class TestGradient:
         assert len(found.gradient) == 3
         assert len(term.evaluate(rho.with_fixed_dispersion()).gradient) == 2
         np.testing.assert_allclose(term.evaluate(rho.with_fixed_dispersion()).gradient, found.gradient[:2])
+
+
+class TestSteps:
+    @pytest.mark.parametrize("level", [40.0, 120.0, 300.0])
+    def test_saturated_gates_do_not_stop_the_others(self, level: float) -> None:
+        """Of a saturated gate H has the square of an exponential, and the exact Hessian its first power: what a step is
+        measured by must have that too, or a step of any length is a step of that logit alone, along which L is flat.
+        """
+        rng = np.random.default_rng(1)
+        n, decoders = 24, rng.standard_normal((2, 3, 5))
+        own, angles = np.arange(n) % 2, rng.uniform(0.0, 2.0 * np.pi, (n, 2))
+        logits = np.where(own[:, None] == np.arange(2), [level, 1.3 * level], 1.0)
+        points = np.stack([circle_points(decoder, angle) for decoder, angle in zip(decoders, angles.T, strict=True)])
+        moved = angles + 0.3 * rng.standard_normal((n, 2))
+        term = SaeManifoldTerm(
+            points[own, np.arange(n)] + 0.3 * rng.standard_normal((n, 5)),
+            [{"kind": "circle", "harmonics": 1}] * 2,
+            ThresholdGate().spec(2),
+            logits,
+            [np.ascontiguousarray(moved[:, [k]]) for k in range(2)],
+            [np.ascontiguousarray(d + 0.3 * rng.standard_normal(d.shape)) for d in decoders],
+            center=False,
+            evidence="quasi_laplace",
+        )
+        rho = strengths(2).with_fixed_dispersion()
+        inner = term.evaluate(rho, gradient=False, max_inner=100)
+        assert inner.inner.decrement < 3.0
+        assert inner.inner.status != "rounding_limit" or inner.inner.decrement < 1e-4
+        assert inner.term.loss(rho)["total"] < 0.2 * term.loss(rho)["total"]
 
 
 class TestStrengths:

@@ -248,8 +248,9 @@ class TestTrials:
         assert found.evaluation.value > accepted.evaluation.value
 
 
+@pytest.mark.parametrize("status", ["converged", "infeasible"])
 def test_supports_are_not_refreshed_on_and_on_where_inner_iterations_are_used_up(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
     """Where strengths stay, as at V without a gradient, only refreshes and what follows them take inner iterations."""
 
@@ -261,7 +262,7 @@ def test_supports_are_not_refreshed_on_and_on_where_inner_iterations_are_used_up
         assert np.isfinite(model.evidence_)
         return model.certificate_.n_rounds
 
-    monkeypatch.setattr(Search, "search", lambda _self, start, *_args: (start, "converged"))
+    monkeypatch.setattr(Search, "search", lambda _self, start, *_args: (start, status))
     assert rounds(15) > 1
     assert rounds(0) == 1
 

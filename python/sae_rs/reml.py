@@ -283,7 +283,7 @@ def refine(fit: Search, point: Point | None, marks: Checkpoints | None = None) -
             # what was judged is what is returned
             fit.best = point
             return status
-        if status == "iteration_limit" or fit.n_rounds == fit.max_rounds:
+        if fit.is_spent or status == "iteration_limit" or fit.n_rounds == fit.max_rounds:
             return status if status != "converged" else "supports"
         if status == "inner_iteration_limit" or (status == "line_search" and not point.is_inner_optimum):
             # where inner solves are cut off V is no function of ρ, and another search fails in the same way

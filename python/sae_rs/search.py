@@ -36,9 +36,11 @@ COARSE_TOL = 1e-3
 FINE_TOL = 1e-11
 # Evaluations and inner iterations allowed for each outer iteration, over the whole fit. A search that converges takes
 # an evaluation or two of a few inner iterations for each; one that takes these follows a V that jumps between inner
-# optima, or comes to none.
+# optima, or comes to none. So many conjugate gradients cost about what an inner iteration does beside them, and count
+# as one.
 EVALUATIONS_PER_ITERATION = 2
 INNER_PER_ITERATION = 10
+GRADIENTS_PER_INNER = 30
 # Inner iterations after which a trial is looked at for the first time, and then each time that they have doubled: those
 # of a smooth V are done by then.
 TRIAL_INNER = 25
@@ -102,6 +104,11 @@ class Point:
     def is_led_on(self) -> bool:
         """Whether there is a way on from here: a gradient, or the next Fellner-Schall step."""
         return len(self.evaluation.gradient) > 0 or len(self.evaluation.fellner_schall) > 0
+
+
+def effort_of(inner: _core.InnerReport) -> int:
+    """Inner iterations, with conjugate gradients counted among them."""
+    return inner.iterations + inner.cg_iterations // GRADIENTS_PER_INNER
 
 
 class Search:
@@ -303,19 +310,18 @@ class Search:
         A trial that will be rejected wherever its inner solve ends is left where it stands. At strengths that suit the
         data badly that solve is the longest there is.
         """
-        term, left, used = accepted.evaluation.term, self.max_inner, 0
+        term, left = accepted.evaluation.term, self.max_inner
         while True:
-            inner = min(left, max(used, TRIAL_INNER))
-            evaluation = term.evaluate(rho, tol=self.inner_tolerance, max_inner=inner, threads=self.threads)
-            left, used = left - evaluation.inner.iterations, used + evaluation.inner.iterations
+            most = min(left, max(self.max_inner - left, TRIAL_INNER))
+            evaluation = term.evaluate(rho, tol=self.inner_tolerance, max_inner=most, threads=self.threads)
+            left -= evaluation.inner.iterations
             # were each iteration that is left to lower L by as much as the next one promises
             descent = left * 0.5 * float(evaluation.inner.decrement) ** 2
             beaten = float(evaluation.value) - descent > float(accepted.evaluation.value)
             if evaluation.inner.status != "iteration_limit" or left <= 0 or beaten:
-                break
+                return self._counted("search", Point(rho, evaluation))
             term = evaluation.term
-        self.n_inner += used - evaluation.inner.iterations
-        return self._counted("search", Point(rho, evaluation))
+            self.n_inner += effort_of(evaluation.inner)
 
     def begun(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
         """V where a search begins, with what its first steps need."""
@@ -334,7 +340,7 @@ class Search:
     def _counted(self, stage: str, point: Point) -> Point:
         self.n_evaluations += 1
         if stage == "search":
-            self.n_inner += point.evaluation.inner.iterations
+            self.n_inner += effort_of(point.evaluation.inner)
         self.resolution = RESOLVED * (point.evaluation.standard_error or 0.0)
         value = float(point.evaluation.value)
         if value < self._bar:

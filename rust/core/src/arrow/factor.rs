@@ -71,12 +71,14 @@ impl Curvature {
     pub(super) fn raw_block(self, problem: &Problem, view: &RowView<'_>) -> Vec<f64> {
         let mut block = view.curvature.to_vec();
         if self == Self::Stiffened {
-            // a logit has its Gaussian's curvature, but for the classic mode
+            // a logit has its Gaussian's curvature, but for the classic mode: a saturated one has the square of an exponential
+            // here, and the second derivative its first power
             let first = if problem.is_proper() { view.free } else { 0 };
             for u in first..view.q {
                 let second = view.second[u * view.q + u];
-                // the classic mode leaves directions without curvature out of its steps, which size would hide
-                block[u * view.q + u] += if problem.is_proper() { second.abs() } else { second.max(0.0) };
+                // the classic mode leaves coordinates without curvature out of its steps, which size would hide
+                let sized = problem.is_proper() || u < view.free;
+                block[u * view.q + u] += if sized { second.abs() } else { second.max(0.0) };
             }
         }
         block

@@ -67,8 +67,13 @@ pub struct Inner {
     pub decrement: f64,
 }
 
-/// Conjugate gradients of one Newton step are cut here; what is left is done by the next step.
+/// Conjugate gradients of a Newton step are cut here; what is left is done by the next step.
 const MAX_CG: usize = 60;
+/// The cut is doubled up to here while steps that meet it are what L's expansion says: to begin anew loses what the iterations
+/// have learnt about the matrix, and the next matrix is the same. All steps together take no more than without that.
+const MOST_CG: usize = 960;
+/// How far a step's descent may be from what was predicted, as a part of that, for the expansion to be trusted so.
+const TRUSTED: f64 = 0.1;
 /// First radius of the trust region, in decrements: the length of a step of the preconditioner alone is one.
 const FIRST_RADIUS: f64 = 4.0;
 /// A trust-region step is taken when it brings this part of the predicted descent.
@@ -124,6 +129,7 @@ pub fn solve(
         decrement: f64::INFINITY,
     };
     let mut radius: Option<f64> = None;
+    let mut most_cg = MAX_CG;
     let can_be_exact =
         options.exact && options.elimination != Elimination::Dual && steps_exactly(problem, &inner.state);
     let mut exact = false;
@@ -169,7 +175,7 @@ pub fn solve(
         }
         let ending = if converged {
             Some(Status::Converged)
-        } else if inner.iterations == options.max_iterations {
+        } else if inner.iterations == options.max_iterations || inner.cg_iterations >= MAX_CG * options.max_iterations {
             Some(Status::IterationLimit)
         } else if interrupted() {
             Some(Status::Interrupted)
@@ -212,7 +218,7 @@ pub fn solve(
             &descent,
             // no further than the next step needs, and than the solve is to go
             Enough::part((inner.decrement / scale).clamp(1e-12, 0.1)).or(0.1 * options.tolerance * scale),
-            MAX_CG,
+            most_cg,
             bound,
             interrupted,
         );
@@ -271,6 +277,7 @@ pub fn solve(
         } else if ratio < CORRECT {
             radius = Some(0.25 * step.length);
         }
+        most_cg = next_cut(most_cg, ratio, step.ending);
         let inside = matches!(step.ending, Ending::Converged | Ending::IterationLimit);
         let sound = inside && ratio > SOUND;
         refused = if factored_exactly && ratio < CORRECT { refused + 1 } else { 0 };
@@ -303,6 +310,31 @@ pub fn solve(
     }
 }
 
+/// Where conjugate gradients of the next step are cut.
+fn next_cut(most_cg: usize, ratio: f64, ending: Ending) -> usize {
+    match ((ratio - 1.0).abs() < TRUSTED, ending) {
+        (true, Ending::IterationLimit) => (2 * most_cg).min(MOST_CG),
+        (true, _) => most_cg,
+        (false, _) => MAX_CG,
+    }
+}
+
 fn flat(step: &Step) -> &[f64] {
     step.border.as_slice().expect("standard layout")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cut_grows_while_steps_that_meet_it_are_what_was_expected() {
+        let cuts = [(1.0, Ending::IterationLimit), (0.95, Ending::IterationLimit), (1.02, Ending::Converged)];
+        let grown = cuts.iter().fold(MAX_CG, |most, &(ratio, ending)| next_cut(most, ratio, ending));
+        assert_eq!(grown, 4 * MAX_CG);
+        assert_eq!(next_cut(MOST_CG, 1.0, Ending::IterationLimit), MOST_CG);
+        for ratio in [0.5, 1.5, -1.0, f64::NEG_INFINITY, f64::NAN] {
+            assert_eq!(next_cut(grown, ratio, Ending::IterationLimit), MAX_CG, "{ratio}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ from sae_rs import (
 )
 from sae_rs.boxes import Box
 from sae_rs.gates import Softmax, resolve_gate
+from sae_rs.growth.decisions import LOOSE_INNER, loosen
 from sae_rs.problem import Problem
-from sae_rs.search import INNER_PER_ITERATION, Search
+from sae_rs.search import INNER_PER_ITERATION, Point, Search, effort_of
 
 
 def circles(n_atoms: int, n_rows: int, n_outputs: int, *, mixed: float = 0.0) -> Any:
@@ -216,20 +218,66 @@ class TestTrials:
         search = Search(problem, outer="bfgs", max_outer=10, max_inner=200, tol=1e-6, threads=1, progress=None)
         return search, search.fine(term, search.admitted(rho))
 
-    def test_v_in_pieces_is_that_of_one_solve(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @staticmethod
+    def pieces(monkeypatch: pytest.MonkeyPatch, status: str = "") -> list[int]:
+        """Inner iterations that evaluations are asked for from now on; the first then has this status, where any."""
+        asked: list[int] = []
+
+        class Term:
+            """A term that says what it is asked for."""
+
+            def __init__(self, term: Any) -> None:
+                self.term = term
+
+            def evaluate(self, rho: Any, **settings: Any) -> Any:
+                asked.append(settings["max_inner"])
+                found = self.term.evaluate(rho, **settings)
+                inner = SimpleNamespace(
+                    status=status if status and len(asked) == 1 else found.inner.status,
+                    iterations=found.inner.iterations,
+                    cg_iterations=found.inner.cg_iterations,
+                    decrement=found.inner.decrement,
+                )
+                value = np.inf if inner.status == "infeasible" else found.value
+                named = {"value": value, "gradient": found.gradient, "standard_error": None, "inner": inner}
+                return SimpleNamespace(term=Term(found.term), **named)
+
+        real = Search.tried
+        monkeypatch.setattr(
+            Search,
+            "tried",
+            lambda self, at, rho: real(
+                self, Point(at.rho, SimpleNamespace(term=Term(at.evaluation.term), value=at.evaluation.value)), rho
+            ),
+        )
+        return asked
+
+    @pytest.mark.parametrize("status", ["", "infeasible"])
+    def test_v_in_pieces_is_that_of_one_solve(self, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+        """Also where the state in which the first piece ends has no V."""
         monkeypatch.setattr("sae_rs.search.TRIAL_INNER", 1)
         search, accepted = self.begun()
         rho = accepted.rho.from_flat(accepted.flat - 0.05)
         whole = search.fine(accepted.evaluation.term, rho)
         before = search.n_evaluations, search.n_inner
+        asked = self.pieces(monkeypatch, status)
         found = search.tried(accepted, rho)
+        assert asked == [1, 199]
         assert found.evaluation.inner.status == "converged"
         assert_allclose(found.evaluation.value, whole.evaluation.value, rtol=0, atol=1e-8)
         assert_allclose(found.evaluation.gradient, whole.evaluation.gradient, rtol=1e-6, atol=1e-6)
-        # it is one evaluation, of the iterations of all its pieces
-        assert whole.evaluation.inner.iterations > 2
+        # it is one evaluation, of the iterations of both pieces
         assert search.n_evaluations == before[0] + 1
-        assert whole.evaluation.inner.iterations <= search.n_inner - before[1] <= whole.evaluation.inner.iterations + 2
+        assert search.n_inner - before[1] == 1 + found.evaluation.inner.iterations
+
+    def test_nothing_is_added_to_a_spent_budget(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sae_rs.search.TRIAL_INNER", 1)
+        search, accepted = self.begun()
+        search.most_inner = search.n_inner + 1
+        asked = self.pieces(monkeypatch)
+        search.tried(accepted, accepted.rho.from_flat(accepted.flat - 0.05))
+        assert asked == [1]
+        assert search.is_spent
 
     def test_one_that_is_beaten_wherever_its_solve_ends_is_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sae_rs.search.TRIAL_INNER", 1)
@@ -246,6 +294,22 @@ class TestTrials:
         # the minimiser would have rejected it as well with all of its iterations
         assert whole.evaluation.value > accepted.evaluation.value
         assert found.evaluation.value > accepted.evaluation.value
+
+
+def test_conjugate_gradients_count_beyond_those_of_an_inner_iteration() -> None:
+    def effort(iterations: int, cg_iterations: int) -> int:
+        inner: Any = SimpleNamespace(iterations=iterations, cg_iterations=cg_iterations)
+        return effort_of(inner)
+
+    assert [effort(0, 0), effort(5, 0), effort(5, 300), effort(5, 301), effort(5, 360)] == [0, 5, 5, 5, 7]
+
+
+def test_a_search_for_a_decision_has_a_budget_of_its_own() -> None:
+    problem = Problem(circles(2, 120, 5, mixed=1.0), (Circle(2),) * 2, Softmax(), None, True)
+    for max_outer, most in [(100, LOOSE_INNER), (10, 10 * INNER_PER_ITERATION)]:
+        search = Search(problem, outer="bfgs", max_outer=max_outer, max_inner=9, tol=1e-6, threads=1, progress=None)
+        loosen(search)
+        assert search.most_inner == most
 
 
 @pytest.mark.parametrize("status", ["converged", "infeasible"])

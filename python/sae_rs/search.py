@@ -36,13 +36,12 @@ COARSE_TOL = 1e-3
 FINE_TOL = 1e-11
 # Evaluations and inner iterations allowed for each outer iteration, over the whole fit. A search that converges takes
 # an evaluation or two of a few inner iterations for each; one that takes these follows a V that jumps between inner
-# optima, or comes to none. So many conjugate gradients cost about what an inner iteration does beside them, and count
-# as one.
+# optima, or comes to none.
 EVALUATIONS_PER_ITERATION = 2
 INNER_PER_ITERATION = 10
-GRADIENTS_PER_INNER = 30
-# Inner iterations after which a trial is looked at for the first time, and then each time that they have doubled: those
-# of a smooth V are done by then.
+# Conjugate gradients that belong to an inner iteration, and how many beyond cost as much as one.
+GRADIENTS_WITHIN, GRADIENTS_BEYOND = 60, 30
+# Inner iterations after which a trial is looked at: those of a smooth V are done by then.
 TRIAL_INNER = 25
 # Searches with a refresh of the supports after each; more than a few mean that rows keep changing places.
 MAX_ROUNDS = 16
@@ -107,8 +106,9 @@ class Point:
 
 
 def effort_of(inner: _core.InnerReport) -> int:
-    """Inner iterations, with conjugate gradients counted among them."""
-    return inner.iterations + inner.cg_iterations // GRADIENTS_PER_INNER
+    """Inner iterations, with conjugate gradients beyond those that belong to them counted among them."""
+    beyond = inner.cg_iterations - GRADIENTS_WITHIN * inner.iterations
+    return inner.iterations + max(beyond, 0) // GRADIENTS_BEYOND
 
 
 class Search:
@@ -175,9 +175,8 @@ class Search:
         )
 
     def after(self, earlier: Search) -> Search:
-        """This fit with the evaluations and inner iterations of an earlier one counted."""
+        """This fit with the evaluations of an earlier one counted."""
         self.n_evaluations = self.n_before = earlier.n_evaluations
-        self.n_inner = earlier.n_inner
         return self
 
     # Units and limits of the search ----------------------------------------------------------------------------------
@@ -310,18 +309,24 @@ class Search:
         A trial that will be rejected wherever its inner solve ends is left where it stands. At strengths that suit the
         data badly that solve is the longest there is.
         """
-        term, left = accepted.evaluation.term, self.max_inner
-        while True:
-            most = min(left, max(self.max_inner - left, TRIAL_INNER))
-            evaluation = term.evaluate(rho, tol=self.inner_tolerance, max_inner=most, threads=self.threads)
-            left -= evaluation.inner.iterations
-            # were each iteration that is left to lower L by as much as the next one promises
-            descent = left * 0.5 * float(evaluation.inner.decrement) ** 2
-            beaten = float(evaluation.value) - descent > float(accepted.evaluation.value)
-            if evaluation.inner.status != "iteration_limit" or left <= 0 or beaten:
-                return self._counted("search", Point(rho, evaluation))
+        term, most = accepted.evaluation.term, min(self.max_inner, TRIAL_INNER)
+        evaluation = term.evaluate(rho, tol=self.inner_tolerance, max_inner=most, threads=self.threads)
+        inner = evaluation.inner
+        left, effort = self.max_inner - inner.iterations, effort_of(inner)
+        # were each iteration that is left to lower L by as much as the next one promises
+        least = float(evaluation.value) - left * 0.5 * float(inner.decrement) ** 2
+        # a state on its way may be one without V
+        if inner.status == "infeasible":
+            goes_on = inner.iterations >= most
+        else:
+            goes_on = inner.status == "iteration_limit" and least <= float(accepted.evaluation.value)
+        if goes_on and left > 0 and self.n_inner + effort < self.most_inner:
+            self.n_inner += effort
             term = evaluation.term
-            self.n_inner += effort_of(evaluation.inner)
+            # of many rows a state is large
+            del evaluation
+            evaluation = term.evaluate(rho, tol=self.inner_tolerance, max_inner=left, threads=self.threads)
+        return self._counted("search", Point(rho, evaluation))
 
     def begun(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
         """V where a search begins, with what its first steps need."""

@@ -41,8 +41,8 @@ def in_frames(fit: Search, point: Point) -> Point:
 def annealed(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init: int, random_state: int) -> Point:
     """A first point from the seeds, by way of the gate's earlier temperatures where it has any.
 
-    Each of them gets a short search, and the next one starts from its end with the same gates. All that comes before
-    the last temperature's search has `STARTS_INNER` inner iterations, and none of them count against that search.
+    Each of them gets a short search, and the next one starts from its end with the same gates. The searches before the
+    last temperature's have `STARTS_INNER` inner iterations, and none of them count against that one.
     """
     most_inner = fit.most_inner
     *earlier, _ = gate.stages()
@@ -64,6 +64,7 @@ def annealed(fit: Search, gate: Gate, rho: _core.SaeManifoldRho | None, n_init: 
     for following in rounds[1:]:
         point = glance(here, point, ROUND_OUTER)
         term = following.problem.carried(point.evaluation.term, here.problem.gate)
+        following.n_inner = here.n_inner
         here = following.after(here)
         point = here.settled(term, here.admitted(point.rho), COARSE_INNER)
         if here is not fit:

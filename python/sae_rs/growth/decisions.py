@@ -14,9 +14,10 @@ from .parts import LOCAL_TOL
 Candidate = tuple[State, str]
 """The end of a search, and its status."""
 
-# A decision needs V to this many nats, and its search gets at most so many iterations, rounds and refreshes between.
+# A decision needs V to this many nats, and its search gets at most so many outer and inner iterations, rounds and
+# refreshes between.
 LOOSE_TOL = 0.02
-LOOSE_OUTER = 25
+LOOSE_OUTER, LOOSE_INNER = 25, 400
 LOOSE_ROUNDS, LOOSE_REFRESHES = 4, 3
 # Beyond this many inner variables of a row for each output V is no longer to be trusted.
 MOST_VARIABLES = 1.0 / 3.0
@@ -28,6 +29,7 @@ def loosen(fit: Search) -> None:
     fit.inner_tol = LOCAL_TOL
     fit.max_rounds, fit.max_refreshes = LOOSE_ROUNDS, LOOSE_REFRESHES
     fit.tol, fit.max_outer = max(fit.tol, LOOSE_TOL), min(fit.max_outer, LOOSE_OUTER)
+    fit.most_inner = min(fit.most_inner, LOOSE_INNER)
 
 
 def settled(fit: Search, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:

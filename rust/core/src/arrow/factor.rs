@@ -53,7 +53,7 @@ pub enum Curvature {
     /// H with the size of each coordinate's second derivative against the residual added to its diagonal: closer to the exact
     /// Hessian where a weak gate leaves a coordinate to the residual, so it preconditions better; and where that curves
     /// downwards, a step of unit length goes no further than L is what its expansion says. The classic mode keeps to its
-    /// positive part.
+    /// positive part, and adds the size of each logit's, which has no Gaussian there.
     Stiffened,
 }
 

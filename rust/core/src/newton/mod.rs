@@ -129,7 +129,7 @@ pub fn solve(
         decrement: f64::INFINITY,
     };
     let mut radius: Option<f64> = None;
-    let mut most_cg = MAX_CG;
+    let (mut most_cg, all_cg) = (MAX_CG, MAX_CG * options.max_iterations);
     let can_be_exact =
         options.exact && options.elimination != Elimination::Dual && steps_exactly(problem, &inner.state);
     let mut exact = false;
@@ -175,7 +175,7 @@ pub fn solve(
         }
         let ending = if converged {
             Some(Status::Converged)
-        } else if inner.iterations == options.max_iterations || inner.cg_iterations >= MAX_CG * options.max_iterations {
+        } else if inner.iterations == options.max_iterations || inner.cg_iterations >= all_cg {
             Some(Status::IterationLimit)
         } else if interrupted() {
             Some(Status::Interrupted)
@@ -218,7 +218,7 @@ pub fn solve(
             &descent,
             // no further than the next step needs, and than the solve is to go
             Enough::part((inner.decrement / scale).clamp(1e-12, 0.1)).or(0.1 * options.tolerance * scale),
-            most_cg,
+            most_cg.min(all_cg - inner.cg_iterations),
             bound,
             interrupted,
         );

@@ -10,6 +10,9 @@ use ndarray::ArrayView1;
 use rayon::prelude::*;
 use std::ops::Range;
 
+/// What a step may leave of the decrement where differences of L are rounding. The Newton step of a saturating logit has the
+/// length of one temperature, and its share falls by e^-1/2.
+const REFINED: f64 = 0.75;
 /// Rows are relaxed only while the decrement is above this: below it they are at their minima to a fraction of a nat.
 pub(super) const RELAX_ABOVE: f64 = 0.1;
 
@@ -107,13 +110,13 @@ impl Moves<'_> {
         }
     }
 
-    /// A step too short for L to tell: taken when it at least halves the decrement.
+    /// A step too short for L to tell: taken when the decrement falls as it does where only a gate saturates.
     pub fn refined(&self, trial: State, system: System, decrement: f64, near: bool) -> Option<(State, Factored)> {
         let &Self { problem, rho, .. } = self;
         let factored = self.factor(&trial, system, near)?;
         let gradient = factored.system.gradient();
         let next = gradient.dot(&factored.solve(problem, &trial, rho, &gradient)).max(0.0).sqrt();
-        (next < 0.5 * decrement).then_some((trial, factored))
+        (next < REFINED * decrement).then_some((trial, factored))
     }
 
     /// Factors an accepted step's system, after solving its decoders again where that pays.

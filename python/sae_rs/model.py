@@ -58,7 +58,7 @@ class ManifoldSAE(FittedDictionary, Parameters):
         Seeds that are tried; the best one goes on.
     max_outer, max_inner : int, default 100 and 200
         Limits of the outer iterations, each of which allows the fit 2 evaluations and 10 inner iterations, and of the
-        inner iterations of one evaluation.
+        inner iterations of one evaluation. Thirty conjugate gradients beyond 60 an inner iteration count as another.
     tol : float, default 1e-6
         Tolerance of the outer gradient.
     center : bool, default True

@@ -129,7 +129,7 @@ pub fn solve(
         decrement: f64::INFINITY,
     };
     let mut radius: Option<f64> = None;
-    let (mut most_cg, all_cg) = (MAX_CG, MAX_CG * options.max_iterations);
+    let (mut most_cg, all_cg) = (MAX_CG, MAX_CG.saturating_mul(options.max_iterations));
     let can_be_exact =
         options.exact && options.elimination != Elimination::Dual && steps_exactly(problem, &inner.state);
     let mut exact = false;

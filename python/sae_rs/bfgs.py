@@ -16,6 +16,9 @@ FloatArray = NDArray[np.float64]
 
 # Evaluations of one line search; a smooth V needs two or three, and where an inner optimum vanishes no number helps.
 MAX_LINE_SEARCH = 8
+# A run at a face of its box goes on beyond it when an iteration lowers V by less than this part of what the gradient
+# promises, which is mostly beyond.
+AT_A_FACE = 1e-2
 # A search has stalled when an iteration lowers V by less than this part of the tolerance.
 STALLED = 1e-2
 
@@ -60,7 +63,7 @@ def descend(fit: Search, start: Point, box: Box, max_iterations: int) -> tuple[P
     if not np.any(first < last):
         # a trial without V lay nearer than numbers lie to each other
         return start, "infeasible"
-    accepted, first_iteration, is_enough, is_far = start, fit.n_iterations, False, False
+    accepted, first_iteration, is_enough, is_left = start, fit.n_iterations, False, False
     trials: dict[bytes, Point] = {(flat * unit).tobytes(): start}
 
     def objective(x: FloatArray) -> tuple[float, FloatArray]:
@@ -85,14 +88,17 @@ def descend(fit: Search, start: Point, box: Box, max_iterations: int) -> tuple[P
         return float(evaluation.value) / sigma, np.asarray(evaluation.gradient) / (unit * sigma)
 
     def on_iteration(x: FloatArray) -> None:
-        nonlocal accepted, trials, is_enough, is_far
+        nonlocal accepted, trials, is_enough, is_left
         before, accepted = float(accepted.evaluation.value), trials[x.tobytes()]
         trials = {x.tobytes(): accepted}
         fit.keep(accepted)
         fit.n_iterations += 1
-        is_enough = fit.is_enough(accepted, before - float(accepted.evaluation.value))
+        gain = before - float(accepted.evaluation.value)
+        is_enough = fit.is_enough(accepted, gain)
         is_far = is_estimated and 2.0 * float(np.linalg.norm(x - flat * unit)) >= box.reach
-        if is_enough or is_far:
+        promised = 0.5 * fit.scaled_norm(accepted) ** 2
+        is_left = is_far or (faces.is_left_at(accepted.flat) and gain < AT_A_FACE * promised)
+        if is_enough or is_left:
             raise StopIteration
 
     limit = max(min(max_iterations, fit.max_outer - fit.n_iterations), 1)
@@ -117,7 +123,7 @@ def descend(fit: Search, start: Point, box: Box, max_iterations: int) -> tuple[P
     )
     if is_enough or fit.scaled_norm(accepted) <= fit.gradient_bound:
         return accepted, "converged"
-    if is_far or faces.is_left_at(accepted.flat):
+    if is_left or faces.is_left_at(accepted.flat):
         return accepted, "box"
     if cut and result.status == 1 and fit.n_iterations - first_iteration == fit.segment:
         return accepted, "segment"

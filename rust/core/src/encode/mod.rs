@@ -164,7 +164,7 @@ impl Encoder {
 
     /// What candidates are compared by: the row's share of V, each of its coordinates at its price.
     fn score(&self, target: &Target, row: &RowState) -> f64 {
-        row.objective + self.rows.coordinate_charges(target, row, COORDINATE_PRICE)
+        row.objective + self.rows.charges(target, row, COORDINATE_PRICE)
     }
 
     fn scored(&self, target: &Target, row: RowState) -> Scored {

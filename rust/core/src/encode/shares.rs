@@ -20,6 +20,17 @@ pub(super) struct Alone {
     pub(super) support: Vec<u32>,
     /// Energy of the logits' priors.
     energy: f64,
+    /// What the logits cost beside it.
+    charge: f64,
+}
+
+/// A row with a share of one more atom, at a point of that one's grid.
+struct Mixture {
+    /// What the data term falls by, in nats.
+    gain: f64,
+    atom: usize,
+    point: usize,
+    share: f64,
 }
 
 impl Encoder {
@@ -54,7 +65,8 @@ impl Encoder {
         // a row of weight zero has no data term: what is left beside the coordinate's prior is the logits'
         let own = &settled.coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]];
         let energy = settled.objective - self.rows.coordinate_energy(k, own);
-        Alone { logits: settled.logits, support, energy }
+        let charge = self.rows.idle_logits_charge(&settled.logits);
+        Alone { logits: settled.logits, support, energy, charge }
     }
 
     /// The best candidate of one row.
@@ -84,7 +96,7 @@ impl Encoder {
             let single = alone.support.len() == 1;
             let price = COORDINATE_PRICE * self.rows.atoms[k].dim() as f64;
             let hopeless = match (single, &found) {
-                (true, Some(found)) => floor + alone.energy + constant + price >= found.score,
+                (true, Some(found)) => floor + alone.energy + alone.charge + constant + price >= found.score,
                 (false, _) => least.is_some_and(|(value, _)| floor >= value),
                 (true, None) => false,
             };
@@ -115,7 +127,12 @@ impl Encoder {
         // of atoms whose prior leaves others in the row, the nearest, unless some that it leaves alone are nearer
         let near = |cost: f64| singles.iter().filter(|single| **single < cost).count() < NEARER;
         if let Some((_, k)) = least.filter(|(cost, _)| near(*cost)) {
-            let row = self.placed(target, self.used_alone(k, &coords), k);
+            let mut row = self.used_alone(k, &coords);
+            if self.is_capped() {
+                row.support = vec![k as u32];
+            } else {
+                row = self.placed(target, row, k);
+            }
             if let Some(row) = self.settled(target, row, score(&found)) {
                 self.consider(target, &mut found, row);
             }
@@ -131,7 +148,22 @@ impl Encoder {
                 break;
             }
         }
+        while self.is_capped() && best.row.support.len() == self.rows.gate.cap() {
+            let Some(other) = self.exchanged(target, &best) else { break };
+            let before = best.score;
+            let mut found = Some(best);
+            self.prefer(&mut found, other);
+            best = found.expect("just put there");
+            if best.score >= before {
+                break;
+            }
+        }
         best.row
+    }
+
+    /// Whether a row may not use all atoms.
+    fn is_capped(&self) -> bool {
+        self.rows.gate.cap() < self.rows.atoms.len()
     }
 
     /// A row that uses an atom alone, as far as its prior has it so.
@@ -156,55 +188,81 @@ impl Encoder {
         row
     }
 
-    /// The row with one more atom, polished from the best mixture with it on the atom's grid; `None` when no mixture
-    /// promises what a coordinate costs.
+    /// The row with one more atom, polished from the best mixture with it; `None` when no mixture promises what a
+    /// coordinate costs.
+    fn richer(&self, target: &Target, best: &Scored) -> Option<RowState> {
+        let row = &best.row;
+        let mixture = self.best_mixture(target, row, |k| !row.support.contains(&k))?;
+        // the gate prior charges for mixing about its entropy
+        let share = mixture.share;
+        let entropy = -share * share.ln() - (1.0 - share) * (1.0 - share).ln();
+        if mixture.gain < COORDINATE_PRICE + self.rows.rho.lambda_sparse() * entropy {
+            return None;
+        }
+        self.settled(target, self.joined(row.clone(), &mixture), best.score)
+    }
+
+    /// The row with another atom in the place of one that it uses, the best of such.
+    ///
+    /// Where a row may use so many atoms only, nothing else leads from a full support to another.
+    fn exchanged(&self, target: &Target, best: &Scored) -> Option<Scored> {
+        let mut found = None;
+        for &out in &best.row.support {
+            let mut row = best.row.clone();
+            row.support.retain(|&k| k != out);
+            let Some(mixture) = self.best_mixture(target, &row, |k| !best.row.support.contains(&k)) else { continue };
+            if let Some(row) = self.settled(target, self.joined(row, &mixture), best.score) {
+                self.consider(target, &mut found, row);
+            }
+        }
+        found
+    }
+
+    /// The mixture of a row with one of some atoms, at a point of its grid, that lowers the data term most.
     ///
     /// Moving a part a of the row from its fit to the point gamma changes the data term by
     /// `a <gamma - fit, residual> + a^2 |gamma - fit|^2 / 2` (over phi), smallest at a in closed form.
-    fn richer(&self, target: &Target, best: &Scored) -> Option<RowState> {
+    fn best_mixture(&self, target: &Target, row: &RowState, among: impl Fn(u32) -> bool) -> Option<Mixture> {
         /// A mixture with less than this of an atom is noise in its plane; with more, the new atom would be the main one.
         const SHARES: (f64, f64) = (0.02, 0.9);
-        let row = &best.row;
         let factor = target.weight * self.rows.inverse_dispersion;
         let fitted = self.weighted(row);
         let curve = self.rows.products.gram_times(&row.support, &fitted);
         let (fit_length, fit_data) = (dot(&fitted, &curve), dot(&fitted, &target.against));
-        let mut most: Option<(f64, usize, usize, f64)> = None;
-        for k in (0..self.rows.atoms.len()).filter(|&k| !row.support.contains(&(k as u32))) {
+        let mut most: Option<Mixture> = None;
+        for k in (0..self.rows.atoms.len()).filter(|&k| among(k as u32)) {
             let rows = self.rows.offsets[k]..self.rows.offsets[k + 1];
             let grid = &self.grids[k];
-            for g in 0..grid.lengths.len() {
-                let basis = grid.basis.row(g);
+            for point in 0..grid.lengths.len() {
+                let basis = grid.basis.row(point);
                 let basis = basis.as_slice().expect("standard layout");
                 let (with_fit, with_data) =
                     (dot(basis, &curve[rows.clone()]), dot(basis, &target.against[rows.clone()]));
                 let slope = (with_fit - with_data) - (fit_length - fit_data);
-                let bend = grid.lengths[g] - 2.0 * with_fit + fit_length;
+                let bend = grid.lengths[point] - 2.0 * with_fit + fit_length;
                 let share = (-slope / bend).clamp(SHARES.0, SHARES.1);
                 let gain = -factor * share * (slope + 0.5 * share * bend);
-                if most.is_none_or(|m| gain > m.0) {
-                    most = Some((gain, k, g, share));
+                if most.as_ref().is_none_or(|m| gain > m.gain) {
+                    most = Some(Mixture { gain, atom: k, point, share });
                 }
             }
         }
-        let (gain, k, g, share) = most?;
-        // the gate prior charges for mixing about its entropy
-        let entropy = -share * share.ln() - (1.0 - share) * (1.0 - share).ln();
-        if gain < COORDINATE_PRICE + self.rows.rho.lambda_sparse() * entropy {
-            return None;
-        }
-        let mut next = row.clone();
-        next.coords[self.rows.coord_offsets[k]..self.rows.coord_offsets[k + 1]]
-            .copy_from_slice(self.grids[k].points.row(g).as_slice().expect("standard layout"));
+        most
+    }
+
+    /// The row with the new atom of a mixture.
+    fn joined(&self, mut row: RowState, &Mixture { atom, point, share, .. }: &Mixture) -> RowState {
+        row.coords[self.rows.coord_offsets[atom]..self.rows.coord_offsets[atom + 1]]
+            .copy_from_slice(self.grids[atom].points.row(point).as_slice().expect("standard layout"));
         let lead = row.support.iter().map(|&s| row.logits[s as usize]).fold(f64::NEG_INFINITY, f64::max);
-        next.logits[k] = lead + self.rows.gate.logit_of_share(share);
-        if self.rows.n_free() < next.logits.len() {
-            let pinned = next.logits[self.rows.n_free()];
-            next.logits.iter_mut().for_each(|l| *l -= pinned);
+        row.logits[atom] = lead + self.rows.gate.logit_of_share(share);
+        if self.rows.n_free() < row.logits.len() {
+            let pinned = row.logits[self.rows.n_free()];
+            row.logits.iter_mut().for_each(|l| *l -= pinned);
         }
-        next.support.push(k as u32);
-        next.support.sort_unstable();
-        self.settled(target, next, best.score)
+        row.support.push(atom as u32);
+        row.support.sort_unstable();
+        row
     }
 
     /// What no row of a support scores less than: its data fitted exactly, its logits where a row's prior is least, and its
@@ -234,6 +292,16 @@ impl Encoder {
         for _ in 0..=self.rows.atoms.len() {
             self.rows.gate.significant(&row.logits, &row.support, SUPPORT_CUTOFF, &mut wanted);
             let entering: Vec<u32> = wanted.iter().copied().filter(|k| !row.support.contains(k)).collect();
+            if !entering.is_empty() && self.is_capped() {
+                // with room for some of those that the prior would let in, the one that explains most enters; with none
+                // even an atom of a share below the cutoff is one of the row's
+                if row.support.len() == self.rows.gate.cap() {
+                    break;
+                }
+                let Some(mixture) = self.best_mixture(target, &row, |k| !row.support.contains(&k)) else { break };
+                row = self.rows.polish(target, self.joined(row, &mixture), false);
+                continue;
+            }
             if !entering.is_empty() {
                 let left = self.left(target, &row.support, &self.weighted(&row));
                 for &k in &entering {
@@ -241,9 +309,6 @@ impl Encoder {
                 }
                 row.support.extend(entering);
                 row.support.sort_unstable();
-                if row.support.len() > self.rows.gate.cap() {
-                    row.support.clone_from(&wanted);
-                }
                 if self.is_hopeless(&row.support, ceiling) {
                     return None;
                 }

@@ -131,7 +131,8 @@ pub trait Gate: Send + Sync + std::fmt::Debug {
         self.wall(atom) == Some(logit)
     }
     /// The atoms that the logits of a row imply, where it uses those of `current`. For shares those whose weight among all K
-    /// exceeds `cutoff` times the largest (never empty); otherwise those of `current` that are still open.
+    /// exceeds `cutoff` times the largest (never empty), up to the cap, before others those of `current`; otherwise
+    /// those of `current` that are still open.
     fn significant(&self, logits: &[f64], current: &[u32], cutoff: f64, support: &mut Vec<u32>);
     /// Shares: how far above a row's leading logit another must lie to take this share of the row from it (negative below
     /// 1/2).

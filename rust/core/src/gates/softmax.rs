@@ -157,7 +157,9 @@ impl Gate for Softmax {
         RowFormula { gate: RowGate::Softmax, inverse_temperature: self.inverse_temperature, logits, moves }
     }
 
-    fn significant(&self, logits: &[f64], _: &[u32], cutoff: f64, support: &mut Vec<u32>) {
+    /// With a bound on their number those of `current` come first: a gate that the data do not see is as large as its prior
+    /// has it, and takes nobody's place.
+    fn significant(&self, logits: &[f64], current: &[u32], cutoff: f64, support: &mut Vec<u32>) {
         let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         support.clear();
         support.extend(
@@ -165,8 +167,11 @@ impl Gate for Softmax {
                 .filter(|&k| ((logits[k as usize] - top) * self.inverse_temperature).exp() > cutoff),
         );
         if support.len() > self.cap() {
-            let larger = |x: &u32, y: &u32| logits[*y as usize].total_cmp(&logits[*x as usize]).then(x.cmp(y));
-            support.select_nth_unstable_by(self.cap() - 1, larger);
+            let first = |x: &u32, y: &u32| {
+                let larger = logits[*y as usize].total_cmp(&logits[*x as usize]);
+                (!current.contains(x)).cmp(&!current.contains(y)).then(larger).then(x.cmp(y))
+            };
+            support.select_nth_unstable_by(self.cap() - 1, first);
             support.truncate(self.cap());
             support.sort_unstable();
         }

@@ -7,6 +7,7 @@
 //! Local variables that the data see ("coupled") are ordered: free logits of the support, then coordinates of the
 //! support. The free logits of atoms outside the support feel their prior alone.
 
+mod charges;
 mod columns;
 mod linearise;
 mod objective;

@@ -5,15 +5,14 @@
 
 use super::objective::{Expansion, RowObjective};
 use super::products::{Products, Target};
-use crate::atoms::{hold, origins, walls, Atom, BasisJet};
+use crate::atoms::{origins, walls, Atom};
 use crate::errors::ShapeError;
-use crate::gates::{by_label, resting_logit, Gate, GateRow};
+use crate::gates::{by_label, resting_logit, Gate};
 use crate::linalg::{dot, small_backward, small_cholesky, small_forward};
-use crate::priors::{coordinate_charge, coordinate_priors, PlacedAtom, Pull};
+use crate::priors::coordinate_priors;
 use crate::rho::SaeManifoldRho;
 use crate::wire::wired;
 use ndarray::{Array2, ArrayView1};
-use std::f64::consts::TAU;
 use std::sync::Arc;
 
 /// Bound on Newton steps of one candidate.
@@ -172,85 +171,6 @@ impl RowSolver {
             out[from..].iter_mut().for_each(|v| *v *= a);
         }
         out
-    }
-
-    /// What the coordinates of a row's support, and its gates where they are independent, cost in the evidence beside their
-    /// energy; at least `least` nats for each local coordinate.
-    pub fn coordinate_charges(&self, target: &Target, row: &RowState, least: f64) -> f64 {
-        let factor = target.weight * self.inverse_dispersion;
-        let gram = self.products.gram(target, &row.support);
-        let residual = gram.against_residual(&self.fitted(row));
-        let mut gates = GateRow::default();
-        self.gate.row(self.rho.lambda_sparse(), (&row.logits).into(), &row.support, &mut gates);
-        let d: usize = row.support.iter().map(|&k| self.atoms[k as usize].dim()).sum();
-        let (mut h, mut second) = (vec![0.0; d * d], vec![0.0; d * d]);
-        // per coordinate the atom's place in the support and how its part of the stacked row moves
-        let mut motions: Vec<(usize, Vec<f64>)> = Vec::with_capacity(d);
-        let mut placed = Vec::with_capacity(row.support.len());
-        let mut of_logits = 0.0;
-        for (s, &k) in row.support.iter().enumerate() {
-            let (k, a, first) = (k as usize, gates.a[s], motions.len());
-            let atom = &*self.atoms[k];
-            let (dim, width) = (atom.dim(), atom.width());
-            let point = &row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
-            let mut jet = BasisJet::new(dim, width);
-            atom.jet(point, &mut jet);
-            let against = &residual[gram.columns(s)];
-            let pull = |axis: usize| {
-                let part = |block: &[f64], at: usize| block[at * width..(at + 1) * width].to_vec();
-                let (d1, d2) = (part(&jet.d1, axis), part(&jet.d2, axis * dim + axis));
-                Pull {
-                    slope: factor * a * dot(&d1, against),
-                    curvature: factor * a * a * gram.between((s, &d1), (s, &d1)),
-                    second: factor * a * dot(&d2, against),
-                }
-            };
-            let pulls = walls(atom.factors(), point).map(|wall| (wall.axis, pull(wall.axis))).collect();
-            hold(atom.factors(), point, &mut jet);
-            for (pair, d2) in jet.d2.chunks_exact(width).enumerate() {
-                second[(first + pair / dim) * d + first + pair % dim] = factor * a * dot(d2, against);
-            }
-            motions.extend(jet.d1.chunks_exact(width).map(|d1| (s, d1.iter().map(|v| a * v).collect())));
-            coordinate_priors(atom, &self.rho, k, point, |u, term| {
-                h[(first + u) * (d + 1)] += term.stiffness();
-                second[(first + u) * (d + 1)] += term.beyond();
-            });
-            placed.push(PlacedAtom { first, factors: atom.factors(), point, pulls });
-            if !self.gate.shares() && self.n_free() > 0 {
-                let length = factor * gram.between((s, &jet.phi), (s, &jet.phi));
-                let data = (length, factor, dot(&jet.phi, against));
-                of_logits += self.logit_charge(data, (k, row.logits[k]), gates.da[s * gates.free + s]);
-            }
-        }
-        for u in 0..d {
-            for v in 0..=u {
-                let inner = factor * gram.between((motions[u].0, &motions[u].1), (motions[v].0, &motions[v].1));
-                h[u * d + v] += inner;
-                if u != v {
-                    h[v * d + u] += inner;
-                }
-            }
-        }
-        coordinate_charge(&placed, (&h, &second), d, least) + of_logits
-    }
-
-    /// What an open logit of an independent gate costs beside its energy: `slope` is that of its gate, `length` the squared length
-    /// of the atom's point over the dispersion, and `factor` times `along` the data's slope along it.
-    fn logit_charge(&self, (length, factor, along): (f64, f64, f64), (k, logit): (usize, f64), slope: f64) -> f64 {
-        let precision = self.gate.logit_precision();
-        let Some(wall) = self.gate.at_wall(k) else {
-            // an improper gate's closed logits have unit stiffness
-            let unit = if precision > 0.0 { precision } else { 1.0 };
-            return 0.5 * (slope * slope * length / unit).ln_1p();
-        };
-        let lambda = self.rho.lambda_sparse();
-        let charge = if self.gate.held(k, logit) {
-            wall.held((factor * wall.gate * along, wall.gate * wall.gate * length), lambda, precision)
-        } else {
-            let [_, _, bend, _] = self.gate.logit_energy(k, logit);
-            wall.free(logit, slope * slope * length + precision + lambda * bend.max(0.0))
-        };
-        charge.value + 0.5 * (TAU / precision).ln()
     }
 
     /// Energy of the priors of one atom's coordinate.

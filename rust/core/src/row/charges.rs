@@ -1,0 +1,191 @@
+//! What a row's variables cost in the evidence beside their energy: the determinant of the row's own block of H, with the
+//! terms that stand in for a Gaussian where there is none.
+
+use super::products::{SupportGram, Target};
+use super::solver::{RowSolver, RowState};
+use crate::atoms::{hold, walls, BasisJet};
+use crate::gates::{GatePrior, GateRow};
+use crate::linalg::{dot, small_cholesky, small_forward};
+use crate::priors::{coordinate_charge, coordinate_priors, PlacedAtom, Pull};
+use std::f64::consts::TAU;
+
+/// A direction in which a row's reconstruction moves, as the places of its support that it moves and their basis rows.
+type Motion = Vec<(usize, Vec<f64>)>;
+
+/// A row's support expanded at its state.
+struct Expanded<'a> {
+    gram: SupportGram,
+    gates: GateRow,
+    jets: Vec<BasisJet>,
+    atoms: Vec<PlacedAtom<'a>>,
+    /// Of each coordinate.
+    motions: Vec<Motion>,
+    /// The coordinates' block of H (d x d), and what the exact Hessian has beyond.
+    h: Vec<f64>,
+    second: Vec<f64>,
+    /// B times the residual.
+    residual: Vec<f64>,
+}
+
+impl RowSolver {
+    /// What a row's coordinates and logits cost in the evidence beside their energy, at least `least` nats for each local
+    /// coordinate.
+    ///
+    /// Logits that share a row are charged by the determinant of their block of H given the coordinates, relative to that
+    /// of their Gaussian prior: with more atoms in a row the data hold more of them. The block has the prior's majoriser,
+    /// as V's has. Independent logits are charged one by one.
+    pub fn charges(&self, target: &Target, row: &RowState, least: f64) -> f64 {
+        let factor = target.weight * self.inverse_dispersion;
+        let expanded = self.expanded(target, row, factor);
+        let of_logits = if self.n_free() == 0 {
+            0.0
+        } else if self.gate.shares() {
+            self.shared_logits_charge(row, &expanded, factor)
+        } else {
+            let Expanded { gram, gates, jets, residual, .. } = &expanded;
+            let of_one = |(s, (&k, jet)): (usize, (&u32, &BasisJet))| {
+                let length = factor * gram.between((s, &jet.phi), (s, &jet.phi));
+                let data = (length, factor, dot(&jet.phi, &residual[gram.columns(s)]));
+                self.logit_charge(data, (k as usize, row.logits[k as usize]), gates.da[s * gates.free + s])
+            };
+            row.support.iter().zip(jets).enumerate().map(of_one).sum()
+        };
+        let d = expanded.motions.len();
+        coordinate_charge(&expanded.atoms, (&expanded.h, &expanded.second), d, least) + of_logits
+    }
+
+    /// What the logits of a row cost that the data do not see: those of shares where one atom is used alone, at these logits.
+    pub fn idle_logits_charge(&self, logits: &[f64]) -> f64 {
+        0.5 * self.relative_stiffness(logits).iter().map(|stiffness| stiffness.ln()).sum::<f64>()
+    }
+
+    /// Of each free logit, the curvature of its priors over that of the Gaussian one.
+    fn relative_stiffness(&self, logits: &[f64]) -> Vec<f64> {
+        let mut prior = GatePrior::default();
+        self.gate.prior(logits.into(), &mut prior);
+        let unit = self.rho.lambda_sparse() / self.gate.logit_precision();
+        prior.majoriser.iter().map(|bend| 1.0 + unit * bend).collect()
+    }
+
+    fn expanded<'a>(&'a self, target: &Target, row: &'a RowState, factor: f64) -> Expanded<'a> {
+        let gram = self.products.gram(target, &row.support);
+        let residual = gram.against_residual(&self.fitted(row));
+        let mut gates = GateRow::default();
+        self.gate.row(self.rho.lambda_sparse(), (&row.logits).into(), &row.support, &mut gates);
+        let d: usize = row.support.iter().map(|&k| self.atoms[k as usize].dim()).sum();
+        let (mut h, mut second) = (vec![0.0; d * d], vec![0.0; d * d]);
+        let mut motions: Vec<Motion> = Vec::with_capacity(d);
+        let (mut atoms, mut jets) = (Vec::with_capacity(row.support.len()), Vec::with_capacity(row.support.len()));
+        for (s, &k) in row.support.iter().enumerate() {
+            let (k, a, first) = (k as usize, gates.a[s], motions.len());
+            let atom = &*self.atoms[k];
+            let (dim, width) = (atom.dim(), atom.width());
+            let point = &row.coords[self.coord_offsets[k]..self.coord_offsets[k + 1]];
+            let mut jet = BasisJet::new(dim, width);
+            atom.jet(point, &mut jet);
+            let against = &residual[gram.columns(s)];
+            let pull = |axis: usize| {
+                let part = |block: &[f64], at: usize| block[at * width..(at + 1) * width].to_vec();
+                let (d1, d2) = (part(&jet.d1, axis), part(&jet.d2, axis * dim + axis));
+                Pull {
+                    slope: factor * a * dot(&d1, against),
+                    curvature: factor * a * a * gram.between((s, &d1), (s, &d1)),
+                    second: factor * a * dot(&d2, against),
+                }
+            };
+            let pulls = walls(atom.factors(), point).map(|wall| (wall.axis, pull(wall.axis))).collect();
+            hold(atom.factors(), point, &mut jet);
+            for (pair, d2) in jet.d2.chunks_exact(width).enumerate() {
+                second[(first + pair / dim) * d + first + pair % dim] = factor * a * dot(d2, against);
+            }
+            motions
+                .extend(jet.d1.chunks_exact(width).map(|d1| vec![(s, d1.iter().map(|v| a * v).collect::<Vec<f64>>())]));
+            coordinate_priors(atom, &self.rho, k, point, |u, term| {
+                h[(first + u) * (d + 1)] += term.stiffness();
+                second[(first + u) * (d + 1)] += term.beyond();
+            });
+            atoms.push(PlacedAtom { first, factors: atom.factors(), point, pulls });
+            jets.push(jet);
+        }
+        for u in 0..d {
+            for v in 0..=u {
+                let inner = factor * along(&gram, &motions[u], &motions[v]);
+                h[u * d + v] += inner;
+                if u != v {
+                    h[v * d + u] += inner;
+                }
+            }
+        }
+        Expanded { gram, gates, jets, atoms, motions, h, second, residual }
+    }
+
+    /// The logits' share of `1/2 ln|H_i|` given the coordinates, less that of their Gaussian prior. Infinite where the
+    /// coordinates' block is not positive definite.
+    fn shared_logits_charge(&self, row: &RowState, expanded: &Expanded<'_>, factor: f64) -> f64 {
+        let Expanded { gram, gates, jets, motions, h, .. } = expanded;
+        let stiffness = self.relative_stiffness(&row.logits);
+        let idle: f64 = 0.5 * stiffness.iter().map(|stiffness| stiffness.ln()).sum::<f64>();
+        // one atom alone has all of the row whatever the logits
+        if row.support.len() < 2 {
+            return idle;
+        }
+        // in units of the standard deviation that priors leave, the determinant is that of one more than what data see
+        let (free, d) = (gates.free, motions.len());
+        let own = |f: usize| -> Motion {
+            let scale = (self.gate.logit_precision() * stiffness[row.support[f] as usize]).sqrt().recip();
+            let part = |s: usize, jet: &BasisJet| {
+                let rate = scale * gates.da[s * free + f];
+                (s, jet.phi.iter().map(|v| rate * v).collect())
+            };
+            jets.iter().enumerate().map(|(s, jet)| part(s, jet)).collect()
+        };
+        let of_logits: Vec<Motion> = (0..free).map(own).collect();
+        let mut factored = h.clone();
+        if !small_cholesky(&mut factored, d) {
+            return f64::INFINITY;
+        }
+        let mut links = vec![0.0; d * free];
+        for (u, motion) in motions.iter().enumerate() {
+            for (f, logit) in of_logits.iter().enumerate() {
+                links[u * free + f] = factor * along(gram, motion, logit);
+            }
+        }
+        small_forward(&factored, d, &mut links, free);
+        let mut block = vec![0.0; free * free];
+        for f in 0..free {
+            for g in 0..=f {
+                let explained: f64 = (0..d).map(|u| links[u * free + f] * links[u * free + g]).sum();
+                let unit = f64::from(u8::from(f == g));
+                block[f * free + g] = unit + factor * along(gram, &of_logits[f], &of_logits[g]) - explained;
+            }
+        }
+        if !small_cholesky(&mut block, free) {
+            return f64::INFINITY;
+        }
+        idle + (0..free).map(|f| block[f * (free + 1)].ln()).sum::<f64>()
+    }
+
+    /// What an open logit of an independent gate costs beside its energy: `slope` is that of its gate, `length` the squared length
+    /// of the atom's point over the dispersion, and `factor` times `along` the data's slope along it.
+    fn logit_charge(&self, (length, factor, along): (f64, f64, f64), (k, logit): (usize, f64), slope: f64) -> f64 {
+        let precision = self.gate.logit_precision();
+        let Some(wall) = self.gate.at_wall(k) else {
+            // an improper gate's closed logits have unit stiffness
+            let unit = if precision > 0.0 { precision } else { 1.0 };
+            return 0.5 * (slope * slope * length / unit).ln_1p();
+        };
+        let lambda = self.rho.lambda_sparse();
+        let charge = if self.gate.held(k, logit) {
+            wall.held((factor * wall.gate * along, wall.gate * wall.gate * length), lambda, precision)
+        } else {
+            let [_, _, bend, _] = self.gate.logit_energy(k, logit);
+            wall.free(logit, slope * slope * length + precision + lambda * bend.max(0.0))
+        };
+        charge.value + 0.5 * (TAU / precision).ln()
+    }
+}
+
+/// Inner product of two motions of the reconstruction.
+fn along(gram: &SupportGram, a: &Motion, b: &Motion) -> f64 {
+    a.iter().map(|(s, x)| b.iter().map(|(t, y)| gram.between((*s, x), (*t, y))).sum::<f64>()).sum()
+}

@@ -533,6 +533,38 @@ class TestReach:
         else:
             assert furthest[0] > 2.0 * reaches[0]
 
+    def test_a_run_leaves_a_face_that_holds_it_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The minimum lies three boxes away. What is left inside of one is soon as little as V's rounding, at which the
+        minimiser's line searches come to nothing.
+        """
+        rho = fitted_one().rho_
+        least = np.asarray(rho.to_flat())
+
+        def searched(part: float) -> tuple[Point, int]:
+            search, trials = search_of("bfgs"), []
+            unit = np.sqrt(search.curvature(rho))
+            hessian = np.diag([200.0, 1.0, 200.0])
+            hessian[0, 2] = hessian[2, 0] = 199.0
+
+            def at_trial(_: Any, at: SaeManifoldRho) -> Point:
+                away = unit * (np.asarray(at.to_flat()) - least)
+                slope = hessian @ away
+                trials.append(away)
+                rounding = 1e-6 * float(np.sin(1e6 * away.sum()))
+                return Point(at, _Quadratic(0.5 * float(away @ slope) + rounding, unit * slope))  # type: ignore[arg-type]
+
+            monkeypatch.setattr(bfgs, "AT_A_FACE", part)
+            search.tried = at_trial  # type: ignore[method-assign]
+            start = at_trial(None, rho.from_flat(least + np.array([1.0, 8.0, -1.0])))
+            end, status = search.search(start, 60)
+            assert status == "converged"
+            assert search.scaled_norm(end) <= search.gradient_bound
+            return end, len(trials)
+
+        (end, few), (same, many) = searched(bfgs.AT_A_FACE), searched(0.0)
+        assert 2 * few < many
+        np.testing.assert_allclose(end.flat, same.flat, atol=1e-2)
+
 
 @dataclass
 class _Quadratic:

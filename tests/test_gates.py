@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 import sae_rs
-from sae_rs import IBP, Circle, FrozenRouting, ManifoldSAE, SaeRowLayout, Softmax, ThresholdGate
+from sae_rs import IBP, Circle, FrozenRouting, ManifoldSAE, SaeRowLayout, Softmax, ThresholdGate, _core
 
 slow = pytest.mark.skipif(os.environ.get("SAE_RS_SLOW") != "1", reason="SAE_RS_SLOW=1 runs it")
 
@@ -131,7 +131,76 @@ class TestEncoding:
         assert np.abs(encoding.gates - model.gates_)[same].max() < 1e-5
 
 
+class Pairs:
+    """Rows that are shares of two of six circles, with a term of the true variables, and supports as given."""
+
+    N_ATOMS, N_ROWS = 6, 200
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        planes = [np.linalg.qr(rng.standard_normal((WIDTH, 2)))[0].T for _ in range(self.N_ATOMS)]
+        self.decoders = [np.vstack([np.zeros(WIDTH), plane]) for plane in planes]
+        self.angle = rng.uniform(0.0, 2.0 * np.pi, (self.N_ROWS, self.N_ATOMS))
+        self.support = np.zeros((self.N_ROWS, self.N_ATOMS), dtype=bool)
+        gates = np.zeros(self.support.shape)
+        for row in range(self.N_ROWS):
+            pair = rng.choice(self.N_ATOMS, 2, replace=False)
+            self.support[row, pair] = True
+            share = rng.uniform(0.6, 0.8)
+            gates[row, pair] = share, 1.0 - share
+        points = [
+            np.column_stack([np.cos(t), np.sin(t)]) @ plane for t, plane in zip(self.angle.T, planes, strict=True)
+        ]
+        parts = [gates[:, [k]] * points[k] for k in range(self.N_ATOMS)]
+        self.X = np.sum(parts, axis=0) + NOISE * rng.standard_normal((self.N_ROWS, WIDTH))
+        # as far above those of other atoms as below: the prior has no other wish at such a strength
+        ratio = np.log(np.where(self.support, gates, 1.0))
+        centred = ratio - ratio.sum(axis=1, keepdims=True) / 2.0
+        self.logits = np.where(self.support, centred, 0.0)
+        self.logits -= self.logits[:, [-1]]
+        self.rho = _core.SaeManifoldRho.with_per_atom_smooth(-6.0, [0.0] * self.N_ATOMS, 2.0 * np.log(NOISE))
+
+    def term(self, support: NDArray[np.bool_]) -> _core.SaeManifoldTerm:
+        return _core.SaeManifoldTerm(
+            self.X,
+            [Circle(harmonics=1).spec()] * self.N_ATOMS,
+            Softmax(top_k=2).spec(self.N_ATOMS),
+            self.logits,
+            [self.angle[:, [k]] for k in range(self.N_ATOMS)],
+            self.decoders,
+            support=support,
+            center=False,
+        )
+
+
 class TestSoftmaxTopK:
+    def test_a_small_share_keeps_its_place(self) -> None:
+        """Its logit lies below those of atoms that the row does not use and no data see."""
+        data = Pairs(0)
+        outside = np.where(data.support, -np.inf, data.logits).max(axis=1)
+        assert np.all(np.where(data.support, data.logits, np.inf).min(axis=1) < outside)
+        term = data.term(data.support)
+        here = term.evaluate(data.rho, max_inner=0, gradient=False)
+        after = term.refreshed(data.rho)[0].evaluate(data.rho, max_inner=0, gradient=False)
+        assert np.mean(np.all(np.asarray(after.term.support) == data.support, axis=1)) > 0.9
+        assert after.value < here.value
+
+    def test_a_refresh_finds_pairs(self) -> None:
+        data = Pairs(1)
+        elsewhere = np.zeros_like(data.support)
+        elsewhere[:, :2] = True
+        found = np.asarray(data.term(elsewhere).refreshed(data.rho)[0].support)
+        assert np.mean(np.all(found == data.support, axis=1)) > 0.9
+
+    def test_a_fit_finds_pairs(self) -> None:
+        data = Pairs(2)
+        model = ManifoldSAE(Pairs.N_ATOMS, Circle(harmonics=1), Softmax(top_k=2), random_state=0).fit(data.X)
+        assert model.converged_
+        assert model.explained_variance_ > 0.9
+        # which rows an atom is used on, under the best pairing
+        together = data.support.T.astype(float) @ model.support_
+        assert sum(together[rows].max() for rows in range(Pairs.N_ATOMS)) > 0.9 * data.support.sum()
+
     def test_rows_use_no_more(self) -> None:
         data = Overlapping(4)
         with quiet():

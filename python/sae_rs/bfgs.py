@@ -18,7 +18,7 @@ FloatArray = NDArray[np.float64]
 MAX_LINE_SEARCH = 8
 # A run at a face of its box goes on beyond it when an iteration lowers V by less than this part of what the gradient
 # promises, which is mostly beyond.
-AT_A_FACE = 1e-2
+AT_A_FACE = 1e-3
 # A search has stalled when an iteration lowers V by less than this part of the tolerance.
 STALLED = 1e-2
 

@@ -300,8 +300,10 @@ class Search:
 
     def fine(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:
         """V with its gradient."""
-        evaluation = term.evaluate(rho, tol=self.inner_tolerance, max_inner=self.max_inner, threads=self.threads)
-        return self._counted("search", Point(rho, evaluation))
+        return self._counted("search", Point(rho, self._evaluated(term, rho, self.max_inner)))
+
+    def _evaluated(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho, max_inner: int) -> _core.Evaluation:
+        return term.evaluate(rho, tol=self.inner_tolerance, max_inner=max_inner, threads=self.threads)
 
     def tried(self, accepted: Point, rho: _core.SaeManifoldRho) -> Point:
         """V with its gradient at a trial, from the state of the accepted point.
@@ -309,8 +311,8 @@ class Search:
         A trial that will be rejected wherever its inner solve ends is left where it stands. At strengths that suit the
         data badly that solve is the longest there is.
         """
-        term, most = accepted.evaluation.term, min(self.max_inner, TRIAL_INNER)
-        evaluation = term.evaluate(rho, tol=self.inner_tolerance, max_inner=most, threads=self.threads)
+        most = min(self.max_inner, TRIAL_INNER)
+        evaluation = self._evaluated(accepted.evaluation.term, rho, most)
         inner = evaluation.inner
         left, effort = self.max_inner - inner.iterations, effort_of(inner)
         # were each iteration that is left to lower L by as much as the next one promises
@@ -325,7 +327,7 @@ class Search:
             term = evaluation.term
             # of many rows a state is large
             del evaluation
-            evaluation = term.evaluate(rho, tol=self.inner_tolerance, max_inner=left, threads=self.threads)
+            evaluation = self._evaluated(term, rho, left)
         return self._counted("search", Point(rho, evaluation))
 
     def begun(self, term: _core.SaeManifoldTerm, rho: _core.SaeManifoldRho) -> Point:

@@ -189,3 +189,113 @@ impl RowSolver {
 fn along(gram: &SupportGram, a: &Motion, b: &Motion) -> f64 {
     a.iter().map(|(s, x)| b.iter().map(|(t, y)| gram.between((*s, x), (*t, y))).sum::<f64>()).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::atoms::{Atom, Circle};
+    use crate::gates::{EntropyNodes, Softmax};
+    use crate::rho::SaeManifoldRho;
+    use ndarray::{Array1, Array2};
+    use proptest::prelude::*;
+    use std::f64::consts::TAU;
+    use std::sync::Arc;
+
+    const ATOMS: usize = 4;
+    const OUTPUTS: usize = 5;
+    const PRECISION: f64 = 0.04;
+
+    /// Half the logarithm of a determinant, by elimination.
+    fn half_ln_det(mut a: Array2<f64>) -> f64 {
+        let mut sum = 0.0;
+        for j in 0..a.nrows() {
+            sum += 0.5 * a[[j, j]].ln();
+            for i in j + 1..a.nrows() {
+                let factor = a[[i, j]] / a[[j, j]];
+                for k in j..a.nrows() {
+                    a[[i, k]] -= factor * a[[j, k]];
+                }
+            }
+        }
+        sum
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Against the whole block of H, its Jacobian by differences of the reconstruction.
+        #[test]
+        fn shared_logits_cost_what_their_block_of_h_has(
+            entries in prop::collection::vec(-1.0f64..1.0, 3 * ATOMS * OUTPUTS),
+            data in prop::collection::vec(-1.5f64..1.5, OUTPUTS),
+            logits in prop::collection::vec(-3.0f64..3.0, ATOMS),
+            angles in prop::collection::vec(0.0..TAU, ATOMS),
+            used in 1usize..(1 << ATOMS),
+            ln_lambda in -2.0f64..2.0,
+            weight in 0.1f64..2.0,
+        ) {
+            let nodes = EntropyNodes::new(Array2::zeros((1, ATOMS - 1)).view(), 1.0).unwrap();
+            let gate = Arc::new(Softmax::new(1.0, PRECISION, None, nodes).unwrap());
+            let atoms: Vec<Arc<dyn Atom>> = (0..ATOMS).map(|_| Arc::new(Circle::new(1).unwrap()) as Arc<dyn Atom>).collect();
+            let rho = SaeManifoldRho::with_per_atom_smooth(ln_lambda, vec![0.0; ATOMS], 2.0 * 0.3f64.ln());
+            let decoders = Array2::from_shape_vec((3 * ATOMS, OUTPUTS), entries).unwrap();
+            let solver = RowSolver::new(atoms, gate, rho, Vec::new(), decoders.clone()).unwrap();
+            let target = solver.target(Array1::from(data).view(), weight);
+            let support: Vec<u32> = (0..ATOMS as u32).filter(|k| used >> k & 1 == 1).collect();
+            let logits: Vec<f64> = logits.iter().map(|l| l - logits[ATOMS - 1]).collect();
+            let row = RowState { logits, coords: angles, support: support.clone(), objective: 0.0, converged: false };
+            let factor = weight * solver.inverse_dispersion;
+
+            let point = |row: &RowState| {
+                let (mut a, mut x) = (Vec::new(), Array1::<f64>::zeros(OUTPUTS));
+                solver.gate.values(solver.rho.lambda_sparse(), (&row.logits).into(), &support, &mut a);
+                for (a, &k) in a.iter().zip(&support) {
+                    let (k, t) = (k as usize, row.coords[k as usize]);
+                    for (m, phi) in [1.0, t.cos(), t.sin()].into_iter().enumerate() {
+                        x.scaled_add(a * phi, &decoders.row(3 * k + m));
+                    }
+                }
+                x
+            };
+            // logits first, then coordinates
+            let n = ATOMS - 1 + support.len();
+            let slope = |u: usize| {
+                let moved = |by: f64| {
+                    let mut other = row.clone();
+                    match u.checked_sub(ATOMS - 1) {
+                        None => other.logits[u] += by,
+                        Some(s) => other.coords[support[s] as usize] += by,
+                    }
+                    point(&other)
+                };
+                (moved(1e-5) - moved(-1e-5)) / 2e-5
+            };
+            let slopes: Vec<Array1<f64>> = (0..n).map(slope).collect();
+            let mut h = Array2::from_shape_fn((n, n), |(u, v)| factor * slopes[u].dot(&slopes[v]));
+            let mut prior = GatePrior::default();
+            solver.gate.prior((&row.logits).into(), &mut prior);
+            for (k, bend) in prior.majoriser.iter().enumerate() {
+                h[[k, k]] += PRECISION + solver.rho.lambda_sparse() * bend;
+            }
+            for (s, &k) in support.iter().enumerate() {
+                coordinate_priors(&*solver.atoms[k as usize], &solver.rho, k as usize, &row.coords[k as usize..], |_, term| {
+                    h[[ATOMS - 1 + s, ATOMS - 1 + s]] += term.stiffness();
+                });
+            }
+            let of_coordinates = half_ln_det(h.slice(ndarray::s![ATOMS - 1.., ATOMS - 1..]).to_owned());
+            let unit = 0.5 * (ATOMS - 1) as f64 * PRECISION.ln();
+            let expected = half_ln_det(h) - of_coordinates - unit;
+
+            let expanded = solver.expanded(&target, &row, factor);
+            let found = solver.shared_logits_charge(&row, &expanded, factor);
+            prop_assert!((found - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{found} {expected}");
+            let with_coordinates = solver.charges(&target, &row, 0.0);
+            let d = support.len();
+            let alone = coordinate_charge(&expanded.atoms, (&expanded.h, &expanded.second), d, 0.0);
+            prop_assert!((with_coordinates - alone - found).abs() < 1e-9 * (1.0 + with_coordinates.abs()));
+            if support.len() == 1 {
+                prop_assert!((solver.idle_logits_charge(&row.logits) - found).abs() < 1e-12 * (1.0 + found));
+            }
+        }
+    }
+}

@@ -158,18 +158,24 @@ class Pairs:
         centred = ratio - ratio.sum(axis=1, keepdims=True) / 2.0
         self.logits = np.where(self.support, centred, 0.0)
         self.logits -= self.logits[:, [-1]]
-        self.rho = _core.SaeManifoldRho.with_per_atom_smooth(-6.0, [0.0] * self.N_ATOMS, 2.0 * np.log(NOISE))
+        self.rho = self.strengths(-6.0)
 
-    def term(self, support: NDArray[np.bool_]) -> _core.SaeManifoldTerm:
+    def strengths(self, log_sparse: float) -> _core.SaeManifoldRho:
+        return _core.SaeManifoldRho.with_per_atom_smooth(log_sparse, [0.0] * self.N_ATOMS, 2.0 * np.log(NOISE))
+
+    def term(
+        self, support: NDArray[np.bool_], top_k: int | None = 2, evidence: str = "laplace"
+    ) -> _core.SaeManifoldTerm:
         return _core.SaeManifoldTerm(
             self.X,
             [Circle(harmonics=1).spec()] * self.N_ATOMS,
-            Softmax(top_k=2).spec(self.N_ATOMS),
+            Softmax(top_k=top_k).spec(self.N_ATOMS),
             self.logits,
             [self.angle[:, [k]] for k in range(self.N_ATOMS)],
             self.decoders,
             support=support,
             center=False,
+            evidence=evidence,
         )
 
 
@@ -191,6 +197,38 @@ class TestSoftmaxTopK:
         elsewhere[:, :2] = True
         found = np.asarray(data.term(elsewhere).refreshed(data.rho)[0].support)
         assert np.mean(np.all(found == data.support, axis=1)) > 0.9
+
+    @pytest.mark.parametrize("top_k", [None, 2])
+    def test_the_classic_criterion_finds_pairs(self, top_k: int | None) -> None:
+        """Its logits have no Gaussian that a determinant could be relative to."""
+        data = Pairs(1)
+        elsewhere = np.zeros_like(data.support)
+        elsewhere[:, :2] = True
+        rho = data.strengths(0.0).with_fixed_dispersion()
+        found = np.asarray(data.term(elsewhere, top_k, "quasi_laplace").refreshed(rho)[0].support)
+        assert np.mean(np.all(found == data.support, axis=1)) > 0.8
+
+    @pytest.mark.parametrize("log_sparse", [-6.0, 0.0, 2.0, 3.0, 4.0])
+    @pytest.mark.parametrize("top_k", [2, 3])
+    def test_no_unused_atom_overshadows_a_row(self, log_sparse: float, top_k: int) -> None:
+        """A row whose prior sees one atom that the data do not would mix others at no cost."""
+        data = Pairs(3)
+        elsewhere = np.zeros_like(data.support)
+        elsewhere[:, :2] = True
+        term = data.term(elsewhere, top_k)
+        for _ in range(3):
+            term = term.refreshed(data.strengths(log_sparse))[0]
+            logits, used = np.asarray(term.logits), np.asarray(term.support)
+            outside = np.where(used, -np.inf, logits).max(axis=1)
+            # nine parts to one
+            assert np.all(outside <= np.where(used, logits, -np.inf).max(axis=1) + np.log(9.0) + 1e-9)
+
+    def test_decoders_of_zero_end(self) -> None:
+        data = Pairs(4)
+        data.decoders = [0.0 * decoder for decoder in data.decoders]
+        rho = _core.SaeManifoldRho.with_per_atom_smooth(-8.0, [0.0] * Pairs.N_ATOMS, -60.0)
+        found = np.asarray(data.term(data.support).refreshed(rho)[0].support)
+        assert found.sum(axis=1).max() <= 2
 
     def test_a_fit_finds_pairs(self) -> None:
         data = Pairs(2)

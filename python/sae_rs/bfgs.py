@@ -17,7 +17,7 @@ FloatArray = NDArray[np.float64]
 # Evaluations of one line search; a smooth V needs two or three, and where an inner optimum vanishes no number helps.
 MAX_LINE_SEARCH = 8
 # A run at a face of its box goes on beyond it when an iteration lowers V by less than this part of what the gradient
-# promises, which is mostly beyond.
+# promises there.
 AT_A_FACE = 1e-3
 # A search has stalled when an iteration lowers V by less than this part of the tolerance.
 STALLED = 1e-2
@@ -96,8 +96,9 @@ def descend(fit: Search, start: Point, box: Box, max_iterations: int) -> tuple[P
         gain = before - float(accepted.evaluation.value)
         is_enough = fit.is_enough(accepted, gain)
         is_far = is_estimated and 2.0 * float(np.linalg.norm(x - flat * unit)) >= box.reach
-        promised = 0.5 * fit.scaled_norm(accepted) ** 2
-        is_left = is_far or (faces.is_left_at(accepted.flat) and gain < AT_A_FACE * promised)
+        slope = np.asarray(accepted.evaluation.gradient)
+        beyond = 0.5 * float(np.sum(np.where(faces.holds_up(accepted.flat, slope), slope**2 / curvature, 0.0)))
+        is_left = is_far or gain < AT_A_FACE * beyond
         if is_enough or is_left:
             raise StopIteration
 

@@ -95,6 +95,14 @@ class Faces:
 
     def is_left_at(self, end: FloatArray) -> bool:
         """Whether a run that ended here may go on in a box around its end."""
-        below = (end <= self.lower + self.slack) & self.lower_opens
-        above = (end >= self.upper - self.slack) & self.upper_opens
+        below, above = self._at(end)
         return bool(np.any(below | above))
+
+    def holds_up(self, at: FloatArray, gradient: FloatArray) -> NDArray[np.bool_]:
+        """Entries of ρ that stand at a face behind which a next run may go on, and would fall further there."""
+        below, above = self._at(at)
+        return (below & (gradient > 0.0)) | (above & (gradient < 0.0))
+
+    def _at(self, end: FloatArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Entries at a lower and at an upper face that opens."""
+        return (end <= self.lower + self.slack) & self.lower_opens, (end >= self.upper - self.slack) & self.upper_opens

@@ -82,7 +82,7 @@ class Softmax(TemperedGate):
     @property
     def sparsity_starts(self) -> tuple[float, ...]:
         """V has local optima in this strength: the search starts from the best of these."""
-        return (4.0, 2.0, 0.0)
+        return (4.0, 2.0, 0.0, -3.0)
 
     def sparsity_ceiling(self, n_atoms: int) -> float:
         """Where the nodes that carry the normaliser become too few: sooner in warm gates, which are seldom sharp."""

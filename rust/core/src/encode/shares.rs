@@ -8,6 +8,7 @@ use super::{Encoder, Scored, COORDINATE_PRICE, MAX_MIXED};
 use crate::linalg::dot;
 use crate::row::{RowState, Target};
 use crate::state::SUPPORT_CUTOFF;
+use std::cmp::Ordering;
 
 /// Atoms that explain a row better alone than one does with others: with so many, that one is not tried.
 const NEARER: usize = 3;
@@ -110,7 +111,9 @@ impl Encoder {
                 let objective = alone.energy + cost + constant;
                 singles.push(cost);
                 let row = self.used_alone(k, &coords);
-                self.consider(target, &mut found, RowState { objective, converged: objective.is_finite(), ..row });
+                let charge = self.rows.coordinate_charges(target, &row, COORDINATE_PRICE) + alone.charge;
+                let row = RowState { objective, converged: objective.is_finite(), ..row };
+                self.prefer(&mut found, Scored { score: objective + charge, row });
             } else if least.is_none_or(|(value, _)| cost < value) {
                 least = Some((cost, k));
             }
@@ -127,17 +130,15 @@ impl Encoder {
         // of atoms whose prior leaves others in the row, the nearest, unless some that it leaves alone are nearer
         let near = |cost: f64| singles.iter().filter(|single| **single < cost).count() < NEARER;
         if let Some((_, k)) = least.filter(|(cost, _)| near(*cost)) {
-            let mut row = self.used_alone(k, &coords);
-            if self.is_capped() {
-                row.support = vec![k as u32];
-            } else {
-                row = self.placed(target, row, k);
-            }
+            let row = self.placed(target, self.used_alone(k, &coords), k);
             if let Some(row) = self.settled(target, row, score(&found)) {
                 self.consider(target, &mut found, row);
             }
         }
-        let mut best = found.expect("at least one candidate");
+        let mut best = found.unwrap_or_else(|| {
+            let (_, k) = least.expect("an atom whose prior leaves others in the row, since none is alone");
+            self.scored(target, self.rows.polish(target, self.used_alone(k, &coords), false))
+        });
         for _ in best.row.support.len()..MAX_MIXED.min(self.rows.gate.cap()) {
             let Some(richer) = self.richer(target, &best) else { break };
             let before = best.score;
@@ -148,14 +149,18 @@ impl Encoder {
                 break;
             }
         }
-        while self.is_capped() && best.row.support.len() == self.rows.gate.cap() {
-            let Some(other) = self.exchanged(target, &best) else { break };
-            let before = best.score;
-            let mut found = Some(best);
-            self.prefer(&mut found, other);
-            best = found.expect("just put there");
-            if best.score >= before {
-                break;
+        // of single atoms all have been tried
+        if self.is_capped() && best.row.support.len() == self.rows.gate.cap().max(2) {
+            for _ in 0..n {
+                let Some(other) = self.exchanged(target, &best) else { break };
+                let before = best.score;
+                let mut found = Some(best);
+                self.prefer(&mut found, other);
+                best = found.expect("just put there");
+                // nor where it has no score
+                if best.score.partial_cmp(&before) != Some(Ordering::Less) {
+                    break;
+                }
             }
         }
         best.row
@@ -172,7 +177,8 @@ impl Encoder {
         RowState {
             logits: alone.logits.clone(),
             coords: coords.to_vec(),
-            support: alone.support.clone(),
+            // those that explain most enter where not all can
+            support: if self.is_capped() { vec![k as u32] } else { alone.support.clone() },
             objective: f64::INFINITY,
             converged: false,
         }
@@ -210,7 +216,10 @@ impl Encoder {
         for &out in &best.row.support {
             let mut row = best.row.clone();
             row.support.retain(|&k| k != out);
-            let Some(mixture) = self.best_mixture(target, &row, |k| !best.row.support.contains(&k)) else { continue };
+            let mixture = self.best_mixture(target, &row, |k| !best.row.support.contains(&k));
+            let Some(mixture) = mixture.filter(|mixture| mixture.gain > 0.0) else { continue };
+            // the prior sees all logits: that of the atom that leaves is where the other's has been
+            row.logits[out as usize] = row.logits[mixture.atom];
             if let Some(row) = self.settled(target, self.joined(row, &mixture), best.score) {
                 self.consider(target, &mut found, row);
             }
@@ -242,7 +251,8 @@ impl Encoder {
                 let bend = grid.lengths[point] - 2.0 * with_fit + fit_length;
                 let share = (-slope / bend).clamp(SHARES.0, SHARES.1);
                 let gain = -factor * share * (slope + 0.5 * share * bend);
-                if most.as_ref().is_none_or(|m| gain > m.gain) {
+                // a point that is the row's own fit makes no mixture
+                if !gain.is_nan() && most.as_ref().is_none_or(|m| gain > m.gain) {
                     most = Some(Mixture { gain, atom: k, point, share });
                 }
             }
@@ -254,8 +264,13 @@ impl Encoder {
     fn joined(&self, mut row: RowState, &Mixture { atom, point, share, .. }: &Mixture) -> RowState {
         row.coords[self.rows.coord_offsets[atom]..self.rows.coord_offsets[atom + 1]]
             .copy_from_slice(self.grids[atom].points.row(point).as_slice().expect("standard layout"));
-        let lead = row.support.iter().map(|&s| row.logits[s as usize]).fold(f64::NEG_INFINITY, f64::max);
-        row.logits[atom] = lead + self.rows.gate.logit_of_share(share);
+        let mut gates = Vec::new();
+        self.rows.gate.values(self.rows.rho.lambda_sparse(), (&row.logits).into(), &row.support, &mut gates);
+        let (main, gate) =
+            row.support.iter().zip(gates).max_by(|a, b| a.1.total_cmp(&b.1)).expect("a row uses an atom");
+        // of the new atom and the main one
+        let ratio = share / ((1.0 - share) * gate);
+        row.logits[atom] = row.logits[*main as usize] + self.rows.gate.logit_of_share(ratio / (1.0 + ratio));
         if self.rows.n_free() < row.logits.len() {
             let pinned = row.logits[self.rows.n_free()];
             row.logits.iter_mut().for_each(|l| *l -= pinned);
@@ -286,48 +301,84 @@ impl Encoder {
         if self.is_hopeless(&row.support, ceiling) {
             return None;
         }
+        if self.is_capped() {
+            return self.settled_within(target, row, ceiling);
+        }
         let mut row = self.rows.polish(target, row, false);
         let mut wanted = Vec::new();
-        // every round adds an atom or is the last but one
+        // every round but the last adds an atom
         for _ in 0..=self.rows.atoms.len() {
             self.rows.gate.significant(&row.logits, &row.support, SUPPORT_CUTOFF, &mut wanted);
             let entering: Vec<u32> = wanted.iter().copied().filter(|k| !row.support.contains(k)).collect();
-            if !entering.is_empty() && self.is_capped() {
-                // with room for some of those that the prior would let in, the one that explains most enters; with none
-                // even an atom of a share below the cutoff is one of the row's
-                if row.support.len() == self.rows.gate.cap() {
-                    break;
-                }
-                let Some(mixture) = self.best_mixture(target, &row, |k| !row.support.contains(&k)) else { break };
-                row = self.rows.polish(target, self.joined(row, &mixture), false);
-                continue;
-            }
-            if !entering.is_empty() {
-                let left = self.left(target, &row.support, &self.weighted(&row));
-                for &k in &entering {
-                    self.point_at(self.rows.of_atom(&left, k as usize), k as usize, &mut row.coords);
-                }
-                row.support.extend(entering);
-                row.support.sort_unstable();
-                if self.is_hopeless(&row.support, ceiling) {
-                    return None;
-                }
-                row = self.rows.polish(target, row, false);
-                continue;
-            }
-            if wanted.len() == row.support.len() {
+            if entering.is_empty() {
                 break;
             }
-            let mut smaller = row.clone();
-            smaller.support.clone_from(&wanted);
-            let smaller = self.rows.polish(target, smaller, false);
-            self.rows.gate.significant(&smaller.logits, &smaller.support, SUPPORT_CUTOFF, &mut wanted);
-            if wanted.iter().any(|k| !smaller.support.contains(k)) {
-                break;
+            let left = self.left(target, &row.support, &self.weighted(&row));
+            for &k in &entering {
+                self.point_at(self.rows.of_atom(&left, k as usize), k as usize, &mut row.coords);
             }
-            row = smaller;
+            row.support.extend(entering);
+            row.support.sort_unstable();
+            if self.is_hopeless(&row.support, ceiling) {
+                return None;
+            }
+            row = self.rows.polish(target, row, false);
         }
-        Some(row)
+        Some(self.without_closed(target, row))
+    }
+
+    /// The same for rows that may not use all atoms: as long as there is room for some of those that the prior would let in,
+    /// the one that explains most enters; those that a row uses keep their places. `None` as well where an atom that the
+    /// row does not use overshadows those that it does: the prior then sees a row of one atom, whatever these share.
+    fn settled_within(&self, target: &Target, mut row: RowState, ceiling: f64) -> Option<RowState> {
+        let mut wanted = Vec::new();
+        if row.support.len() > self.rows.gate.cap() {
+            self.rows.gate.significant(&row.logits, &row.support, SUPPORT_CUTOFF, &mut wanted);
+            row.support.clone_from(&wanted);
+        }
+        row = self.rows.polish(target, row, false);
+        while row.support.len() < self.rows.gate.cap() {
+            self.rows.gate.significant(&row.logits, &row.support, SUPPORT_CUTOFF, &mut wanted);
+            if wanted.iter().all(|k| row.support.contains(k)) {
+                break;
+            }
+            let Some(mixture) = self.best_mixture(target, &row, |k| !row.support.contains(&k)) else { break };
+            row = self.joined(row, &mixture);
+            if self.is_hopeless(&row.support, ceiling) {
+                return None;
+            }
+            row = self.rows.polish(target, row, false);
+        }
+        Some(self.without_closed(target, row)).filter(|row| !self.is_overshadowed(row))
+    }
+
+    /// Whether an atom that a row does not use has a logit well above those of all that it uses.
+    fn is_overshadowed(&self, row: &RowState) -> bool {
+        /// Of an atom beside the largest of the support. Where the data hold nothing but differences all logits lie near
+        /// zero, and one may be the larger by as much as the prior makes of it.
+        const SHADOW: f64 = 0.9;
+        let largest = |used: bool| {
+            let of_kind = |(k, logit): (usize, &f64)| (row.support.contains(&(k as u32)) == used).then_some(*logit);
+            row.logits.iter().enumerate().filter_map(of_kind).fold(f64::NEG_INFINITY, f64::max)
+        };
+        largest(false) > largest(true) + self.rows.gate.logit_of_share(SHADOW)
+    }
+
+    /// The row without atoms below the cutoff, if it stays settled without them.
+    fn without_closed(&self, target: &Target, row: RowState) -> RowState {
+        let mut wanted = Vec::new();
+        self.rows.gate.significant(&row.logits, &row.support, SUPPORT_CUTOFF, &mut wanted);
+        if wanted.len() == row.support.len() || wanted.iter().any(|k| !row.support.contains(k)) {
+            return row;
+        }
+        let mut smaller = row.clone();
+        smaller.support.clone_from(&wanted);
+        let smaller = self.rows.polish(target, smaller, false);
+        self.rows.gate.significant(&smaller.logits, &smaller.support, SUPPORT_CUTOFF, &mut wanted);
+        match wanted.iter().any(|k| !smaller.support.contains(k)) {
+            true => row,
+            false => self.without_closed(target, smaller),
+        }
     }
 }
 

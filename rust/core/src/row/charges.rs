@@ -9,22 +9,25 @@ use crate::linalg::{dot, small_cholesky, small_forward};
 use crate::priors::{coordinate_charge, coordinate_priors, PlacedAtom, Pull};
 use std::f64::consts::TAU;
 
-/// A direction in which a row's reconstruction moves, as the places of its support that it moves and their basis rows.
-type Motion = Vec<(usize, Vec<f64>)>;
-
 /// A row's support expanded at its state.
 struct Expanded<'a> {
     gram: SupportGram,
     gates: GateRow,
     jets: Vec<BasisJet>,
     atoms: Vec<PlacedAtom<'a>>,
-    /// Of each coordinate.
-    motions: Vec<Motion>,
+    /// Of each coordinate, the place of its atom and how that one's part of the stacked row moves.
+    motions: Vec<(usize, Vec<f64>)>,
     /// The coordinates' block of H (d x d), and what the exact Hessian has beyond.
     h: Vec<f64>,
     second: Vec<f64>,
     /// B times the residual.
     residual: Vec<f64>,
+}
+
+impl Expanded<'_> {
+    fn coordinate_charge(&self, least: f64) -> f64 {
+        coordinate_charge(&self.atoms, (&self.h, &self.second), self.motions.len(), least)
+    }
 }
 
 impl RowSolver {
@@ -50,12 +53,20 @@ impl RowSolver {
             };
             row.support.iter().zip(jets).enumerate().map(of_one).sum()
         };
-        let d = expanded.motions.len();
-        coordinate_charge(&expanded.atoms, (&expanded.h, &expanded.second), d, least) + of_logits
+        expanded.coordinate_charge(least) + of_logits
     }
 
-    /// What the logits of a row cost that the data do not see: those of shares where one atom is used alone, at these logits.
+    /// What a row's coordinates alone cost, at least `least` nats for each.
+    pub fn coordinate_charges(&self, target: &Target, row: &RowState, least: f64) -> f64 {
+        self.expanded(target, row, target.weight * self.inverse_dispersion).coordinate_charge(least)
+    }
+
+    /// What logits cost that the data do not see, as those of a row that uses one atom alone. Nothing where they have no
+    /// Gaussian prior: there is no determinant to compare with, and V leaves such directions out.
     pub fn idle_logits_charge(&self, logits: &[f64]) -> f64 {
+        if self.gate.logit_precision() == 0.0 {
+            return 0.0;
+        }
         0.5 * self.relative_stiffness(logits).iter().map(|stiffness| stiffness.ln()).sum::<f64>()
     }
 
@@ -74,7 +85,7 @@ impl RowSolver {
         self.gate.row(self.rho.lambda_sparse(), (&row.logits).into(), &row.support, &mut gates);
         let d: usize = row.support.iter().map(|&k| self.atoms[k as usize].dim()).sum();
         let (mut h, mut second) = (vec![0.0; d * d], vec![0.0; d * d]);
-        let mut motions: Vec<Motion> = Vec::with_capacity(d);
+        let mut motions: Vec<(usize, Vec<f64>)> = Vec::with_capacity(d);
         let (mut atoms, mut jets) = (Vec::with_capacity(row.support.len()), Vec::with_capacity(row.support.len()));
         for (s, &k) in row.support.iter().enumerate() {
             let (k, a, first) = (k as usize, gates.a[s], motions.len());
@@ -98,8 +109,7 @@ impl RowSolver {
             for (pair, d2) in jet.d2.chunks_exact(width).enumerate() {
                 second[(first + pair / dim) * d + first + pair % dim] = factor * a * dot(d2, against);
             }
-            motions
-                .extend(jet.d1.chunks_exact(width).map(|d1| vec![(s, d1.iter().map(|v| a * v).collect::<Vec<f64>>())]));
+            motions.extend(jet.d1.chunks_exact(width).map(|d1| (s, d1.iter().map(|v| a * v).collect())));
             coordinate_priors(atom, &self.rho, k, point, |u, term| {
                 h[(first + u) * (d + 1)] += term.stiffness();
                 second[(first + u) * (d + 1)] += term.beyond();
@@ -109,7 +119,7 @@ impl RowSolver {
         }
         for u in 0..d {
             for v in 0..=u {
-                let inner = factor * along(&gram, &motions[u], &motions[v]);
+                let inner = factor * gram.between((motions[u].0, &motions[u].1), (motions[v].0, &motions[v].1));
                 h[u * d + v] += inner;
                 if u != v {
                     h[v * d + u] += inner;
@@ -123,40 +133,40 @@ impl RowSolver {
     /// coordinates' block is not positive definite.
     fn shared_logits_charge(&self, row: &RowState, expanded: &Expanded<'_>, factor: f64) -> f64 {
         let Expanded { gram, gates, jets, motions, h, .. } = expanded;
-        let stiffness = self.relative_stiffness(&row.logits);
-        let idle: f64 = 0.5 * stiffness.iter().map(|stiffness| stiffness.ln()).sum::<f64>();
+        let idle = self.idle_logits_charge(&row.logits);
         // one atom alone has all of the row whatever the logits
-        if row.support.len() < 2 {
+        if row.support.len() < 2 || self.gate.logit_precision() == 0.0 {
             return idle;
         }
+        let (n, free, d) = (row.support.len(), gates.free, motions.len());
         // in units of the standard deviation that priors leave, the determinant is that of one more than what data see
-        let (free, d) = (gates.free, motions.len());
-        let own = |f: usize| -> Motion {
-            let scale = (self.gate.logit_precision() * stiffness[row.support[f] as usize]).sqrt().recip();
-            let part = |s: usize, jet: &BasisJet| {
-                let rate = scale * gates.da[s * free + f];
-                (s, jet.phi.iter().map(|v| rate * v).collect())
-            };
-            jets.iter().enumerate().map(|(s, jet)| part(s, jet)).collect()
+        let stiffness = self.relative_stiffness(&row.logits);
+        let unit = |f: usize| (self.gate.logit_precision() * stiffness[row.support[f] as usize]).sqrt().recip();
+        let mut slopes = gates.da.clone();
+        for line in slopes.chunks_exact_mut(free.max(1)) {
+            line.iter_mut().enumerate().for_each(|(f, slope)| *slope *= unit(f));
+        }
+        // what decoded points, and motions of coordinates, have along the points
+        let points = |s: usize, x: &[f64]| (0..n).map(|t| factor * gram.between((s, x), (t, &jets[t].phi))).collect();
+        let among: Vec<Vec<f64>> = jets.iter().enumerate().map(|(s, jet)| points(s, &jet.phi)).collect();
+        let moved: Vec<Vec<f64>> = motions.iter().map(|(s, x)| points(*s, x)).collect();
+        // times the slopes of the gates
+        let through = |products: &[Vec<f64>]| -> Vec<f64> {
+            let entry = |line: &[f64], f: usize| (0..n).map(|t| line[t] * slopes[t * free + f]).sum::<f64>();
+            products.iter().flat_map(|line| (0..free).map(move |f| entry(line, f))).collect()
         };
-        let of_logits: Vec<Motion> = (0..free).map(own).collect();
+        let (among, mut links) = (through(&among), through(&moved));
         let mut factored = h.clone();
         if !small_cholesky(&mut factored, d) {
             return f64::INFINITY;
-        }
-        let mut links = vec![0.0; d * free];
-        for (u, motion) in motions.iter().enumerate() {
-            for (f, logit) in of_logits.iter().enumerate() {
-                links[u * free + f] = factor * along(gram, motion, logit);
-            }
         }
         small_forward(&factored, d, &mut links, free);
         let mut block = vec![0.0; free * free];
         for f in 0..free {
             for g in 0..=f {
+                let seen: f64 = (0..n).map(|s| slopes[s * free + f] * among[s * free + g]).sum();
                 let explained: f64 = (0..d).map(|u| links[u * free + f] * links[u * free + g]).sum();
-                let unit = f64::from(u8::from(f == g));
-                block[f * free + g] = unit + factor * along(gram, &of_logits[f], &of_logits[g]) - explained;
+                block[f * free + g] = f64::from(u8::from(f == g)) + seen - explained;
             }
         }
         if !small_cholesky(&mut block, free) {
@@ -183,11 +193,6 @@ impl RowSolver {
         };
         charge.value + 0.5 * (TAU / precision).ln()
     }
-}
-
-/// Inner product of two motions of the reconstruction.
-fn along(gram: &SupportGram, a: &Motion, b: &Motion) -> f64 {
-    a.iter().map(|(s, x)| b.iter().map(|(t, y)| gram.between((*s, x), (*t, y))).sum::<f64>()).sum()
 }
 
 #[cfg(test)]
@@ -289,10 +294,8 @@ mod tests {
             let expanded = solver.expanded(&target, &row, factor);
             let found = solver.shared_logits_charge(&row, &expanded, factor);
             prop_assert!((found - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{found} {expected}");
-            let with_coordinates = solver.charges(&target, &row, 0.0);
-            let d = support.len();
-            let alone = coordinate_charge(&expanded.atoms, (&expanded.h, &expanded.second), d, 0.0);
-            prop_assert!((with_coordinates - alone - found).abs() < 1e-9 * (1.0 + with_coordinates.abs()));
+            let (both, coordinates) = (solver.charges(&target, &row, 0.0), solver.coordinate_charges(&target, &row, 0.0));
+            prop_assert!((both - coordinates - found).abs() < 1e-9 * (1.0 + both.abs()));
             if support.len() == 1 {
                 prop_assert!((solver.idle_logits_charge(&row.logits) - found).abs() < 1e-12 * (1.0 + found));
             }

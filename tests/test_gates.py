@@ -206,7 +206,8 @@ class TestSoftmaxTopK:
         elsewhere[:, :2] = True
         rho = data.strengths(0.0).with_fixed_dispersion()
         found = np.asarray(data.term(elsewhere, top_k, "quasi_laplace").refreshed(rho)[0].support)
-        assert np.mean(np.all(found == data.support, axis=1)) > 0.8
+        # without a bound others may come along
+        assert np.mean(np.all(found >= data.support, axis=1)) > 0.9
 
     @pytest.mark.parametrize("log_sparse", [-6.0, 0.0, 2.0, 3.0, 4.0])
     @pytest.mark.parametrize("top_k", [2, 3])

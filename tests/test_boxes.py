@@ -26,6 +26,17 @@ def test_a_run_that_ends_at_a_face_goes_on(sign: float) -> None:
         assert not faces.is_left_at(moved(entry, sign * 2.9))
 
 
+def test_what_falls_further_beyond_a_face_is_held_up() -> None:
+    """V falls against its gradient: beyond a lower face where that is positive. A bound of the search is no such face."""
+    faces = Box().faces(AT, (np.array([-2.0, -100.0, -100.0]), np.full(3, 100.0)), None)
+    low, high = faces.lower, faces.upper
+    assert faces.holds_up(low, np.ones(3)).tolist() == [False, True, True]
+    assert faces.holds_up(high, -np.ones(3)).tolist() == [True, True, True]
+    assert not faces.holds_up(low, -np.ones(3)).any()
+    assert not faces.holds_up(high, np.ones(3)).any()
+    assert not faces.holds_up(AT, np.ones(3)).any()
+
+
 def test_a_bound_of_the_search_is_no_face() -> None:
     bounds = (np.array([0.5, -100.0, -3.0]), np.array([100.0, 3.0, -3.0]))
     faces = Box().faces(AT, bounds, None)

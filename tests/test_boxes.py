@@ -27,7 +27,7 @@ def test_a_run_that_ends_at_a_face_goes_on(sign: float) -> None:
 
 
 def test_what_falls_further_beyond_a_face_is_held_up() -> None:
-    """V falls against its gradient: beyond a lower face where that is positive. A bound of the search is no such face."""
+    """V falls against its gradient: beyond a lower face where that is positive. A bound of the search is none."""
     faces = Box().faces(AT, (np.array([-2.0, -100.0, -100.0]), np.full(3, 100.0)), None)
     low, high = faces.lower, faces.upper
     assert faces.holds_up(low, np.ones(3)).tolist() == [False, True, True]

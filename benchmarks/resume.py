@@ -164,7 +164,7 @@ def _passed(path: Path) -> str:
     saved = checkpoints.read(path)
     if saved.stage == "start":
         return "before the first search"
-    return "within a search" if saved.within else "between searches"
+    return "within a search" if saved.box is not None else "between searches"
 
 
 def interrupted(name: str, path: Path, tally: Tally, rng: np.random.Generator) -> dict[str, Any]:

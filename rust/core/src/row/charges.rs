@@ -64,18 +64,18 @@ impl RowSolver {
     /// What logits cost that the data do not see, as those of a row that uses one atom alone. Nothing where they have no
     /// Gaussian prior: there is no determinant to compare with, and V leaves such directions out.
     pub fn idle_logits_charge(&self, logits: &[f64]) -> f64 {
-        if self.gate.logit_precision() == 0.0 {
-            return 0.0;
-        }
-        0.5 * self.relative_stiffness(logits).iter().map(|stiffness| stiffness.ln()).sum::<f64>()
+        self.relative_stiffness(logits).map_or(0.0, |stiffness| half_ln_product(&stiffness))
     }
 
-    /// Of each free logit, the curvature of its priors over that of the Gaussian one.
-    fn relative_stiffness(&self, logits: &[f64]) -> Vec<f64> {
+    /// Of each free logit, the curvature of its priors over that of the Gaussian one, where there is one.
+    fn relative_stiffness(&self, logits: &[f64]) -> Option<Vec<f64>> {
+        if self.gate.logit_precision() == 0.0 {
+            return None;
+        }
         let mut prior = GatePrior::default();
         self.gate.prior(logits.into(), &mut prior);
         let unit = self.rho.lambda_sparse() / self.gate.logit_precision();
-        prior.majoriser.iter().map(|bend| 1.0 + unit * bend).collect()
+        Some(prior.majoriser.iter().map(|bend| 1.0 + unit * bend).collect())
     }
 
     fn expanded<'a>(&'a self, target: &Target, row: &'a RowState, factor: f64) -> Expanded<'a> {
@@ -133,14 +133,14 @@ impl RowSolver {
     /// coordinates' block is not positive definite.
     fn shared_logits_charge(&self, row: &RowState, expanded: &Expanded<'_>, factor: f64) -> f64 {
         let Expanded { gram, gates, jets, motions, h, .. } = expanded;
-        let idle = self.idle_logits_charge(&row.logits);
+        let Some(stiffness) = self.relative_stiffness(&row.logits) else { return 0.0 };
+        let idle = half_ln_product(&stiffness);
         // one atom alone has all of the row whatever the logits
-        if row.support.len() < 2 || self.gate.logit_precision() == 0.0 {
+        if row.support.len() < 2 {
             return idle;
         }
         let (n, free, d) = (row.support.len(), gates.free, motions.len());
         // in units of the standard deviation that priors leave, the determinant is that of one more than what data see
-        let stiffness = self.relative_stiffness(&row.logits);
         let unit = |f: usize| (self.gate.logit_precision() * stiffness[row.support[f] as usize]).sqrt().recip();
         let mut slopes = gates.da.clone();
         for line in slopes.chunks_exact_mut(free.max(1)) {
@@ -193,6 +193,10 @@ impl RowSolver {
         };
         charge.value + 0.5 * (TAU / precision).ln()
     }
+}
+
+fn half_ln_product(values: &[f64]) -> f64 {
+    0.5 * values.iter().map(|value| value.ln()).sum::<f64>()
 }
 
 #[cfg(test)]

@@ -263,10 +263,15 @@ pub fn solve(
             if disappointments > FOLLOW_AFTER {
                 // the classic mode leaves directions out of its steps, and only rows on their own go to the end along them
                 let left = if problem.is_proper() { UNFOLLOWED * predicted } else { 0.0 };
-                let followed = trial.as_ref().and_then(|(state, _)| moves.to_row_minima(state, left));
+                // one linearisation at a time here too
+                let reached = trial.map(|(state, _)| state);
+                let followed = reached.as_ref().and_then(|state| moves.to_row_minima(state, left));
                 if brought(&followed) > actual {
                     actual = brought(&followed);
                     trial = followed;
+                } else {
+                    drop(followed);
+                    trial = reached.and_then(|state| moves.system(&state).map(|system| (state, system)));
                 }
             }
         }

@@ -88,7 +88,8 @@ impl Moves<'_> {
         };
         let rows: Vec<Vec<_>> = problem.shared_out(polished).into_iter().collect::<Option<_>>()?;
         let mut next = state.clone();
-        rows.iter().flatten().enumerate().for_each(|(i, (logits, points))| next.set_row(i, (logits, points)));
+        // gone before rows are linearised
+        rows.into_iter().flatten().enumerate().for_each(|(i, (logits, points))| next.set_row(i, (&logits, &points)));
         let system = self.system(&next)?;
         self.polished(next, system, 0.0)
     }
